@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Job states in Redis: who may move a job from where to where. The scripts do it; this gives them types."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Any, cast
+
+import redis
+
+from farm.broker.scripts import PRELUDE, SCRIPTS
+from farm.contract.codec import from_json, to_json
+from farm.contract.job import JobSpec
+
+#: Jobs handed to one SUBMIT call: long enough to be quick, short enough not to hold Redis up.
+SUBMIT_BLOCK = 500
+
+
+class JobState(StrEnum):
+    """queued -> dispatched -> claimed -> running -> done | failed | cancelled | quarantined."""
+
+    QUEUED = "queued"
+    DISPATCHED = "dispatched"
+    CLAIMED = "claimed"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    QUARANTINED = "quarantined"
+
+    @property
+    def ended(self) -> bool:
+        """Nothing moves a job out of such a state but a deliberate retry."""
+        return self in ENDED
+
+
+ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.QUARANTINED})
+
+
+class RenewAnswer(Enum):
+    """What Redis says to a worker that renews its lease."""
+
+    HELD = 1
+    CANCEL = 0
+    FENCED = -1
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run a job once. Every write carries the token; a claim that was fenced changes nothing."""
+
+    job: JobSpec
+    attempt: int
+    token: str
+    device_id: str
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first waiting job of one sweep at one target. `served_s`: device-seconds handed to the sweep so far."""
+
+    sweep_id: str
+    target_key: str
+    job_id: str
+    priority: int
+    served_s: float
+    order: int
+    predicted_s: float
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job as people and the scheduler see it. `times` maps each state to when it was entered (Unix seconds)."""
+
+    job_id: str
+    name: str
+    sweep_id: str
+    state: JobState
+    target_key: str
+    device_id: str | None
+    attempt: int
+    priority: int
+    predicted_s: float
+    order: int
+    progress: dict[str, Any]
+    summary: dict[str, Any]
+    times: dict[str, float]
+    reason: str | None
+    spec: JobSpec
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """A sweep in one line. `counts` maps a state to its number of jobs; states without jobs are absent."""
+
+    sweep_id: str
+    name: str
+    priority: int
+    submitted_at: float
+    counts: dict[str, int]
+
+
+class JobStore:
+    """All job states of one farm. Methods raise `redis.RedisError` when Redis is away; nothing is half-done then."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+        self._scripts = {name: client.register_script(PRELUDE + body) for name, body in SCRIPTS.items()}
+
+    def submit(
+        self,
+        sweep_id: str,
+        sweep_name: str,
+        priority: int | None,
+        jobs: Sequence[JobSpec],
+        predicted_s: Sequence[float] | None = None,
+    ) -> int:
+        """Add the jobs that are not known yet, in their order; return how many. A priority given is set anew."""
+        added = 0
+        for start in range(0, max(len(jobs), 1), SUBMIT_BLOCK):
+            args: list[Any] = [sweep_id, sweep_name, "" if priority is None else priority]
+            for order, job in enumerate(jobs[start : start + SUBMIT_BLOCK], start):
+                predicted = predicted_s[order] if predicted_s else 1.0
+                args += [job.job_id, _dump(to_json(job)), job.name, job.target.key, predicted, order]
+            added += int(self._call("submit", *args))
+        return added
+
+    def retry(self, job: JobSpec) -> str:
+        """Queue an ended job again under the generation that `job` carries; return the state it is now in."""
+        return str(self._call("retry", job.job_id, _dump(to_json(job))))
+
+    def dispatch(self, job_id: str, device_id: str) -> bool:
+        """Bind a waiting job to a device: queued -> dispatched."""
+        return bool(self._call("dispatch", job_id, device_id))
+
+    def recall(self, job_id: str) -> bool:
+        """Put a dispatched job that nobody claimed back into its line."""
+        return bool(self._call("recall", job_id))
+
+    def claim(self, job_id: str, device_id: str, owner: str, lease_s: float) -> Claim | str:
+        """Take a dispatched job for this device, or say why not. A second claim of one dispatch never succeeds."""
+        token = uuid.uuid4().hex
+        answer = cast(list[Any], self._call("claim", job_id, device_id, owner, token, int(lease_s * 1000)))
+        if answer[0] == "ok":
+            return Claim(from_json(JobSpec, json.loads(answer[2])), int(answer[1]), token, device_id)
+        if answer[0] == "unknown":
+            return f"job {job_id} is not known here: a message from an older farm?"
+        if answer[0] == "device":
+            return f"job {job_id} is bound to device {answer[1]}, not to {device_id}"
+        return f"job {job_id} is {answer[1]}, not dispatched: a late or repeated message"
+
+    def running(self, claim: Claim) -> bool:
+        """claimed -> running; False when fenced."""
+        return bool(self._call("running", claim.job.job_id, claim.token))
+
+    def renew(self, claim: Claim, lease_s: float) -> RenewAnswer:
+        """Extend the lease, and learn whether to go on."""
+        return RenewAnswer(int(self._call("renew", claim.job.job_id, claim.token, int(lease_s * 1000))))
+
+    def progress(self, claim: Claim, progress: dict[str, Any]) -> None:
+        """Tell watchers where the job is. Ignored when fenced."""
+        self._call("progress", claim.job.job_id, claim.token, _dump(progress))
+
+    def finish(self, claim: Claim, state: JobState, summary: dict[str, Any]) -> bool:
+        """End the job; False when fenced. Repeating one's own finish is harmless."""
+        return int(self._call("finish", claim.job.job_id, claim.token, str(state), _dump(summary))) >= 0
+
+    def release(self, claim: Claim, reason: str) -> bool:
+        """Hand the job back unharmed (drain, device busy): it waits again and the attempt does not count."""
+        return bool(self._call("release", claim.job.job_id, claim.token, reason))
+
+    def cancel(self, job_id: str) -> JobState | None:
+        """Cancel what waits, ask what runs to stop; return the state after the call, None if there is no such job."""
+        state = str(self._call("cancel", job_id))
+        return None if state == "unknown" else JobState(state)
+
+    def reap(self, max_attempts: int) -> list[tuple[str, JobState]]:
+        """Deal with leases that ended: queued again, or quarantined after `max_attempts`; return what changed."""
+        uptime_s = self._redis.info("server")["uptime_in_seconds"]
+        flat = cast(list[str], self._call("reap", max_attempts, int(uptime_s) * 1000))
+        return [(flat[i], JobState(flat[i + 1])) for i in range(0, len(flat), 2)]
+
+    def disown(self, device_id: str, owner: str) -> int:
+        """End at once the leases of an earlier worker of this device; only its lock's holder may say so."""
+        return int(self._call("disown", device_id, owner))
+
+    def heads(self) -> list[Head]:
+        """The first waiting job of every line."""
+        flat = cast(list[str], self._call("heads"))
+        return [_head(flat[i : i + 6]) for i in range(0, len(flat), 6)]
+
+    def window(self, device_id: str) -> list[JobView]:
+        """What is dispatched to, claimed or running on a device."""
+        return self._views(cast(set[str], self._redis.smembers(f"farm:window:{device_id}")))
+
+    def get(self, job_id: str) -> JobView | None:
+        """One job, or None."""
+        views = self._views([job_id])
+        return views[0] if views else None
+
+    def sweep_jobs(self, sweep_id: str) -> list[JobView]:
+        """All jobs of a sweep, in their order."""
+        return self._views(cast(list[str], self._redis.zrange(f"farm:sweep-jobs:{sweep_id}", 0, -1)))
+
+    def sweep_version(self, sweep_id: str) -> str:
+        """A token that changes whenever anything of the sweep does: what a watcher compares before it reads."""
+        return str(self._redis.get(f"farm:version:{sweep_id}"))
+
+    def sweeps(self) -> list[SweepView]:
+        """All sweeps, the newest last."""
+        ids = cast(list[str], self._redis.zrange("farm:sweeps", 0, -1))
+        pipe = self._redis.pipeline(transaction=False)
+        for sweep_id in ids:
+            pipe.hmget(f"farm:sweep:{sweep_id}", "name", "priority", "submitted_at")
+            pipe.hgetall(f"farm:counts:{sweep_id}")
+        answers = pipe.execute()
+        return [_sweep(sweep_id, *answers[2 * i : 2 * i + 2]) for i, sweep_id in enumerate(ids)]
+
+    def set_priority(self, sweep_id: str, priority: int) -> None:
+        """Change the priority of everything of the sweep that has not started."""
+        self._redis.hset(f"farm:sweep:{sweep_id}", "priority", str(priority))
+        self._redis.lpush("farm:wake", "1")
+
+    def _call(self, name: str, *args: Any) -> Any:
+        return self._scripts[name](args=list(args))
+
+    def _views(self, job_ids: Iterable[str]) -> list[JobView]:
+        pipe = self._redis.pipeline(transaction=False)
+        ids = list(job_ids)
+        for job_id in ids:
+            pipe.hgetall(f"farm:job:{job_id}")
+        hashes = pipe.execute()
+        priorities = self._priorities({h["sweep"] for h in hashes if h})
+        views = [_view(job_id, h, priorities) for job_id, h in zip(ids, hashes, strict=True) if h]
+        return sorted(views, key=lambda view: (view.sweep_id, view.order))
+
+    def _priorities(self, sweep_ids: set[str]) -> dict[str, int]:
+        pipe = self._redis.pipeline(transaction=False)
+        ordered = sorted(sweep_ids)
+        for sweep_id in ordered:
+            pipe.hget(f"farm:sweep:{sweep_id}", "priority")
+        return {sweep_id: int(value or 5) for sweep_id, value in zip(ordered, pipe.execute(), strict=True)}
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _head(row: list[str]) -> Head:
+    sweep_id, _, target_key = row[0].partition("|")
+    return Head(sweep_id, target_key, row[1], int(row[4]), float(row[5]), int(float(row[2])), float(row[3]))
+
+
+def _sweep(sweep_id: str, head: list[str | None], counts: dict[str, str]) -> SweepView:
+    numbers = {state: int(n) for state, n in counts.items() if int(n)}
+    return SweepView(sweep_id, head[0] or sweep_id, int(head[1] or 5), float(head[2] or 0) / 1000, numbers)
+
+
+def _view(job_id: str, h: dict[str, str], priorities: dict[str, int]) -> JobView:
+    return JobView(
+        job_id=job_id,
+        name=h["name"],
+        sweep_id=h["sweep"],
+        state=JobState(h["state"]),
+        target_key=h["target"],
+        device_id=h.get("device") or None,
+        attempt=int(h["attempt"]),
+        priority=priorities[h["sweep"]],
+        predicted_s=float(h["predicted"]),
+        order=int(float(h["order"])),
+        progress=json.loads(h.get("progress") or "{}"),
+        summary=json.loads(h.get("summary") or "{}"),
+        times={k[2:]: float(v) / 1000 for k, v in h.items() if k.startswith("t_")},
+        reason=h.get("reason"),
+        spec=from_json(JobSpec, json.loads(h["spec"])),
+    )

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every change of a job's state, as Lua that Redis runs alone: compare, then set.
+
+Keys (one Redis per farm, all under `farm:`):
+    farm:job:<id>           hash: spec, state, sweep, target, order, attempt, token, device, ...
+    farm:ready:<sweep>|<target>   zset job -> order: the waiting line of a sweep at a target
+    farm:lines              set of the lines that are not empty
+    farm:sweep:<id>         hash: name, priority, submitted_at, served (predicted device-seconds handed out)
+    farm:sweeps             zset sweep -> when it was submitted
+    farm:sweep-jobs:<id>    zset job -> order
+    farm:counts:<sweep>     hash state -> number of jobs
+    farm:window:<device>    set of the jobs dispatched to, claimed or running on a device
+    farm:leases             zset job -> when its lease ends (ms, Redis's clock: no worker's clock matters)
+    farm:wake               list the scheduler sleeps on
+
+Source: the fenced-lease pattern (one token per claim, checked on every write); start-time fair queueing for `served`.
+"""
+
+PRELUDE = """
+local function now() local t=redis.call('TIME'); return t[1]*1000+math.floor(t[2]/1000) end
+local function wake() redis.call('LPUSH','farm:wake','1'); redis.call('LTRIM','farm:wake',0,0) end
+local function key(id) return 'farm:job:'..id end
+local function line(sweep,target) return 'farm:ready:'..sweep..'|'..target end
+local function shift(sweep,from,to)
+  if from then redis.call('HINCRBY','farm:counts:'..sweep,from,-1) end
+  redis.call('HINCRBY','farm:counts:'..sweep,to,1)
+end
+local function enqueue(id,sweep,target,order)
+  redis.call('ZADD',line(sweep,target),order,id); redis.call('SADD','farm:lines',sweep..'|'..target)
+end
+local function dequeue(id,sweep,target)
+  redis.call('ZREM',line(sweep,target),id)
+  if redis.call('EXISTS',line(sweep,target))==0 then redis.call('SREM','farm:lines',sweep..'|'..target) end
+end
+local function set_state(id,sweep,from,to,...)
+  redis.call('HSET',key(id),'state',to,'t_'..to,now(),...)
+  shift(sweep,from,to); redis.call('INCR','farm:version:'..sweep)
+end
+local function leave_device(id,device)
+  if device and device~='' then redis.call('SREM','farm:window:'..device,id) end
+  redis.call('ZREM','farm:leases',id)
+end
+local function serve(sweep,seconds) redis.call('HINCRBYFLOAT','farm:sweep:'..sweep,'served',seconds) end
+"""
+
+#: ARGV: sweep, sweep name, priority or '', then for each job: id, spec, name, target, predicted seconds, order.
+#: A sweep that joins starts at the smallest `served` of those that wait, so that it neither starves nor overtakes.
+SUBMIT = """
+local sweep=ARGV[1]; local skey='farm:sweep:'..sweep; local added=0
+if redis.call('EXISTS',skey)==0 then
+  local floor=nil
+  for _,l in ipairs(redis.call('SMEMBERS','farm:lines')) do
+    local s=string.match(l,'^(.-)|'); local v=tonumber(redis.call('HGET','farm:sweep:'..s,'served') or '0')
+    if not floor or v<floor then floor=v end
+  end
+  redis.call('HSET',skey,'name',ARGV[2],'priority',ARGV[3]~='' and ARGV[3] or '5')
+  redis.call('HSET',skey,'submitted_at',now(),'served',floor or 0)
+  redis.call('ZADD','farm:sweeps',now(),sweep)
+elseif ARGV[3]~='' then redis.call('HSET',skey,'priority',ARGV[3]) end
+for i=4,#ARGV,6 do
+  local id=ARGV[i]
+  if redis.call('EXISTS',key(id))==0 then
+    redis.call('HSET',key(id),'spec',ARGV[i+1],'name',ARGV[i+2],'target',ARGV[i+3],'predicted',ARGV[i+4],
+      'order',ARGV[i+5],'sweep',sweep,'state','queued','attempt',0,'t_queued',now())
+    redis.call('ZADD','farm:sweep-jobs:'..sweep,ARGV[i+5],id); shift(sweep,nil,'queued')
+    enqueue(id,sweep,ARGV[i+3],ARGV[i+5]); added=added+1
+  end
+end
+redis.call('INCR','farm:version:'..sweep); wake(); return added
+"""
+
+#: ARGV: job, spec of the next generation. Only a job that has ended can be tried again.
+RETRY = """
+local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','sweep','target','order')
+if not h[1] then return 'unknown' end
+if h[1]~='done' and h[1]~='failed' and h[1]~='cancelled' and h[1]~='quarantined' then return h[1] end
+redis.call('HDEL',key(id),'cancel','token','device','summary','progress','reason')
+redis.call('HSET',key(id),'spec',ARGV[2],'attempt',0)
+set_state(id,h[2],h[1],'queued'); enqueue(id,h[2],h[3],h[4]); wake(); return 'queued'
+"""
+
+#: ARGV: job, device. queued -> dispatched.
+DISPATCH = """
+local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','sweep','target','predicted')
+if h[1]~='queued' then return 0 end
+dequeue(id,h[2],h[3]); redis.call('SADD','farm:window:'..ARGV[2],id)
+set_state(id,h[2],'queued','dispatched','device',ARGV[2]); serve(h[2],h[4]); return 1
+"""
+
+#: ARGV: job. dispatched -> queued: its message, when it comes, finds nothing to claim.
+RECALL = """
+local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','sweep','target','order','device','predicted')
+if h[1]~='dispatched' then return 0 end
+leave_device(id,h[5]); set_state(id,h[2],'dispatched','queued','device','')
+enqueue(id,h[2],h[3],h[4]); serve(h[2],-tonumber(h[6])); wake(); return 1
+"""
+
+#: ARGV: job, device, owner, token, lease in ms. dispatched -> claimed.
+CLAIM = """
+local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','device','sweep')
+if not h[1] then return {'unknown'} end
+if h[1]~='dispatched' then return {'state',h[1]} end
+if h[2]~=ARGV[2] then return {'device',h[2]} end
+local attempt=redis.call('HINCRBY',key(id),'attempt',1)
+redis.call('ZADD','farm:leases',now()+ARGV[5],id)
+set_state(id,h[3],'dispatched','claimed','token',ARGV[4],'owner',ARGV[3],'lease_ms',ARGV[5])
+return {'ok',attempt,redis.call('HGET',key(id),'spec')}
+"""
+
+#: ARGV: job, token. claimed -> running.
+RUNNING = """
+local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','token','sweep')
+if h[2]~=ARGV[2] then return 0 end
+if h[1]=='claimed' then set_state(id,h[3],'claimed','running') end
+return 1
+"""
+
+#: ARGV: job, token, lease in ms. 1 held, 0 asked to cancel, -1 fenced.
+RENEW = """
+local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','token','cancel')
+if h[2]~=ARGV[2] or (h[1]~='claimed' and h[1]~='running') then return -1 end
+redis.call('ZADD','farm:leases',now()+ARGV[3],id)
+if h[3] then return 0 end
+return 1
+"""
+
+#: ARGV: job, token, progress as JSON.
+PROGRESS = """
+local id=ARGV[1]; local h=redis.call('HMGET',key(id),'token','sweep')
+if h[1]~=ARGV[2] then return 0 end
+redis.call('HSET',key(id),'progress',ARGV[3]); redis.call('INCR','farm:version:'..h[2]); return 1
+"""
+
+#: ARGV: job, token, end state, summary. 1 done, 0 done before with this token, -1 fenced.
+FINISH = """
+local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','token','sweep','device')
+if h[2]~=ARGV[2] then return -1 end
+if h[1]~='claimed' and h[1]~='running' then return 0 end
+leave_device(id,h[4]); set_state(id,h[3],h[1],ARGV[3],'summary',ARGV[4]); wake(); return 1
+"""
+
+#: ARGV: job, token, reason. Back to the waiting line; the attempt does not count.
+RELEASE = """
+local id=ARGV[1]
+local h=redis.call('HMGET',key(id),'state','token','sweep','target','order','device','cancel','predicted')
+if h[2]~=ARGV[2] or (h[1]~='claimed' and h[1]~='running') then return 0 end
+leave_device(id,h[6]); redis.call('HINCRBY',key(id),'attempt',-1)
+if h[7] then set_state(id,h[3],h[1],'cancelled','token','-','device',''); wake(); return 1 end
+set_state(id,h[3],h[1],'queued','token','-','device','','reason',ARGV[3])
+enqueue(id,h[3],h[4],h[5]); serve(h[3],-tonumber(h[8])); wake(); return 1
+"""
+
+#: ARGV: job. What has not started is cancelled at once; what runs is asked to stop.
+CANCEL = """
+local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','sweep','target','device')
+if not h[1] then return 'unknown' end
+if h[1]=='queued' then dequeue(id,h[2],h[3]); set_state(id,h[2],'queued','cancelled'); wake(); return 'cancelled' end
+if h[1]=='dispatched' then
+  leave_device(id,h[4]); set_state(id,h[2],'dispatched','cancelled','device',''); wake(); return 'cancelled'
+end
+if h[1]=='claimed' or h[1]=='running' then redis.call('HSET',key(id),'cancel','1') end
+return h[1]
+"""
+
+#: ARGV: limit of attempts, Redis's uptime in ms. Leases that ended: back to the line, or an end state.
+#: A lease longer than Redis has been up is let be: while Redis was away nobody could renew.
+REAP = """
+local out={}
+for _,id in ipairs(redis.call('ZRANGEBYSCORE','farm:leases','-inf',now(),'LIMIT',0,100)) do
+  local h=redis.call('HMGET',key(id),'state','sweep','target','order','device','attempt','cancel','lease_ms')
+  if tonumber(h[8] or '0')<=tonumber(ARGV[2]) then
+    leave_device(id,h[5])
+    if h[7] then set_state(id,h[2],h[1],'cancelled','token','-'); out[#out+1]=id; out[#out+1]='cancelled'
+    elseif tonumber(h[6])>=tonumber(ARGV[1]) then
+      set_state(id,h[2],h[1],'quarantined','token','-'); out[#out+1]=id; out[#out+1]='quarantined'
+    else
+      set_state(id,h[2],h[1],'queued','token','-','device',''); enqueue(id,h[2],h[3],h[4])
+      out[#out+1]=id; out[#out+1]='queued'
+    end
+  end
+end
+if #out>0 then wake() end
+return out
+"""
+
+#: ARGV: device, owner. A worker that starts takes back at once what an earlier one of its device left claimed.
+DISOWN = """
+local n=0
+for _,id in ipairs(redis.call('SMEMBERS','farm:window:'..ARGV[1])) do
+  local h=redis.call('HMGET',key(id),'state','owner')
+  if (h[1]=='claimed' or h[1]=='running') and h[2]~=ARGV[2] then
+    redis.call('ZADD','farm:leases',0,id); redis.call('HSET',key(id),'lease_ms',0); n=n+1
+  end
+end
+if n>0 then wake() end
+return n
+"""
+
+#: No ARGV. For each line its first job: line, job, order, predicted, priority, served.
+HEADS = """
+local out={}
+for _,l in ipairs(redis.call('SMEMBERS','farm:lines')) do
+  local r=redis.call('ZRANGE','farm:ready:'..l,0,0,'WITHSCORES')
+  local sweep=string.match(l,'^(.-)|')
+  local s=redis.call('HMGET','farm:sweep:'..sweep,'priority','served')
+  if r[1] then
+    local predicted=redis.call('HGET',key(r[1]),'predicted')
+    for _,v in ipairs({l,r[1],r[2],predicted,s[1] or '5',s[2] or '0'}) do out[#out+1]=v end
+  end
+end
+return out
+"""
+
+SCRIPTS = {
+    "submit": SUBMIT,
+    "retry": RETRY,
+    "dispatch": DISPATCH,
+    "recall": RECALL,
+    "claim": CLAIM,
+    "running": RUNNING,
+    "renew": RENEW,
+    "progress": PROGRESS,
+    "finish": FINISH,
+    "release": RELEASE,
+    "cancel": CANCEL,
+    "reap": REAP,
+    "disown": DISOWN,
+    "heads": HEADS,
+}

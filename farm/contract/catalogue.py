@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be asked for: workflows, precisions, data, torchvision's classification models. Tables, nothing imported."""
+
+from dataclasses import dataclass
+from typing import Dict, Tuple
+
+
+@dataclass(frozen=True)
+class WorkflowInfo:
+    """One way to run a model.
+
+    `requires` are importable modules that the stack must have. `options` maps each option to what it does.
+    """
+
+    name: str
+    summary: str
+    precisions: Tuple[str, ...]
+    device_kinds: Tuple[str, ...]
+    requires: Tuple[str, ...]
+    options: Dict[str, str]
+
+
+_WORKFLOWS = (
+    WorkflowInfo(
+        name="pytorch",
+        summary="PyTorch eager: the reference for speed-up and mismatch",
+        precisions=("fp32", "bf16"),
+        device_kinds=("cpu",),
+        requires=("torch", "torchvision", "numpy"),
+        options={"channels_last": "use the channels-last memory format (true or false)"},
+    ),
+    WorkflowInfo(
+        name="onnxruntime_cpu",
+        summary="ONNX Runtime's CPU execution provider; int8 is static Q/DQ",
+        precisions=("fp32", "int8"),
+        device_kinds=("cpu",),
+        requires=("onnxruntime", "onnx", "torch", "torchvision", "numpy"),
+        options={
+            "per_channel": "int8: one scale per output channel of a weight (default true)",
+            "activation_type": "int8: quint8 (default, fast on x86) or qint8",
+        },
+    ),
+    WorkflowInfo(
+        name="fake",
+        summary="No model at all: known latencies and failures on request, to test the farm itself",
+        precisions=("fp32", "fp16", "int8"),
+        device_kinds=("cpu", "gpu", "soc"),
+        requires=(),
+        options={
+            "latency_ms": "what each inference takes (default 1.0)",
+            "behaviour": "ok, raise, segfault, exit_without_result, half_result, hang, allocate, noise, grandchild, "
+            "ignore_sigterm, unsupported, out_of_memory",
+            "stage": "the stage at which it misbehaves (default measure)",
+            "from_batch": "misbehave from this batch size on (default 1)",
+        },
+    ),
+)
+
+WORKFLOWS: Dict[str, WorkflowInfo] = {w.name: w for w in _WORKFLOWS}
+
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
+CALIBRATION_METHODS = ("minmax", "entropy", "percentile")
+DATA = ("uniform",)
+LADDER_STOPS = ("out_of_memory", "saturated")
+DEVICE_KINDS = ("cpu", "gpu", "soc")
+
+#: torchvision's classification models (0.28), held equal to `torchvision.models.list_models` by a test.
+TORCHVISION_MODELS = tuple(
+    """
+    alexnet convnext_base convnext_large convnext_small convnext_tiny densenet121 densenet161 densenet169
+    densenet201 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5
+    efficientnet_b6 efficientnet_b7 efficientnet_v2_l efficientnet_v2_m efficientnet_v2_s googlenet inception_v3
+    maxvit_t mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small
+    regnet_x_16gf regnet_x_1_6gf regnet_x_32gf regnet_x_3_2gf regnet_x_400mf regnet_x_800mf regnet_x_8gf
+    regnet_y_128gf regnet_y_16gf regnet_y_1_6gf regnet_y_32gf regnet_y_3_2gf regnet_y_400mf regnet_y_800mf
+    regnet_y_8gf resnet101 resnet152 resnet18 resnet34 resnet50 resnext101_32x8d resnext101_64x4d
+    resnext50_32x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0 squeezenet1_0
+    squeezenet1_1 swin_b swin_s swin_t swin_v2_b swin_v2_s swin_v2_t vgg11 vgg11_bn vgg13 vgg13_bn vgg16
+    vgg16_bn vgg19 vgg19_bn vit_b_16 vit_b_32 vit_h_14 vit_l_16 vit_l_32 wide_resnet101_2 wide_resnet50_2
+    """.split()
+)

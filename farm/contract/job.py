@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A job: what is placed on a device. Frozen data that does nothing."""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Optional, Tuple
+
+JOB_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model to measure.
+
+    `source` is `torchvision` (by name), `onnx` (a file, by sha256, fetched from the store) or `fake`.
+    `input_shape` is one sample's shape without the batch dimension, e.g. (3, 224, 224).
+    `weights` is `random:SEED`, `default` (the published ones) or `sha256:HEX` (a state dict in the store).
+    """
+
+    name: str
+    source: str = "torchvision"
+    input_shape: Tuple[int, ...] = (3, 224, 224)
+    weights: str = "random:0"
+    onnx_sha256: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class BatchLadder:
+    """The batch sizes to try, in order, and what ends the ladder early (`out_of_memory`, `saturated`)."""
+
+    sizes: Tuple[int, ...]
+    until: Tuple[str, ...] = ("out_of_memory",)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How int8 ranges are found: `method` is `minmax`, `entropy` or `percentile`."""
+
+    method: str = "minmax"
+    samples: int = 64
+    batch: int = 8
+    percentile: float = 99.999
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Every switch of a measurement; all of them are in the record and in the series key.
+
+    Warm-up ends once both its minima are reached. Timed runs end once both minima are reached, or at either maximum.
+    `inputs` is `rotated` (distinct inputs of at least twice the last-level cache) or `warm` (one input).
+    `boundary` is `compute` (input already on the device) or `end_to_end` (copies included).
+    `stage_limits_s` bounds the wall clock of each stage; `default` holds for stages not named.
+    """
+
+    name: str
+    warmup_min_iterations: int
+    warmup_min_s: float
+    min_iterations: int
+    min_s: float
+    max_iterations: int
+    max_s: float
+    boundary: str = "compute"
+    inputs: str = "rotated"
+    rtols: Tuple[float, ...] = (1e-3, 1e-4)
+    atol: float = 1e-8
+    threads: Optional[int] = None
+    stage_limits_s: Dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a job may run: one device by id, or any device of a class. Exactly one of the two is set."""
+
+    device_id: Optional[str] = None
+    device_class: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        if (self.device_id is None) == (self.device_class is None):
+            raise ValueError("a target names either a device or a device class")
+
+    @property
+    def key(self) -> str:
+        """The name of this target's waiting line: `dev:ID` or `cls:CLASS`."""
+        return "dev:" + self.device_id if self.device_id else "cls:" + str(self.device_class)
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One model x workflow x precision x options on one target, with its batch ladder.
+
+    `generation` counts deliberate repeats (`farm retry`): each has run ids, and so records, of its own.
+    """
+
+    job_id: str
+    sweep_id: str
+    sweep_name: str
+    model: ModelSpec
+    workflow: str
+    precision: str
+    batches: BatchLadder
+    protocol: Protocol
+    target: Target
+    options: Dict[str, Any] = field(default_factory=dict)
+    calibration: Optional[Calibration] = None
+    data: str = "uniform"
+    seed: int = 0
+    generation: int = 0
+    schema: int = JOB_SCHEMA
+
+    @property
+    def name(self) -> str:
+        """What people and Flower see: `resnet18/onnxruntime_cpu/int8`."""
+        return "{}/{}/{}".format(self.model.name, self.workflow, self.precision)
+
+    def run_id(self, batch_size: Optional[int]) -> str:
+        """The id of one measured point: the same point of the same generation always has the same id."""
+        point = "none" if batch_size is None else "b{}".format(batch_size)
+        return "{}-g{}-{}".format(self.job_id, self.generation, point)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The metric table: what each number means, its unit, and which way is better."""
+
+from dataclasses import dataclass
+from typing import Dict, Optional
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`better` is `lower`, `higher` or None where neither is (a temperature)."""
+
+    name: str
+    unit: str
+    better: Optional[str]
+    description: str
+
+
+_ROWS = (
+    ("latency_ms", "ms", "lower", "Median time of one inference at the protocol's boundary (one request in flight)"),
+    ("latency_mean_ms", "ms", "lower", "Mean of the latency samples"),
+    ("latency_min_ms", "ms", "lower", "Smallest latency sample: not for ranking, a boost clock flatters it"),
+    ("latency_max_ms", "ms", "lower", "Largest latency sample"),
+    ("latency_sd_ms", "ms", "lower", "Sample standard deviation of the latency"),
+    ("latency_p25_ms", "ms", "lower", "First quartile of the latency"),
+    ("latency_p75_ms", "ms", "lower", "Third quartile of the latency"),
+    ("latency_p90_ms", "ms", "lower", "90th percentile of the latency; withheld below 64 samples"),
+    ("latency_p95_ms", "ms", "lower", "95th percentile of the latency; withheld below 130 samples"),
+    ("latency_p99_ms", "ms", "lower", "99th percentile of the latency; withheld below 662 samples"),
+    ("latency_rcv", "1", "lower", "Robust coefficient of variation: 1.4826 * MAD / median"),
+    ("sample_count", "1", None, "Number of timed inferences, all of them kept"),
+    ("throughput_per_s", "inputs/s", "higher", "Inputs finished in the timed stage over its wall clock"),
+    ("first_inference_ms", "ms", "lower", "The very first inference after load, no warm-up"),
+    ("load_ms", "ms", "lower", "Load of the model or engine until it is ready to run"),
+    ("build_s", "s", "lower", "Export, calibration and build of what runs, when it was made"),
+    ("engine_bytes", "bytes", "lower", "Size of the file that is loaded to run"),
+    ("host_rss_bytes", "bytes", "lower", "Resident memory of the measuring process after the timed stage"),
+    ("host_rss_peak_bytes", "bytes", "lower", "Largest resident memory of the measuring process"),
+    ("cpu_utilisation", "1", None, "CPU time over wall clock of the timed stage: 2.0 is two cores kept busy"),
+    ("cpu_load_before", "1", None, "One-minute load average over cores, before the run"),
+    ("cpu_frequency_mhz", "MHz", None, "Mean core frequency in the timed stage, where the host reports one"),
+    ("cpu_temperature_c", "C", None, "Largest package temperature in the timed stage, where the host reports one"),
+    ("energy_per_input_j", "J", "lower", "Energy counter's difference over the timed stage, per input (5 s at least)"),
+    ("involuntary_switches", "1", None, "Involuntary context switches of the measuring process in the timed stage"),
+    ("timer_overhead_ns", "ns", None, "Cost of reading the clock twice, measured at start"),
+    ("timer_resolution_ns", "ns", None, "Smallest step of the clock, measured at start"),
+    ("mismatch_1e-3_pct", "%", "lower", "Outputs not close to the reference at rtol 1e-3, atol 1e-8"),
+    ("mismatch_1e-4_pct", "%", "lower", "Outputs not close to the reference at rtol 1e-4, atol 1e-8"),
+    ("top1_agreement", "1", "higher", "Share of inputs whose largest output is the reference's"),
+    ("relative_l2_error", "1", "lower", "L2 norm of the error over that of the reference, worst output"),
+)
+
+METRICS: Dict[str, Metric] = {row[0]: Metric(*row) for row in _ROWS}
+
+#: Fewest samples that bound a percentile (MLPerf early stopping, d = 0, c = 0.99).
+PERCENTILE_MIN_SAMPLES = {90: 64, 95: 130, 99: 662}

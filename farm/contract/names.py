@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names that more than one process must agree on, and the alphabet names from outside are held to."""
+
+import re
+
+TASK_RUN_JOB = "workers.run_job"
+
+#: File names in a run's control directory.
+REQUEST_FILE = "request.json"
+EVENTS_FILE = "events.jsonl"
+RESULT_FILE = "result.json"
+LOG_FILE = "runner.log"
+EXIT_FILE = "exit.json"
+SAMPLES_DIR = "samples"
+ARTIFACTS_DIR = "artifacts"
+
+#: Marks every process of a run in its environment, so that a straggler can be found and killed.
+DEVICE_ENV = "INFERFARM_DEVICE"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check_name(value: str, what: str) -> str:
+    """Return `value` if it is safe as a file name, queue name and Redis key part.
+
+    Raises:
+        ValueError: naming `what`, the value and the allowed alphabet.
+    """
+    if not isinstance(value, str) or not _NAME.fullmatch(value) or ".." in value:
+        raise ValueError(
+            "{} {!r} is not allowed: use 1 to 128 of A-Z a-z 0-9 . _ -, "
+            "starting with a letter or digit, without '..'".format(what, value)
+        )
+    return value
+
+
+def check_sha256(value: str) -> str:
+    """Return `value` if it is 64 lower-case hexadecimal digits; raise ValueError otherwise."""
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise ValueError("{!r} is not a SHA-256: 64 digits of 0-9 a-f".format(value))
+    return value
+
+
+def device_queue(device_id: str) -> str:
+    """The Celery queue that feeds one device."""
+    return "dev." + device_id
+
+
+def slug(text: str) -> str:
+    """Turn a product or host name into a safe name: `AMD EPYC 9354P` -> `amd-epyc-9354p`."""
+    cleaned = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return cleaned[:100] or "unknown"

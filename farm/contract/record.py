@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record: the JSON document of one run. Written once; everything a report says comes from records.
+
+Schema history:
+    1 (0.1.0): first.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+from farm.contract.device import DeviceInfo, StackInfo
+from farm.contract.job import JobSpec
+from farm.contract.outcome import Failure, Outcome
+from farm.contract.run import Mismatch, StageTime
+
+RECORD_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval and what it covers, e.g. `within this run`."""
+
+    low: float
+    high: float
+    confidence: float
+    method: str
+    scope: str
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A doubt about a run's validity, with the evidence. `level` is `info`, `suspect` or `invalid`."""
+
+    name: str
+    level: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class BlobRef:
+    """A file kept in the store by its sha256. `kind` says what it is: `samples:latency`, `onnx`, `log`, ..."""
+
+    kind: str
+    sha256: str
+    size_bytes: int
+    cached: bool = False
+    build_s: Optional[float] = None
+    unit: Optional[str] = None
+    count: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was asked, where and with what it ran, what came out.
+
+    `metrics` are named in `farm.contract.metrics`; a value that could not be had is null, never 0.
+    `withheld` says why a metric that people look for is not there (`latency_p99_ms`: `needs 662 samples, has 90`).
+    `ladder_stop` is set on the last point of a job: `end`, `out_of_memory`, `saturated`, `failed`, ...
+    `host`, `environment`, `effective`, `provenance` are free-form facts; keys are documented in docs/records.md.
+    Times are UTC, ISO 8601, with microseconds.
+    """
+
+    run_id: str
+    outcome: Outcome
+    job: JobSpec
+    batch_size: Optional[int]
+    attempt: int
+    started_at: str
+    finished_at: str
+    failure: Optional[Failure] = None
+    device: Optional[DeviceInfo] = None
+    stack: Optional[StackInfo] = None
+    stages: List[StageTime] = field(default_factory=list)
+    prepare_stages: List[StageTime] = field(default_factory=list)
+    metrics: Dict[str, Optional[float]] = field(default_factory=dict)
+    intervals: Dict[str, Interval] = field(default_factory=dict)
+    withheld: Dict[str, str] = field(default_factory=dict)
+    mismatch: List[Mismatch] = field(default_factory=list)
+    flags: List[Flag] = field(default_factory=list)
+    samples: List[BlobRef] = field(default_factory=list)
+    artifacts: List[BlobRef] = field(default_factory=list)
+    ladder_stop: Optional[str] = None
+    host: Dict[str, Any] = field(default_factory=dict)
+    environment: Dict[str, Any] = field(default_factory=dict)
+    effective: Dict[str, Any] = field(default_factory=dict)
+    provenance: Dict[str, Any] = field(default_factory=dict)
+    schema: int = RECORD_SCHEMA

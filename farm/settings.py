@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The farm's settings: the only module that reads the farm's environment variables and its `farm.toml`.
+
+Precedence: arguments, then `FARM_*` environment variables, then the TOML file (`FARM_CONFIG`, else `./farm.toml`, else
+`~/.config/inferfarm/farm.toml`), then the defaults below.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from farm.errors import UsageError
+
+
+class StackSettings(BaseModel):
+    """One stack of this host: an interpreter and what its processes need in their environment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    python: str
+    env: dict[str, str] = Field(default_factory=dict)
+
+
+class Settings(BaseSettings):
+    """All settings. Every field is documented in docs/settings.md; a test holds the two equal."""
+
+    model_config = SettingsConfigDict(env_prefix="FARM_", env_nested_delimiter="__", extra="forbid")
+
+    #: Where this host keeps the embedded broker, spool, work directories and cache.
+    home: Path = Path("~/.local/state/inferfarm")
+    #: The store's directory; by default HOME/store.
+    store: Path | None = None
+    #: A Redis URL. Unset: the embedded broker of `home`, if it runs.
+    broker_url: str | None = None
+    #: A file that holds the broker's password, so that it is in no URL, argument or log.
+    broker_password_file: Path | None = None
+    #: Kernel locks on devices live here; all farms of one host must share it.
+    lock_dir: Path = Path("/run/lock/inferfarm")
+    #: The stacks of this host, by name. Unset: one, `default`, this interpreter.
+    stacks: dict[str, StackSettings] = Field(default_factory=dict)
+    #: A claimed job's lease, in seconds; renewed every sixth of it.
+    lease_s: float = Field(default=300.0, gt=0)
+    #: How often a lost job is tried again before it is quarantined.
+    max_attempts: int = Field(default=3, ge=1)
+    #: How long a job waits for a device that another farm holds.
+    device_wait_s: float = Field(default=600.0, ge=0)
+    #: Jobs sent ahead to one device: the one that runs and those that wait behind it.
+    window: int = Field(default=2, ge=1)
+    #: Celery's remote control (`celery inspect`). Off is safer where others can reach the broker.
+    remote_control: bool = True
+    #: Flower's port on the loopback address.
+    flower_port: int = Field(default=5555, ge=0, le=65535)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the TOML file under the environment; no dotenv, no secrets directory."""
+        path = config_file()
+        if path is None:
+            return init_settings, env_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+
+    def model_post_init(self, context: Any) -> None:
+        """Expand `~` and fill in what follows from `home`."""
+        self.home = self.home.expanduser().absolute()
+        self.store = (self.store or self.home / "store").expanduser().absolute()
+        if not self.stacks:
+            self.stacks = {"default": StackSettings(python=sys.executable)}
+
+    @property
+    def store_dir(self) -> Path:
+        """The store's directory, never None."""
+        return self.store or self.home / "store"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets, PID files and the embedded broker's address."""
+        return self.home / "run"
+
+    @property
+    def work_dir(self) -> Path:
+        """Control directories of running jobs."""
+        return self.home / "work"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Prepared models, by what they depend on. May be deleted at any time while no job runs."""
+        return self.home / "cache"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Records and blobs that wait for the store."""
+        return self.home / "spool"
+
+    def environment(self) -> dict[str, str]:
+        """The `FARM_*` variables that give another process of this host these settings. Holds no secret."""
+        pairs: dict[str, Any] = {"HOME": self.home, "STORE": self.store_dir, "LOCK_DIR": self.lock_dir}
+        pairs |= {"LEASE_S": self.lease_s, "DEVICE_WAIT_S": self.device_wait_s, "WINDOW": self.window}
+        pairs |= {"MAX_ATTEMPTS": self.max_attempts}
+        return {f"FARM_{key}": str(value) for key, value in pairs.items()}
+
+
+def config_file() -> Path | None:
+    """The TOML file in force, or None."""
+    named = os.environ.get("FARM_CONFIG")
+    if named:
+        return Path(named)
+    for path in (Path("farm.toml"), Path("~/.config/inferfarm/farm.toml").expanduser()):
+        if path.is_file():
+            return path
+    return None
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; arguments that are None are left to the other sources.
+
+    Raises:
+        UsageError: with every fault, each with its place and the value.
+    """
+    given = {key: value for key, value in overrides.items() if value is not None}
+    path = config_file()
+    if path is not None and not path.is_file():
+        raise UsageError(f"FARM_CONFIG names {path}, which is not a file", hint="Unset FARM_CONFIG or create the file.")
+    try:
+        return Settings(**given)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}", hint="See docs/settings.md for an example.") from error
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
+        raise UsageError(
+            "the settings are not valid", problems=problems, hint="See docs/settings.md for every setting."
+        ) from error

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The device register against a real server."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from farm.broker.register import Register
+from farm.contract.device import Announcement, DeviceInfo, StackInfo
+
+
+@pytest.fixture
+def register(client: redis.Redis) -> Register:
+    return Register(client)
+
+
+def announcement(device_id: str = "d1") -> Announcement:
+    device = DeviceInfo(device_id, "cpu-x", "cpu", "host", "A CPU", {"cores": 2})
+    return Announcement(device, [StackInfo("default", "/usr/bin/python3", "3.11.7")], "0.1.0", 1)
+
+
+def test_an_announced_device_is_there_ready_and_online(register: Register) -> None:
+    register.announce(announcement())
+    (entry,) = register.devices()
+    assert (entry.announcement, entry.online, entry.state) == (announcement(), True, "ready")
+
+
+def test_the_operators_word_outlives_the_next_heartbeat(register: Register) -> None:
+    register.announce(announcement())
+    register.set_state("d1", "quarantined", "fan is broken")
+    register.announce(announcement())
+    (entry,) = register.devices()
+    assert (entry.state, entry.reason) == ("quarantined", "fan is broken")
+
+
+def test_a_withdrawn_device_is_offline_until_it_announces_itself_again(register: Register) -> None:
+    register.announce(announcement())
+    register.withdraw("d1")
+    assert not register.devices()[0].online
+    register.announce(announcement())
+    assert register.devices()[0].online
+
+
+def test_a_silent_device_is_offline(register: Register, client: redis.Redis) -> None:
+    register.announce(announcement())
+    client.hset("farm:device:d1", "seen", "1000")
+    assert not register.devices()[0].online
+
+
+def test_only_news_wake_the_scheduler(register: Register, client: redis.Redis) -> None:
+    register.announce(announcement())
+    assert client.lpop("farm:wake") == "1"
+    register.announce(announcement())
+    assert client.lpop("farm:wake") is None
+
+
+def test_a_damaged_entry_is_left_out(register: Register, client: redis.Redis) -> None:
+    register.announce(announcement())
+    client.hset("farm:device:d1", "announcement", "{")
+    assert register.devices() == []

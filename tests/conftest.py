@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures shared by all tests: a home of its own and a real Redis-compatible server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from farm.broker.connection import connect
+from farm.broker.embedded import EmbeddedBroker
+from farm.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the developer's own farm out of the tests."""
+    for name in [name for name in os.environ if name.startswith("FARM_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of a farm that lives in this test's directory alone, locks included."""
+    return Settings(home=tmp_path / "home", lock_dir=tmp_path / "locks")
+
+
+@pytest.fixture
+def broker(settings: Settings) -> Iterator[EmbeddedBroker]:
+    """A running embedded broker of `settings`."""
+    server = EmbeddedBroker(settings)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def client(broker: EmbeddedBroker, settings: Settings) -> Iterator[redis.Redis]:
+    """A connection to `broker`."""
+    connection = connect(settings)
+    yield connection
+    connection.close()
