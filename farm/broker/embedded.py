@@ -108,7 +108,7 @@ class EmbeddedBroker:
             password_file = self._dir / "password"
             if not password_file.exists():
                 _write_private(password_file, secrets.token_urlsafe(32))
-            self.port = _free_port(self._listen)
+            self.port = _free_port(self._listen, self._last_port())
             binds = self._listen if self._listen in ("127.0.0.1", "0.0.0.0") else f"127.0.0.1 {self._listen}"  # noqa: S104
             config = _CONFIG.format(
                 bind=binds,
@@ -125,6 +125,14 @@ class EmbeddedBroker:
                 hint="Make FARM_HOME a directory you can write to.",
             ) from error
         return password_file
+
+    def _last_port(self) -> int:
+        """The port of the last start, so that workers elsewhere find the broker again; 0 when there is none."""
+        try:
+            words = (self._dir / "server.conf").read_text().split()
+            return int(words[words.index("port") + 1])
+        except (OSError, ValueError, IndexError):
+            return 0
 
     def _wait(self, password: str) -> None:
         client = redis.Redis(host="127.0.0.1", port=self.port, password=password, socket_timeout=2)
@@ -181,7 +189,15 @@ def _quote(path: Path) -> str:
     return json.dumps(str(path))
 
 
-def _free_port(listen: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((listen, 0))
-        return int(probe.getsockname()[1])
+def _free_port(listen: str, wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((listen, port))
+            except OSError:
+                if port == 0:
+                    raise
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError(f"no free port on {listen}")

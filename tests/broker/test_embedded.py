@@ -15,7 +15,7 @@ from farm.errors import UnavailableError, UsageError
 from farm.settings import Settings
 
 
-def test_what_was_written_survives_a_stop(settings: Settings) -> None:
+def test_what_was_written_survives_a_stop_and_the_port_stays(settings: Settings) -> None:
     first = EmbeddedBroker(settings)
     first.start()
     connect(settings).set("kept", "1")
@@ -24,6 +24,7 @@ def test_what_was_written_survives_a_stop(settings: Settings) -> None:
     second.start()
     try:
         assert connect(settings).get("kept") == "1"
+        assert second.port == first.port
     finally:
         second.stop()
 

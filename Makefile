@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+# make demo: measure examples/quickstart.yaml on this machine.   make test: all tests and checks.
+# Both set up what they need in .venv first. `make help` lists the rest.
+
+PY := .venv/bin/python
+DEMO_HOME ?= .farm/demo
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test check fix setup setup-dev clean
+
+help:            ## List the targets
+	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: setup      ## Set up, then measure examples/quickstart.yaml on this machine
+	.venv/bin/farm --home $(DEMO_HOME) run examples/quickstart.yaml
+
+test: setup-dev  ## Set up, then run the checks and all tests
+	$(MAKE) --no-print-directory check
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+check: setup-dev ## ruff, mypy --strict, import-linter
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+fix: setup-dev   ## Format, and mend what ruff can
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+setup: .venv/.ready-cpu
+
+setup-dev: .venv/.ready-dev
+
+.venv/.ready-cpu: pyproject.toml constraints.txt tools/setup.sh
+	tools/setup.sh cpu
+
+.venv/.ready-dev: pyproject.toml constraints.txt tools/setup.sh
+	tools/setup.sh dev
+
+clean:           ## Remove .venv, caches and the demo's farm
+	rm -rf .venv .farm .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`from farm import Farm`: the verbs of the command line, for Python. The commands themselves are written on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from farm.broker.connection import connect
+from farm.broker.jobs import JobState, JobStore, JobView, SweepView
+from farm.broker.register import DeviceEntry, Register
+from farm.contract.device import Announcement
+from farm.contract.names import check_name
+from farm.contract.outcome import Outcome
+from farm.contract.record import Record
+from farm.errors import UnavailableError, UsageError
+from farm.progress import Progress, sweep_progress
+from farm.settings import Settings, load_settings
+from farm.store import BadRecord, Store
+from farm.sweep import SweepSpec, load_sweep
+
+#: Outcomes that `retry` runs again unless told otherwise: refusals would only be refused again.
+RETRY_OUTCOMES = (
+    Outcome.FAILED,
+    Outcome.CRASHED,
+    Outcome.TIMED_OUT,
+    Outcome.LOST,
+    Outcome.CONTAMINATED,
+    Outcome.CANCELLED,
+    Outcome.OUT_OF_MEMORY,
+)
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What `cancel` did: jobs cancelled at once, and jobs that run and were asked to stop."""
+
+    at_once: int
+    asked: int
+
+
+class Farm:
+    """One farm: its broker, its store. Connections are made when first needed.
+
+    Methods raise `farm.errors.UsageError` for what was asked wrongly and `UnavailableError` for what is away.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, home: Path | None = None, store: Path | None = None
+    ) -> None:
+        self.settings = settings or load_settings(home=home, store=store)
+
+    @cached_property
+    def store(self) -> Store:
+        """The store: records, blobs, sweeps, index."""
+        return Store(self.settings.store_dir)
+
+    @cached_property
+    def _client(self) -> redis.Redis:
+        return connect(self.settings)
+
+    @cached_property
+    def jobs(self) -> JobStore:
+        """The job states in Redis."""
+        return JobStore(self._client)
+
+    @cached_property
+    def register(self) -> Register:
+        """The device register in Redis."""
+        return Register(self._client)
+
+    def plan(self, sweep: Path | str | SweepSpec, *, again: bool = False) -> Any:
+        """What `submit` would do, without doing it: `scheduler.submit.Plan` with jobs, refusals and notes."""
+        from scheduler.submit import plan
+
+        return plan(_spec(sweep), store=self.store, jobs=self.jobs, register=self.register, again=again)
+
+    def submit(self, sweep: Path | str | SweepSpec, *, priority: int | None = None, again: bool = False) -> Any:
+        """Submit a sweep; return `scheduler.submit.Submission`. Twice the same sweep adds nothing, unless `again`."""
+        from scheduler.submit import submit
+
+        self.store.create()
+        self.store.check_writable()
+        return submit(
+            _spec(sweep), store=self.store, jobs=self.jobs, register=self.register, priority=priority, again=again
+        )
+
+    def sweeps(self) -> list[SweepView]:
+        """All sweeps that Redis knows, the newest last."""
+        return self.jobs.sweeps()
+
+    def find_sweep(self, name: str) -> SweepView:
+        """A sweep by id, by unique beginning of its id, or by name (then the newest of that name)."""
+        return _find(name, self.sweeps())
+
+    def status(self, sweep: str) -> list[JobView]:
+        """The jobs of a sweep, in their order."""
+        return self.jobs.sweep_jobs(self.find_sweep(sweep).sweep_id)
+
+    def progress(self, sweep: str) -> Progress:
+        """How far a sweep is."""
+        return sweep_progress(self.status(sweep), time.time())
+
+    def watch(self, sweep: str, *, interval_s: float = 0.25, limit_s: float | None = None) -> Iterator[Progress]:
+        """Yield the progress of a sweep until it ends; at most every `interval_s`.
+
+        Raises:
+            UnavailableError: it has not ended within `limit_s`.
+        """
+        sweep_id = self.find_sweep(sweep).sweep_id
+        deadline = None if limit_s is None else time.monotonic() + limit_s
+        while True:
+            progress = sweep_progress(self.jobs.sweep_jobs(sweep_id), time.time())
+            yield progress
+            if progress.finished:
+                return
+            if deadline is not None and time.monotonic() > deadline:
+                raise UnavailableError(f"sweep {sweep_id} has not ended within {limit_s:.0f} s")
+            time.sleep(interval_s)
+
+    def cancel(self, name: str) -> Cancelled:
+        """Cancel a sweep (id, beginning or name) or a job (id): what waits at once, what runs as soon as it can."""
+        job = self.jobs.get(name)
+        ids = [job.job_id] if job else [view.job_id for view in self.status(name) if not view.state.ended]
+        states = [self.jobs.cancel(job_id) for job_id in ids]
+        running = sum(state in (JobState.CLAIMED, JobState.RUNNING) for state in states)
+        return Cancelled(at_once=sum(state is JobState.CANCELLED for state in states), asked=running)
+
+    def retry(self, name: str, *, outcomes: Sequence[Outcome] = RETRY_OUTCOMES) -> int:
+        """Queue again the ended jobs of a sweep (or one job) that have a run with one of `outcomes`.
+
+        A retried job gets a new generation: its old records stay, and results show the newest.
+        """
+        job = self.jobs.get(name)
+        views = [job] if job else self.status(name)
+        chosen = [view for view in views if view.state.ended and _has(view, outcomes)]
+        return sum(self.jobs.retry(_next_generation(view)) == JobState.QUEUED for view in chosen)
+
+    def devices(self) -> list[DeviceEntry]:
+        """All devices that ever announced themselves."""
+        return self.register.devices()
+
+    def set_device(self, device_id: str, state: str, reason: str | None = None) -> None:
+        """Set a device `ready`, `drained` or `quarantined`."""
+        known = {entry.device_id for entry in self.devices()}
+        if device_id not in known:
+            raise UsageError(
+                f"no device {device_id!r}",
+                hint=f"Known: {', '.join(sorted(known)) or 'none yet: start a worker with `farm worker`'}.",
+            )
+        self.register.set_state(device_id, state, reason)
+
+    def results(self, sweep: str | None = None, *, where: str | None = None, latest: bool = True) -> Any:
+        """The records as a flat table (`farm.store.index.Table`); `where` is a SQL condition on its columns."""
+        self.store.index.refresh()
+        return self.store.index.query(self.stored_sweep(sweep), where, latest=latest)
+
+    def records(self, *sweeps: str) -> list[Record | BadRecord]:
+        """The records of the sweeps named, or of all; files that cannot be read come as `BadRecord`."""
+        if not sweeps:
+            return list(self.store.records.iterate())
+        ids = [self.stored_sweep(sweep) for sweep in sweeps]
+        return [record for sweep_id in ids for record in self.store.records.iterate(sweep_id)]
+
+    def report(self, *sweeps: str, out_dir: Path, title: str | None = None) -> Any:
+        """Write the report of the sweeps named (or of everything) to `out_dir`; return its files."""
+        from farm.report import write_report
+
+        records = self.records(*sweeps)
+        return write_report(records, out_dir, title=title or _title(sweeps, records), samples=self.samples)
+
+    def samples(self, record: Record) -> list[int] | None:
+        """The latency samples of a record in ns, all of them; None when it has none."""
+        import array
+        import sys
+
+        for ref in record.samples:
+            if ref.kind == "samples:latency":
+                values = array.array("q")
+                values.frombytes(self.store.blobs.read(ref.sha256))
+                if sys.byteorder == "big":
+                    values.byteswap()
+                return values.tolist()
+        return None
+
+    def probe(self) -> Announcement:
+        """This machine's device and stacks, as its worker would announce them. Takes seconds: it starts each stack."""
+        from workers.daemon.probe import announcement
+
+        return announcement(self.settings)
+
+    def run(
+        self,
+        sweep: Path | str | SweepSpec,
+        *,
+        again: bool = False,
+        on_progress: Callable[[Progress], None] = lambda _progress: None,
+        say: Callable[[str], None] = lambda _text: None,
+    ) -> Any:
+        """Measure a sweep on this machine: start a farm, submit, wait, stop; return the `Submission`."""
+        from farm.local import LocalFarm
+
+        spec = _spec(sweep)
+        self.store.create()
+        self.store.check_writable()
+        with LocalFarm(self.settings, say=say):
+            submission = self.submit(spec, again=again)
+            if submission.total:
+                for progress in self.watch(submission.sweep_id):
+                    on_progress(progress)
+        return submission
+
+    def stored_sweep(self, sweep: str | None) -> str | None:
+        """A sweep's id from what the store holds: results can be read without a broker."""
+        if sweep is None:
+            return None
+        found = [
+            SweepView(doc["sweep_id"], doc["name"], 0, doc.get("submitted_at", 0.0), {})
+            for doc in self.store.sweeps.list()
+        ]
+        return _find(sweep, sorted(found, key=lambda view: view.submitted_at)).sweep_id
+
+
+def _spec(sweep: Path | str | SweepSpec) -> SweepSpec:
+    return sweep if isinstance(sweep, SweepSpec) else load_sweep(Path(sweep))
+
+
+def _find(name: str, sweeps: Sequence[SweepView]) -> SweepView:
+    try:
+        check_name(name, "the sweep")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    exact = [s for s in sweeps if s.sweep_id == name] or [s for s in sweeps if s.name == name][-1:]
+    matches = exact or [s for s in sweeps if s.sweep_id.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UsageError(f"{name!r} begins several sweeps: {', '.join(s.sweep_id for s in matches)}")
+    known = ", ".join(s.sweep_id for s in sweeps[-5:]) or "none yet"
+    raise UsageError(f"no sweep or job {name!r}", hint=f"The latest sweeps: {known}. `farm status` lists them.")
+
+
+def _has(view: JobView, outcomes: Sequence[Outcome]) -> bool:
+    wanted = {outcome.value for outcome in outcomes}
+    found = set(view.summary.get("outcomes", {}))
+    if view.state is JobState.CANCELLED:
+        found.add(Outcome.CANCELLED.value)
+    if view.state is JobState.QUARANTINED:
+        found.add(Outcome.LOST.value)
+    return bool(wanted & found)
+
+
+def _next_generation(view: JobView) -> Any:
+    return dataclasses.replace(view.spec, generation=view.spec.generation + 1)
+
+
+def _title(sweeps: Sequence[str], records: Sequence[Record | BadRecord]) -> str:
+    names = sorted({record.job.sweep_name for record in records if isinstance(record, Record)})
+    return ", ".join(names) or ", ".join(sweeps) or "All records"

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`farm artifacts`: what runs left in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from farm.cli.common import SWEEP_FILE, open_farm, print_json, print_table
+
+
+@click.group()
+def artifacts() -> None:
+    """List, fetch and verify the files that runs left: models, raw samples, references, logs."""
+
+
+@artifacts.command()
+@click.argument("sweep", required=False)
+@click.option("--run", help="Only this run's.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_context
+def ls(ctx: click.Context, sweep: str | None, run: str | None, form: str) -> int:
+    """List artifacts: of SWEEP, of one run, or all."""
+    farm = open_farm(ctx)
+    rows = farm.store.artifacts(sweep_id=farm.stored_sweep(sweep), run_id=run)
+    if form == "json":
+        print_json([vars(row) for row in rows])
+        return 0
+    table = [[r.run_id, r.kind, r.size_bytes, r.sha256] for r in rows]
+    print_table(None, ["run", "kind", "bytes", "sha256"], table)
+    return 0
+
+
+@artifacts.command()
+@click.argument("sha256")
+@click.option("-o", "--output", type=SWEEP_FILE, required=True, help="The file to write.")
+@click.pass_context
+def get(ctx: click.Context, sha256: str, output: Path) -> int:
+    """Write the artifact SHA256 to a file, after checking that its bytes are the recorded ones."""
+    from farm.contract.names import check_sha256
+    from farm.errors import UsageError
+
+    try:
+        check_sha256(sha256)
+    except ValueError as error:
+        raise UsageError(str(error), hint="`farm artifacts ls` lists the digests.") from error
+    open_farm(ctx).store.blobs.get(sha256, output)
+    click.echo(str(output))
+    return 0
+
+
+@artifacts.command()
+@click.pass_context
+def verify(ctx: click.Context) -> int:
+    """Read every record and every artifact and check them: digests, names, references. Ends with 1 on any problem."""
+    problems = list(open_farm(ctx).store.verify())
+    for problem in problems:
+        click.echo(str(problem))
+    click.echo(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}")
+    return 1 if problems else 0

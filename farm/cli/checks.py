@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checks of `farm doctor`, each one function that never raises for what it looks at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from farm.broker.connection import broker_url, connect, redact
+from farm.broker.embedded import server_program
+from farm.broker.register import Register
+from farm.errors import FarmError
+from farm.settings import Settings
+from farm.store import Store
+
+MIN_FREE_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. `result` is `ok`, `note` or `bad`."""
+
+    name: str
+    result: str
+    detail: str
+    hint: str = ""
+
+    def row(self) -> list[str]:
+        """The finding as a table row."""
+        return [self.name, self.result, self.detail, self.hint]
+
+
+def run_checks(settings: Settings) -> list[Check]:
+    """Look at everything the farm needs on this machine, and at the farm this machine belongs to."""
+    checks: list[Callable[[Settings], Iterator[Check]]] = [
+        _python,
+        _home,
+        _store,
+        _locks,
+        _stacks,
+        _server,
+        _farm,
+        _cpu,
+    ]
+    return [found for check in checks for found in _guarded(check, settings)]
+
+
+def _guarded(check: Callable[[Settings], Iterator[Check]], settings: Settings) -> list[Check]:
+    try:
+        return list(check(settings))
+    except FarmError as error:
+        return [Check(check.__name__.strip("_"), "bad", error.message, error.hint or "")]
+    except OSError as error:
+        return [Check(check.__name__.strip("_"), "bad", str(error))]
+
+
+def _python(_settings: Settings) -> Iterator[Check]:
+    yield Check("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
+
+
+def _home(settings: Settings) -> Iterator[Check]:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(settings.home).free
+    result = "ok" if free >= MIN_FREE_BYTES else "bad"
+    hint = "" if result == "ok" else "Free some space: engines and prepared models are kept here."
+    yield Check("home", result, f"{settings.home}, {free / 2**30:.1f} GiB free", hint)
+
+
+def _store(settings: Settings) -> Iterator[Check]:
+    store = Store(settings.store_dir)
+    store.create()
+    store.check_writable()
+    yield Check("store", "ok", f"{settings.store_dir} is writable")
+
+
+def _locks(settings: Settings) -> Iterator[Check]:
+    directory = settings.lock_dir
+    existing = next(p for p in (directory, *directory.parents) if p.exists())
+    if os.access(existing, os.W_OK):
+        yield Check("device locks", "ok", str(directory))
+    else:
+        hint = f"`sudo install -d -m 1777 {directory}`, or set FARM_LOCK_DIR the same for all farms of this host."
+        yield Check("device locks", "bad", f"{directory} is not writable", hint)
+
+
+def _stacks(settings: Settings) -> Iterator[Check]:
+    for name, stack in settings.stacks.items():
+        path = shutil.which(stack.python)
+        if path:
+            yield Check(f"stack {name}", "ok", f"{path}; `farm probe` shows what it holds")
+        else:
+            yield Check(f"stack {name}", "bad", f"{stack.python} is no program", "Correct stacks in farm.toml.")
+
+
+def _server(settings: Settings) -> Iterator[Check]:
+    if settings.broker_url:
+        yield Check("server program", "note", "not needed: FARM_BROKER_URL is set")
+    else:
+        yield Check("server program", "ok", str(server_program()))
+
+
+def _farm(settings: Settings) -> Iterator[Check]:
+    try:
+        url = broker_url(settings)
+    except FarmError as error:
+        yield Check("farm", "note", error.message, error.hint or "")
+        return
+    client = connect(settings, url=url)
+    yield Check("broker", "ok", redact(url))
+    if client.exists("farm:scheduler"):
+        yield Check("scheduler", "ok", "one is at work")
+    else:
+        yield Check("scheduler", "bad", "none is at work", "Start one: `farm up`, or `farm scheduler`.")
+    entries = Register(client).devices()
+    online = [entry.device_id for entry in entries if entry.online]
+    result = "ok" if online else "bad"
+    yield Check("devices", result, f"{len(online)} of {len(entries)} online: {', '.join(online)}")
+
+
+def _cpu(_settings: Settings) -> Iterator[Check]:
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    busy = load / cores > 0.5
+    hint = "Measure on an idle machine: neighbours on the cores cost more than most changes gain." if busy else ""
+    yield Check("load", "note" if busy else "ok", f"{load:.2f} over {cores} cores", hint)
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    if governor.exists():
+        name = governor.read_text().strip()
+        hint = "" if name == "performance" else "Clocks will vary; the governor is recorded with every run."
+        yield Check("governor", "ok" if name == "performance" else "note", name, hint)

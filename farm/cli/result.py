@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`farm results`, `farm report`: what came out. Both read the store alone; no broker is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from farm.cli.common import SWEEP_FILE, open_farm, print_table
+
+#: What a person wants first; `--columns` and the other formats have everything.
+COLUMNS = (
+    "model",
+    "workflow",
+    "precision",
+    "batch_size",
+    "device_id",
+    "outcome",
+    "latency_ms",
+    "latency_low_ms",
+    "latency_high_ms",
+    "throughput_per_s",
+    "mismatch_1e_3_pct",
+    "flags",
+)
+
+
+@click.command()
+@click.argument("sweep", required=False)
+@click.option("--where", metavar="SQL", help="""A condition, e.g. "model = 'resnet18' and latency_ms < 10".""")
+@click.option("--columns", metavar="A,B", help="The columns to show; `--columns all` for every one.")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True
+)
+@click.option("-o", "--output", type=SWEEP_FILE, help="Write to this file (needed for Parquet).")
+@click.option("--all-generations", is_flag=True, help="Also records that a retry has replaced.")
+@click.pass_context
+def results(
+    ctx: click.Context,
+    sweep: str | None,
+    where: str | None,
+    columns: str | None,
+    form: str,
+    output: Path | None,
+    all_generations: bool,
+) -> int:
+    """Print the records of SWEEP, or of all sweeps, one row per run.
+
+    \b
+    Examples:
+      farm results
+      farm results quickstart --where "outcome <> 'ok'"
+      farm results --where "latency_ms < 10 and batch_size = 1" --format csv -o fast.csv
+    """
+    from farm.errors import UnavailableError, UsageError
+
+    table = open_farm(ctx).results(sweep, where=where, latest=not all_generations)
+    table = table.select(_columns(columns, form))
+    if form == "table" and output is None:
+        print_table(None, table.columns, table.rows)
+        return 0
+    if form == "parquet" and output is None:
+        raise UsageError("Parquet is not text", hint="Name a file: `farm results --format parquet -o results.parquet`.")
+    if output is None:
+        click.echo(table.to_json() if form == "json" else table.to_csv(), nl=False)
+        return 0
+    try:
+        table.write(output, form if form != "table" else "csv")
+    except OSError as error:
+        raise UnavailableError(f"{output} cannot be written: {error}") from error
+    click.echo(f"{len(table.rows)} rows in {output}")
+    return 0
+
+
+def _columns(given: str | None, form: str) -> list[str] | None:
+    if given == "all" or (given is None and form != "table"):
+        return None
+    return given.split(",") if given else list(COLUMNS)
+
+
+@click.command()
+@click.argument("sweeps", metavar="[SWEEP]...", nargs=-1)
+@click.option("-o", "--output", "out_dir", type=SWEEP_FILE, required=True, help="The directory to write to.")
+@click.option("--title", help="The page's title (default: the sweeps' names).")
+@click.pass_context
+def report(ctx: click.Context, sweeps: tuple[str, ...], out_dir: Path, title: str | None) -> int:
+    """Write the report of the SWEEPs named, or of all records: a self-contained HTML page, Markdown, CSV and figures.
+
+    \b
+    Example:
+      farm report quickstart -o report
+    """
+    files = open_farm(ctx).report(*sweeps, out_dir=out_dir, title=title)
+    click.echo(f"report: {files.html}")
+    return 0

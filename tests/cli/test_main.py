@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a person meets it: help, mistakes, exit codes. Each call is a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from farm.cli.main import COMMANDS
+
+GOOD = """
+name: tiny
+protocol: quick
+models: [resnet18]
+workflows: [fake]
+precisions: [fp32]
+batch: [1]
+"""
+
+
+def farm(*args: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("FARM_")}
+    return subprocess.run(
+        [sys.executable, "-m", "farm.cli.main", "--home", str(home), *args],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=kept | {"FARM_LOCK_DIR": str(home / "locks")} | environment,
+    )
+
+
+def test_help_lists_every_command(tmp_path: Path) -> None:
+    done = farm("--help", home=tmp_path)
+    assert done.returncode == 0
+    assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_explains_itself(name: str, tmp_path: Path) -> None:
+    done = farm(name, "--help", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage: farm " + name)
+    assert len(done.stdout.splitlines()) > 4
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom farm.cli.main import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'celery','redis','pydantic','duckdb','altair','torch','numpy','rich'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_command_gets_the_nearest_one(tmp_path: Path) -> None:
+    done = farm("reslts", home=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean `farm results`?" in done.stderr
+
+
+def test_five_mistakes_get_five_errors_and_exit_2(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(
+        "name: tiny\nprotocol: quik\nmodels: [resnet19]\nworkflows: [pytorhc]\nprecisions: [fp33]\nbatch: 0\n"
+    )
+    done = farm("submit", str(sweep), "--dry-run", home=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n  - ") == 5, done.stderr
+    for path in ("$.protocol", "$.models[0]", "$.workflows[0]", "$.precisions[0]", "$.batch"):
+        assert path in done.stderr
+    for near in ("quick", "resnet18", "pytorch", "fp32"):
+        assert near in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "devices"])
+def test_no_broker_is_one_clear_message_and_exit_3(command: str, tmp_path: Path) -> None:
+    done = farm(command, home=tmp_path)
+    assert done.returncode == 3
+    assert "no broker" in done.stderr
+    assert "farm up" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_submitting_without_a_broker_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(GOOD)
+    done = farm("submit", str(tmp_path / "sweep.yaml"), home=tmp_path / "home")
+    assert done.returncode == 3
+    assert "no broker" in done.stderr
+    assert not list((tmp_path / "home").rglob("*.json"))
+
+
+def test_a_broker_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
+    done = farm("status", home=tmp_path, FARM_BROKER_URL="redis://:secret1@127.0.0.1:1/0")
+    assert done.returncode == 3
+    assert "127.0.0.1:1" in done.stderr
+    assert "secret1" not in done.stderr
+
+
+def test_a_store_that_cannot_be_written_is_one_clear_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "sweep.yaml").write_text(GOOD)
+    done = farm("--store", str(tmp_path / "file" / "store"), "run", str(tmp_path / "sweep.yaml"), home=tmp_path / "h")
+    assert done.returncode == 3
+    assert str(tmp_path / "file" / "store") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_bad_settings_are_listed_together(tmp_path: Path) -> None:
+    done = farm("doctor", home=tmp_path, FARM_LEASE_S="-1", FARM_WINDOW="none")
+    assert done.returncode == 2
+    assert "lease_s" in done.stderr
+    assert "window" in done.stderr
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
+    done = farm("status", "--debug", home=tmp_path)
+    assert done.returncode == 3
+    assert "Traceback" in done.stderr
+
+
+def test_results_of_an_empty_store_are_an_empty_table(tmp_path: Path) -> None:
+    done = farm("results", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "latency_ms" in done.stdout
+
+
+def test_parquet_needs_a_file(tmp_path: Path) -> None:
+    done = farm("results", "--format", "parquet", home=tmp_path)
+    assert done.returncode == 2
+    assert "-o results.parquet" in done.stderr
+
+
+def test_an_artifact_digest_is_checked_before_it_touches_a_path(tmp_path: Path) -> None:
+    done = farm("artifacts", "get", "../../etc/passwd", "-o", str(tmp_path / "x"), home=tmp_path)
+    assert done.returncode == 2
+    assert "not a SHA-256" in done.stderr

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Make .venv with the project in it. Usage: tools/setup.sh cpu | dev
+#   cpu: what `make demo` needs.   dev: that, and what the tests and checks need (Chromium too, where apt and root are).
+# PYTHON names the interpreter (3.11 or newer); PIP_ARGS goes to every `pip install`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+want=${1:?usage: tools/setup.sh cpu|dev}
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+retry() { # the network fails now and then: three tries, with a pause that grows
+  local try
+  for try in 1 2 3; do
+    "$@" && return 0
+    [ "$try" = 3 ] || { say "that failed; trying again in $((try * 5)) s"; sleep $((try * 5)); }
+  done
+  return 1
+}
+
+can_apt() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+
+apt_install() {
+  retry apt-get update -q >/dev/null
+  DEBIAN_FRONTEND=noninteractive retry apt-get install -y -q --no-install-recommends "$@" >/dev/null
+}
+
+find_python() {
+  local name
+  for name in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$name"
+      return 0
+    fi
+  done
+  say "no Python 3.11 or newer; install one, or name it: PYTHON=/path/to/python3.12 make $want"
+  return 1
+}
+
+make_venv() {
+  local python
+  python=$(find_python)
+  if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    can_apt || { say "$python has no venv module: sudo apt-get install python3-venv"; return 1; }
+    apt_install python3-venv
+  fi
+  say "making .venv with $python"
+  "$python" -m venv .venv
+}
+
+[ -x .venv/bin/pip ] || make_venv
+say "installing the project ($want); the first time takes a minute or two"
+# shellcheck disable=SC2086
+retry .venv/bin/pip install -q ${PIP_ARGS:-} -c constraints.txt -e '.[cpu]'
+touch .venv/.ready-cpu
+if [ "$want" = dev ]; then
+  # shellcheck disable=SC2086
+  retry .venv/bin/pip install -q ${PIP_ARGS:-} -c constraints.txt -e '.[cpu,dev]'
+  if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && can_apt; then
+    say "installing Chromium for the tests of pages"
+    apt_install chromium
+  fi
+  touch .venv/.ready-dev
+fi
