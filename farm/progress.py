@@ -118,5 +118,5 @@ def _eta_s(jobs: Sequence[JobView], now_s: float) -> float | None:
             left += max(job.predicted_s * scale - (now_s - job.times.get("claimed", now_s)), 0.0)
         elif not job.state.ended:
             left += job.predicted_s * scale
-    devices = {job.device_id for job in jobs if job.device_id} or {None}
-    return left / len(devices)
+    devices = {job.device_id for job in jobs if job.device_id}
+    return left / max(len(devices), 1)

@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     lock_dir: Path = Path("/run/lock/inferfarm")
     #: The stacks of this host, by name. Unset: one, `default`, this interpreter.
     stacks: dict[str, StackSettings] = Field(default_factory=dict)
+    #: The device that a worker started here serves. Unset: this host's CPU.
+    device: str | None = None
     #: A claimed job's lease, in seconds; renewed every sixth of it.
     lease_s: float = Field(default=300.0, gt=0)
     #: How often a lost job is tried again before it is quarantined.

@@ -157,5 +157,6 @@ def _note(job: JobView) -> str:
         return ", ".join(f"{n} {outcome}" for outcome, n in job.summary.get("outcomes", {}).items())
     if job.progress and job.state.value in ("claimed", "running"):
         at = job.progress
-        return f"{at.get('stage', '')} batch {at.get('batch_size') or '-'} ({at.get('point', 0)} of {at.get('points', '?')})"
+        point = f"{at.get('point', 0)} of {at.get('points', '?')}"
+        return f"{at.get('stage', '')} batch {at.get('batch_size') or '-'} ({point})"
     return job.reason or ""

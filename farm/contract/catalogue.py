@@ -1,15 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be asked for: workflows, precisions, data, torchvision's classification models. Tables, nothing imported."""
 
-from dataclasses import dataclass
-from typing import Dict, Tuple
+from dataclasses import dataclass, field
+from typing import Any, Dict, Optional, Tuple
+
+
+@dataclass(frozen=True)
+class OptionValues:
+    """What an option may be: `kind` is `bool`, `int`, `float` or `text`; `choices`, where given, are all there are.
+
+    `default` is what leaving the option out means, so that spelling it out changes no id.
+    """
+
+    kind: str
+    default: Any = None
+    choices: Tuple[str, ...] = ()
+    minimum: Optional[float] = None
 
 
 @dataclass(frozen=True)
 class WorkflowInfo:
     """One way to run a model.
 
-    `requires` are importable modules that the stack must have. `options` maps each option to what it does.
+    `requires` are importable modules that the stack must have. `options` maps each option to what it does and
+    `values` to what it may be (an option without a row takes any number, text or truth value).
+    `sources` are the model sources that it can run.
     """
 
     name: str
@@ -18,7 +33,16 @@ class WorkflowInfo:
     device_kinds: Tuple[str, ...]
     requires: Tuple[str, ...]
     options: Dict[str, str]
+    values: Dict[str, OptionValues] = field(default_factory=dict)
+    sources: Tuple[str, ...] = ("torchvision", "onnx", "fake")
 
+
+FAKE_BEHAVIOURS = tuple(
+    """
+    ok raise segfault exit_without_result half_result hang allocate noise grandchild ignore_sigterm unsupported
+    out_of_memory
+    """.split()
+)
 
 _WORKFLOWS = (
     WorkflowInfo(
@@ -28,6 +52,8 @@ _WORKFLOWS = (
         device_kinds=("cpu",),
         requires=("torch", "torchvision", "numpy"),
         options={"channels_last": "use the channels-last memory format (true or false)"},
+        values={"channels_last": OptionValues("bool", default=False)},
+        sources=("torchvision",),
     ),
     WorkflowInfo(
         name="onnxruntime_cpu",
@@ -39,6 +65,10 @@ _WORKFLOWS = (
             "per_channel": "int8: one scale per output channel of a weight (default true)",
             "activation_type": "int8: quint8 (default, fast on x86) or qint8",
         },
+        values={
+            "per_channel": OptionValues("bool", default=True),
+            "activation_type": OptionValues("text", default="quint8", choices=("quint8", "qint8")),
+        },
     ),
     WorkflowInfo(
         name="fake",
@@ -48,10 +78,15 @@ _WORKFLOWS = (
         requires=(),
         options={
             "latency_ms": "what each inference takes (default 1.0)",
-            "behaviour": "ok, raise, segfault, exit_without_result, half_result, hang, allocate, noise, grandchild, "
-            "ignore_sigterm, unsupported, out_of_memory",
+            "behaviour": ", ".join(FAKE_BEHAVIOURS),
             "stage": "the stage at which it misbehaves (default measure)",
             "from_batch": "misbehave from this batch size on (default 1)",
+        },
+        values={
+            "latency_ms": OptionValues("float", default=1.0, minimum=0.0),
+            "behaviour": OptionValues("text", default="ok", choices=FAKE_BEHAVIOURS),
+            "stage": OptionValues("text", default="measure"),
+            "from_batch": OptionValues("int", default=1, minimum=1),
         },
     ),
 )

@@ -3,6 +3,7 @@
 
 import dataclasses
 import enum
+import functools
 import typing
 from typing import Any, Dict, List, Type, TypeVar
 
@@ -62,17 +63,24 @@ def _decode_dataclass(kind: Any, data: Any, path: str, errors: List[str]) -> Any
     if not isinstance(data, dict):
         errors.append("expected an object, got {} @ {}".format(_name(data), path))
         return None
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for key in sorted(set(data) - set(fields), key=str):
         errors.append("unknown key {!r} @ {}".format(key, path))
-    before, values = len(errors), {}  # type: Tuple[int, Dict[str, Any]]
+    before = len(errors)
+    values: Dict[str, Any] = {}
     for name, field in fields.items():
         if name in data:
             values[name] = _decode(hints[name], data[name], path + "." + name, errors)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             errors.append("missing key {!r} @ {}".format(name, path))
     return _construct(kind, values, path, errors) if len(errors) == before else None
+
+
+@functools.lru_cache(maxsize=None)
+def _hints(kind: Any) -> Dict[str, Any]:
+    # Resolving annotations is most of the cost of decoding a record, and they never change.
+    return typing.get_type_hints(kind)
 
 
 def _construct(kind: Any, values: Dict[str, Any], path: str, errors: List[str]) -> Any:
@@ -123,7 +131,11 @@ def _decode_scalar(kind: Any, data: Any, path: str, errors: List[str]) -> Any:
             errors.append("{!r} is not one of {} @ {}".format(data, allowed, path))
             return None
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
+        try:
+            return float(data)
+        except OverflowError:
+            errors.append("{}... is too large for a float @ {}".format(str(data)[:20], path))
+            return None
     if type(data) is not kind:
         errors.append("expected {}, got {} @ {}".format(kind.__name__, _name(data), path))
         return None

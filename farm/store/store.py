@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store: sweeps, records, blobs, and an index that can be thrown away. One directory, here or on a mount.
+
+`store.json` holds the layout's version; `sweeps`, `records`, `blobs` and `index` are described in their modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from farm.contract.record import BlobRef, Record
+from farm.errors import UnavailableError
+from farm.store import files
+from farm.store.blobs import BlobStore
+from farm.store.index import Index
+from farm.store.records import BadRecord, RecordStore
+from farm.store.schema import RecordError, decode_json, encode_json
+from farm.store.sweeps import SweepStore
+from farm.store.verify import Problem, verify_store
+
+LAYOUT = 1
+
+
+@dataclass(frozen=True)
+class ArtifactRow:
+    """One file that one run made, used or measured, and the run it belongs to. `batch_size` is None for a whole job."""
+
+    run_id: str
+    sweep_id: str
+    sweep: str
+    model: str
+    workflow: str
+    precision: str
+    batch_size: int | None
+    device_id: str | None
+    outcome: str
+    kind: str
+    sha256: str
+    size_bytes: int
+    cached: bool
+
+
+class Store:
+    """A store's directory. Constructing one touches nothing; `create` makes a new one, and mends an old one's folders.
+
+    The directories are made by `create` alone, never by a write: a write to a mount that is away must fail, and not
+    begin a second store below the mount point.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = BlobStore(root / "blobs")
+        self.records = RecordStore(root / "records")
+        self.sweeps = SweepStore(root / "sweeps")
+
+    @cached_property
+    def index(self) -> Index:
+        """The index of the records, in the store's own directory."""
+        return Index(self.records, self.root / "index")
+
+    def create(self) -> None:
+        """Make the directories that are missing. Harmless on a store that is there.
+
+        Raises:
+            UnavailableError: they cannot be made, or a newer farm made the store.
+        """
+        with files.store_errors("create the store", self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        self._check_layout()
+        self.blobs.create()
+        self.records.create()
+        self.sweeps.create()
+        with files.store_errors("create", self.root), files.temp_file(self.sweeps.temp) as temp:
+            temp.write(encode_json({"layout": LAYOUT}))
+            files.seal(temp)
+            files.publish_new(Path(temp.name), self._marker)
+
+    def check_writable(self) -> None:
+        """Write, flush and remove a small file in each part of the store.
+
+        Raises:
+            UnavailableError: with the path, the cause and the remedy.
+        """
+        self._check_layout()
+        self.blobs.check_writable()
+        self.records.check_writable()
+        with files.store_errors("write to", self.sweeps.temp), files.temp_file(self.sweeps.temp) as temp:
+            files.seal(temp)
+
+    def artifacts(self, sweep_id: str | None = None, run_id: str | None = None) -> list[ArtifactRow]:
+        """The files that records refer to: of one sweep, of one run, or all. The oldest run comes first.
+
+        Raises:
+            UsageError: there is no such run.
+        """
+        if run_id is not None:
+            records: Iterator[Record | BadRecord] = iter([self.records.read(run_id)])
+        else:
+            records = self.records.iterate(sweep_id)
+        return [
+            _artifact_row(record, ref)
+            for record in records
+            if isinstance(record, Record) and sweep_id in (None, record.job.sweep_id)
+            for ref in (*record.samples, *record.artifacts)
+        ]
+
+    def verify(self) -> Iterator[Problem]:
+        """Read everything and yield what is wrong; see `farm.store.verify`. The index holds nothing of its own."""
+        yield from verify_store(self.blobs, self.records, self.sweeps)
+
+    @property
+    def _marker(self) -> Path:
+        return self.root / "store.json"
+
+    def _check_layout(self) -> None:
+        if not self._marker.exists():
+            return
+        with files.store_errors("read", self._marker):
+            data = self._marker.read_bytes()
+        try:
+            layout = decode_json(data).get("layout")
+        except RecordError as error:
+            hint = "Delete that file; the next `farm up` or `farm run` writes it again."
+            raise UnavailableError(f"{self._marker} cannot be used: {error}", hint=hint) from error
+        if not isinstance(layout, int) or layout > LAYOUT:
+            raise UnavailableError(
+                f"the store {self.root} was made by a newer farm (layout {layout}, this one knows {LAYOUT})",
+                hint="Upgrade this farm, or point the `store` setting at another directory.",
+            )
+
+
+def _artifact_row(record: Record, ref: BlobRef) -> ArtifactRow:
+    job = record.job
+    return ArtifactRow(
+        run_id=record.run_id,
+        sweep_id=job.sweep_id,
+        sweep=job.sweep_name,
+        model=job.model.name,
+        workflow=job.workflow,
+        precision=job.precision,
+        batch_size=record.batch_size,
+        device_id=record.device.device_id if record.device else job.target.device_id,
+        outcome=record.outcome.value,
+        kind=ref.kind,
+        sha256=ref.sha256,
+        size_bytes=ref.size_bytes,
+        cached=ref.cached,
+    )

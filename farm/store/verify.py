@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is everything in the store what it should be? Reads all of it, changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from farm.contract.record import BlobRef, Record
+from farm.errors import UsageError
+from farm.store import files
+from farm.store.blobs import BlobStore
+from farm.store.records import BadRecord, RecordStore, load_record
+from farm.store.sweeps import SweepStore
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault. `area` is `records`, `sweeps` or `blobs`; `run_id` is a run that is affected, where one is known."""
+
+    area: str
+    path: Path
+    message: str
+    run_id: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" + (f" (run {self.run_id})" if self.run_id else "")
+
+
+@dataclass(frozen=True)
+class _Use:
+    """The first record that refers to a blob, and how."""
+
+    run_id: str
+    ref: BlobRef
+
+
+def verify_store(blobs: BlobStore, records: RecordStore, sweeps: SweepStore) -> Iterator[Problem]:
+    """Yield every fault: records, then sweeps, then blobs.
+
+    Records: each decodes, has its run's name and its day, and is the one that its name by run shows. Sweeps: each
+    decodes under a safe name. Blobs: each hashes to its name, and each that a record refers to is there in full.
+    Temporary files count as faults once they are older than an hour.
+    """
+    uses: dict[str, _Use] = {}
+    yield from _record_problems(records, uses)
+    for found in sweeps.iterate():
+        if isinstance(found, BadRecord):
+            yield Problem("sweeps", found.path, found.problem)
+    for path in files.stale_temps(sweeps.temp):
+        yield Problem("sweeps", path, "left by a writer that was killed; safe to delete")
+    yield from _blob_problems(blobs, uses)
+
+
+def _record_problems(records: RecordStore, uses: dict[str, _Use]) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for path in records.files():
+        record = load_record(path)
+        if isinstance(record, BadRecord):
+            problem: str | None = record.problem
+        else:
+            problem = _misfiled(records, path, record, path.stem in seen)
+        seen.add(path.stem)
+        if problem:
+            yield Problem("records", path, problem, path.stem)
+        if isinstance(record, Record):
+            for ref in (*record.samples, *record.artifacts):
+                uses.setdefault(ref.sha256, _Use(record.run_id, ref))
+    for path in sorted(records.by_run.glob("*/*.json")):
+        if path.stem not in seen and files.is_stale(path) and not _is_filed(records, path):
+            message = "not filed under its day: its writer was stopped; its worker's spool sends it again"
+            yield Problem("records", path, message, path.stem)
+    yield from _strays(records)
+
+
+def _is_filed(records: RecordStore, path: Path) -> bool:
+    """Whether the record that has this name by run has its day too: it may have come while the days were read."""
+    record = load_record(path)
+    return isinstance(record, Record) and records.day_path(record).exists()
+
+
+def _misfiled(records: RecordStore, path: Path, record: Record, again: bool) -> str | None:
+    if again:
+        return "the run has another record on an earlier day; a run has one"
+    if path != records.day_path(record):
+        return f"filed under the wrong day: the run finished at {record.finished_at}"
+    by_run = records.path(record.run_id)
+    if not files.is_regular(by_run):
+        return f"has no name by run, {by_run}: the run could be recorded twice"
+    if not by_run.samefile(path) and by_run.read_bytes() != path.read_bytes():
+        return f"differs from {by_run}, which was there first"
+    return None
+
+
+def _strays(records: RecordStore) -> Iterator[Problem]:
+    for directory, folders, names in os.walk(records.root):
+        here = Path(directory)
+        folders[:] = sorted(name for name in folders if here / name not in (records.by_run, records.temp))
+        for name in sorted(names):
+            if not records.fits(here / name):
+                message = "no record can have this name and place; move it out of the store"
+                yield Problem("records", here / name, message)
+    for path in files.stale_temps(records.temp):
+        yield Problem("records", path, "left by a writer that was killed; safe to delete")
+
+
+def _blob_problems(blobs: BlobStore, uses: dict[str, _Use]) -> Iterator[Problem]:
+    sizes = {sha256: use.ref.size_bytes for sha256, use in uses.items()}
+    damaged = set()
+    for fault in blobs.verify(sizes):
+        damaged.add(fault.sha256)
+        use = uses.get(fault.sha256 or "")
+        yield Problem("blobs", fault.path, f"{fault.kind}: {fault.message}", use.run_id if use else None)
+    for sha256, use in sorted(uses.items()):
+        if sha256 not in damaged:
+            yield from _reference_problem(blobs, sha256, use)
+
+
+def _reference_problem(blobs: BlobStore, sha256: str, use: _Use) -> Iterator[Problem]:
+    try:
+        path = blobs.path(sha256)
+    except UsageError as error:
+        yield Problem("records", blobs.root, f"a blob is referred to by a name that is none: {error}", use.run_id)
+        return
+    if not files.is_regular(path):
+        yield Problem("blobs", path, f"missing: the record refers to it as its {use.ref.kind}", use.run_id)
+    elif path.stat().st_size != use.ref.size_bytes:
+        message = f"has {path.stat().st_size} bytes, its record says {use.ref.size_bytes}"
+        yield Problem("blobs", path, message, use.run_id)
