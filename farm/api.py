@@ -86,11 +86,10 @@ class Farm:
         """Submit a sweep; return `scheduler.submit.Submission`. Twice the same sweep adds nothing, unless `again`."""
         from scheduler.submit import submit
 
+        jobs, register = self.jobs, self.register  # no broker, no traces in the store
         self.store.create()
         self.store.check_writable()
-        return submit(
-            _spec(sweep), store=self.store, jobs=self.jobs, register=self.register, priority=priority, again=again
-        )
+        return submit(_spec(sweep), store=self.store, jobs=jobs, register=register, priority=priority, again=again)
 
     def sweeps(self) -> list[SweepView]:
         """All sweeps that Redis knows, the newest last."""
@@ -159,11 +158,13 @@ class Farm:
 
     def results(self, sweep: str | None = None, *, where: str | None = None, latest: bool = True) -> Any:
         """The records as a flat table (`farm.store.index.Table`); `where` is a SQL condition on its columns."""
+        self._check_store()
         self.store.index.refresh()
         return self.store.index.query(self.stored_sweep(sweep), where, latest=latest)
 
     def records(self, *sweeps: str) -> list[Record | BadRecord]:
         """The records of the sweeps named, or of all; files that cannot be read come as `BadRecord`."""
+        self._check_store()
         if not sweeps:
             return list(self.store.records.iterate())
         ids = [self.stored_sweep(sweep) for sweep in sweeps]
@@ -216,6 +217,13 @@ class Farm:
                 for progress in self.watch(submission.sweep_id):
                     on_progress(progress)
         return submission
+
+    def _check_store(self) -> None:
+        if not self.store.root.is_dir():
+            raise UnavailableError(
+                f"there is no store at {self.store.root}: nothing has been measured into it",
+                hint="`farm run SWEEP.yaml` makes one; FARM_STORE or --store says where another one is.",
+            )
 
     def stored_sweep(self, sweep: str | None) -> str | None:
         """A sweep's id from what the store holds: results can be read without a broker."""

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -43,3 +45,23 @@ def client(broker: EmbeddedBroker, settings: Settings) -> Iterator[redis.Redis]:
     connection = connect(settings)
     yield connection
     connection.close()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium. Missing: a skip on a person's machine, a failure in CI."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        message = "no chromium: install Debian's chromium package to test pages"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    # The switches keep it off the network and let it run as root, as CI does.
+    quiet = ("background-networking", "component-update", "sync", "gpu")
+    arguments = ["--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=arguments, timeout=60_000)
+        yield running
+        running.close()

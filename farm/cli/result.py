@@ -55,13 +55,13 @@ def results(
     """
     from farm.errors import UnavailableError, UsageError
 
+    if form == "parquet" and output is None:
+        raise UsageError("Parquet is not text", hint="Name a file: `farm results --format parquet -o results.parquet`.")
     table = open_farm(ctx).results(sweep, where=where, latest=not all_generations)
     table = table.select(_columns(columns, form))
     if form == "table" and output is None:
         print_table(None, table.columns, table.rows)
         return 0
-    if form == "parquet" and output is None:
-        raise UsageError("Parquet is not text", hint="Name a file: `farm results --format parquet -o results.parquet`.")
     if output is None:
         click.echo(table.to_json() if form == "json" else table.to_csv(), nl=False)
         return 0

@@ -125,10 +125,10 @@ def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
-def test_results_of_an_empty_store_are_an_empty_table(tmp_path: Path) -> None:
+def test_results_where_nothing_was_measured_say_so(tmp_path: Path) -> None:
     done = farm("results", home=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "latency_ms" in done.stdout
+    assert done.returncode == 3
+    assert f"there is no store at {tmp_path / 'store'}" in done.stderr
 
 
 def test_parquet_needs_a_file(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,11 +59,11 @@ def wait_for(condition: Callable[[], object], what: str, limit_s: float = 60) ->
 def processes_with(tag: str) -> list[int]:
     """Processes that carry `tag` in their environment."""
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
             try:
-                if tag.encode() in Path(f"/proc/{entry}/environ").read_bytes():
-                    found.append(int(entry))
+                if tag.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
             except OSError:
                 continue
     return found

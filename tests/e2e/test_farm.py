@@ -12,6 +12,7 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,18 +127,18 @@ def test_a_higher_priority_goes_first_among_what_waits(local: Farm, sweep: Write
 def test_a_refused_combination_is_recorded_with_its_reason(local: Farm, tmp_path: Path) -> None:
     path = tmp_path / "refused.yaml"
     path.write_text(
-        "name: refused\nprotocol: quick\nmodels: [resnet18]\nworkflows: [fake, pytorch]\nprecisions: [fp16]\nbatch: [1]\n"
-        "exclude: [{workflow: fake}]\n"
+        "name: refused\nprotocol: quick\nmodels: [resnet18]\nworkflows: [fake, pytorch]\nprecisions: [fp32, int8]\n"
+        "batch: [1]\nexclude: [{workflow: pytorch, precision: fp32}]\n"
     )
-    try:
-        submission = local.submit(path)
-    except UsageError as error:
-        assert "fp16" in " ".join(error.problems)  # noqa: PT017
-        return
-    (record,) = finish(local, submission.sweep_id)
-    assert record.outcome is Outcome.UNSUPPORTED
-    assert record.failure is not None
-    assert record.failure.stage == "match"
+    submission = local.submit(path)
+    assert (submission.new, len(submission.refusals)) == (2, 1)
+    outcomes = {(r.job.workflow, r.job.precision): r for r in finish(local, submission.sweep_id)}
+    refused = outcomes["pytorch", "int8"]
+    assert refused.outcome is Outcome.UNSUPPORTED
+    assert refused.failure is not None
+    assert refused.failure.stage == "match"
+    assert refused.failure.hint
+    assert outcomes["fake", "int8"].outcome is Outcome.OK
 
 
 def test_celerys_own_tools_see_the_work_by_its_name(local: Farm, sweep: Write) -> None:
@@ -159,7 +160,8 @@ def test_celerys_own_tools_see_the_work_by_its_name(local: Farm, sweep: Write) -
     finish(local, submission.sweep_id)
 
 
-def test_flower_lists_tasks_by_job_name(local: Farm, sweep: Write, tmp_path: Path) -> None:
+@pytest.mark.browser
+def test_flower_lists_tasks_by_job_name(local: Farm, sweep: Write, tmp_path: Path, chromium: Any) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -174,7 +176,10 @@ def test_flower_lists_tasks_by_job_name(local: Farm, sweep: Write, tmp_path: Pat
         wait_for(lambda: b"Flower" in _page(port, "/"), "Flower's page")
         submission = local.submit(sweep("flowers", batch="1"))
         finish(local, submission.sweep_id)
-        wait_for(lambda: b"resnet18/fake/fp32" in _page(port, "/tasks"), "the job's name on Flower's page")
+        page = chromium.new_page()
+        page.goto(f"http://127.0.0.1:{port}/tasks", timeout=30_000)
+        page.wait_for_selector("text=resnet18/fake/fp32", timeout=30_000)
+        page.close()
     finally:
         flower.terminate()
         flower.wait(timeout=20)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the docs say is what the code has: metrics, settings, workflows, failure references, commands, links."""
+
+from __future__ import annotations
+
+import ast
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from farm.cli.main import COMMANDS
+from farm.contract.catalogue import WORKFLOWS
+from farm.contract.record import Record
+from farm.settings import Settings
+from tests.docs.tables import ROOT, with_metric_table
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
+#: Strings of that shape that are no references.
+NOT_REFERENCES = {
+    "utf-8", "rev-parse", "inferfarm-worker", "task-started", "task-progress", "take-back", "cpu-thermal",
+    "onnxruntime-gpu", "onnxruntime-training", "onnxruntime-openvino", "pytorch-eager", "tz-seconds",
+}  # fmt: skip
+
+
+def test_the_metric_table_is_the_codes() -> None:
+    page = (ROOT / "docs/records.md").read_text()
+    assert with_metric_table(page) == page, "run `python -m tests.docs.tables`"
+
+
+def test_every_key_of_a_record_is_documented() -> None:
+    page = (ROOT / "docs/records.md").read_text()
+    assert [f for f in Record.__dataclass_fields__ if f"`{f}`" not in page and f != "schema"] == []
+
+
+def test_every_setting_is_documented() -> None:
+    page = (ROOT / "docs/settings.md").read_text()
+    assert [name for name in Settings.model_fields if f"`{name}`" not in page and f"`{name}." not in page] == []
+
+
+@pytest.mark.parametrize("name", sorted(WORKFLOWS))
+def test_every_workflow_is_documented_with_its_options_and_precisions(name: str) -> None:
+    page = (ROOT / "docs/workflows.md").read_text()
+    section = page.split(f"## {name}\n", 1)[1].split("\n## ", 1)[0]
+    words = [*WORKFLOWS[name].options, *WORKFLOWS[name].precisions]
+    assert [word for word in words if f"`{word}" not in section] == []
+
+
+def _strings(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def test_every_failure_reference_is_explained_and_no_other() -> None:
+    files = [ROOT / "farm/devices.py"]
+    for package in ("workers", "scheduler"):
+        files += (ROOT / package).rglob("*.py")
+    strings = set().union(*(_strings(path) for path in files))
+    kebab = {text for text in strings if KEBAB.fullmatch(text)} - NOT_REFERENCES
+    explained = set()
+    for line in (ROOT / "docs/troubleshooting.md").read_text().splitlines():
+        if line.startswith("| `"):
+            explained |= set(re.findall(r"`([a-z0-9-]+)`", line.split("|")[1]))
+    assert kebab - explained == set(), "not in docs/troubleshooting.md"
+    signals = {s.name.lower() for s in signal.Signals}
+    assert explained - strings - signals == set(), "in docs/troubleshooting.md, not in the code"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_page_names_exists(page: Path) -> None:
+    named = set(re.findall(r"`farm ([a-z]+)", page.read_text())) | set(
+        re.findall(r"^farm ([a-z]+)", page.read_text(), re.MULTILINE)
+    )
+    assert named - set(COMMANDS) == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_command_is_in_the_readme_or_the_docs() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    assert [name for name in COMMANDS if f"farm {name}" not in text] == []
