@@ -127,10 +127,20 @@ class Farm:
     def cancel(self, name: str) -> Cancelled:
         """Cancel a sweep (id, beginning or name) or a job (id): what waits at once, what runs as soon as it can."""
         job = self.jobs.get(name)
-        ids = [job.job_id] if job else [view.job_id for view in self.status(name) if not view.state.ended]
-        states = [self.jobs.cancel(job_id) for job_id in ids]
+        views = [job] if job else [view for view in self.status(name) if not view.state.ended]
+        states = [self.jobs.cancel(view.job_id) for view in views]
+        for view, state in zip(views, states, strict=True):
+            if state is JobState.CANCELLED and not view.state.ended:
+                self._record_cancelled(view)
         running = sum(state in (JobState.CLAIMED, JobState.RUNNING) for state in states)
         return Cancelled(at_once=sum(state is JobState.CANCELLED for state in states), asked=running)
+
+    def _record_cancelled(self, view: JobView) -> None:
+        """Without a record a Redis that lost its data would queue the job again."""
+        from scheduler.records import cancelled_records, utc_now
+
+        for record in cancelled_records(view.spec, view.attempt, utc_now()):
+            self.store.records.write(record)
 
     def retry(self, name: str, *, outcomes: Sequence[Outcome] = RETRY_OUTCOMES) -> int:
         """Queue again the ended jobs of a sweep (or one job) that have a run with one of `outcomes`.

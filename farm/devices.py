@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which device and which stack can run what. Pure: announcements in, answers out."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from farm.contract.catalogue import WORKFLOWS, WorkflowInfo
+from farm.contract.device import DeviceInfo, StackInfo
+
+Scalar = str | int | float | bool
+
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_TERM = re.compile(r"(>=|<=|==|!=|>|<)?\s*([^<>=!\s].*)")
+_NUMBER = re.compile(r"(\d+(?:\.\d+)*)\s*([KMGT]i?B)?")
+_SIZES: dict[str, int] = {f"{p}{i}B": (1024 if i else 1000) ** n for n, p in enumerate("KMGT", 1) for i in ("", "i")}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why something cannot run here, and what would change that. `reference` is a stable kebab-case key."""
+
+    reference: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One comparison with a device's fact: `compute_capability >= 8.0`."""
+
+    fact: str
+    operator: str
+    value: Scalar
+
+    def __str__(self) -> str:
+        return f"{self.fact}{self.operator}{self.value}"
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Which devices: all of a class, one by id, or those of a kind whose facts meet every condition."""
+
+    device_id: str | None = None
+    device_class: str | None = None
+    kind: str | None = None
+    conditions: tuple[Condition, ...] = ()
+
+    def __str__(self) -> str:
+        named = [("id", self.device_id), ("class", self.device_class), ("kind", self.kind)]
+        return " ".join([f"{key}={value}" for key, value in named if value] + [str(c) for c in self.conditions])
+
+
+def parse_conditions(fact: str, value: Scalar) -> tuple[Condition, ...]:
+    """Read what a sweep says about one fact: a plain value (equality) or comparisons, `">=8.0, <9.0"`.
+
+    Raises:
+        ValueError: a comparison without a value, or an order asked of something that is no number.
+    """
+    if not isinstance(value, str):
+        return (Condition(fact, "==", value),)
+    if not value.lstrip().startswith((">", "<", "=", "!")):
+        return (Condition(fact, "==", value.strip()),)
+    return tuple(_condition(fact, term.strip()) for term in value.split(","))
+
+
+def _condition(fact: str, term: str) -> Condition:
+    match = _TERM.fullmatch(term)
+    if not match or not match[1]:
+        raise ValueError(f"{term!r} is not a comparison: write one of {', '.join(_COMPARE)} and a value")
+    sign, value = match[1], match[2].strip()
+    if sign not in ("==", "!=") and not _NUMBER.fullmatch(value):
+        raise ValueError(f"{term!r} asks for an order, which only numbers and versions have")
+    return Condition(fact, sign, value)
+
+
+def selector_matches(selector: Selector, device: DeviceInfo) -> bool:
+    """Whether a device is one of those selected. A fact that the device does not state meets no condition."""
+    named = [
+        (selector.device_id, device.device_id),
+        (selector.device_class, device.device_class),
+        (selector.kind, device.kind),
+    ]
+    if any(wanted is not None and wanted != found for wanted, found in named):
+        return False
+    return all(c.fact in device.facts and _meets(device.facts[c.fact], c) for c in selector.conditions)
+
+
+def _meets(fact: Any, condition: Condition) -> bool:
+    """Compare numbers as numbers, dotted text as versions (8.10 > 8.9), and anything else for equality alone."""
+    left, right = _comparable(fact, condition.value)
+    if type(left) is not type(right):
+        return condition.operator == "!="
+    if isinstance(left, (str, bool)) and condition.operator not in ("==", "!="):
+        return False
+    return _COMPARE[condition.operator](left, right)
+
+
+def _comparable(fact: Any, wanted: Scalar) -> tuple[Any, Any]:
+    if isinstance(fact, bool) or isinstance(wanted, bool):
+        return fact, wanted
+    if isinstance(fact, (int, float)):
+        return float(fact), _number(wanted)
+    if isinstance(fact, str) and _version(fact) is not None:
+        return _version(fact), _version(str(wanted))
+    return str(fact), str(wanted)
+
+
+def _number(wanted: Scalar) -> float | None:
+    if not isinstance(wanted, str):
+        return float(wanted)
+    match = _NUMBER.fullmatch(wanted)
+    if not match or match[1].count(".") > 1:
+        return None
+    return float(match[1]) * _SIZES.get(match[2] or "", 1)
+
+
+def _version(text: str) -> tuple[int, ...] | None:
+    """`8.0.1` as (8, 0, 1), without zeros at its end, so that 8 equals 8.0."""
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})*", text):
+        return None
+    parts = [int(part) for part in text.split(".")]
+    while len(parts) > 1 and parts[-1] == 0:
+        parts.pop()
+    return tuple(parts)
+
+
+def choose_stack(workflow: str, precision: str, device: DeviceInfo, stacks: Sequence[StackInfo]) -> StackInfo | Refusal:
+    """The first of a device's stacks that has all a workflow needs, or why there is none.
+
+    The order of `stacks` is the operator's: the first that fits is meant to be used.
+    """
+    info = WORKFLOWS.get(workflow)
+    if info is None:
+        return Refusal("unknown-workflow", f"there is no workflow {workflow!r}", f"Known: {', '.join(WORKFLOWS)}.")
+    if precision not in info.precisions:
+        reason = f"{workflow} does not run {precision}"
+        return Refusal("precision-unsupported", reason, f"It runs: {', '.join(info.precisions)}.")
+    if device.kind not in info.device_kinds:
+        reason = f"{workflow} does not run on a {device.kind}"
+        return Refusal("device-kind-unsupported", reason, f"It runs on: {', '.join(info.device_kinds)}.")
+    for stack in stacks:
+        if not _lacks(info, stack):
+            return stack
+    return _no_stack(info, device, stacks)
+
+
+def _lacks(info: WorkflowInfo, stack: StackInfo) -> list[str]:
+    """What keeps a stack from running a workflow, in words. Nothing: it can."""
+    found = []
+    for module in info.requires:
+        if module in stack.problems:
+            found.append(f"{module} cannot be imported ({stack.problems[module]})")
+        elif module not in stack.libraries:
+            found.append(f"no {module}")
+    return found
+
+
+def _no_stack(info: WorkflowInfo, device: DeviceInfo, stacks: Sequence[StackInfo]) -> Refusal:
+    if not stacks:
+        return Refusal("no-stack", f"{device.device_id} has no stack", "Name its interpreters in FARM_STACKS.")
+    lacks = [f"stack {stack.name!r}: {', '.join(_lacks(info, stack))}" for stack in stacks]
+    reason = f"no stack of {device.device_id} can run {info.name}; {'; '.join(lacks)}"
+    hint = f"Install {', '.join(info.requires)} for {stacks[0].python}, then start the worker again."
+    return Refusal("library-missing", reason, hint)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What no single key shows: duplicates, exclusions that match nothing, combinations that cannot be, too many jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+from farm.contract.canonical import canonical_json
+from farm.contract.catalogue import WORKFLOWS
+from farm.contract.job import Calibration
+from farm.sweep.document import SweepDocument
+from farm.sweep.options import without_defaults
+from farm.sweep.problems import Problem
+from farm.sweep.reader import Loc
+
+MAX_JOBS = 100_000
+
+DEFAULT_PRECISIONS = ("fp32",)
+
+Check = Callable[[SweepDocument], Iterator[Problem]]
+
+
+def cross_problems(document: SweepDocument, bad: Collection[str]) -> list[Problem]:
+    """Run every check whose keys are all sound. `bad` names the top-level keys that have mistakes of their own."""
+    return [problem for check, keys in _CHECKS if not set(keys) & set(bad) for problem in check(document)]
+
+
+def _twice(loc: Loc, values: Sequence[Any], what: str, shown: Sequence[Any]) -> Iterator[Problem]:
+    seen: dict[bytes, int] = {}
+    for index, value in enumerate(values):
+        first = seen.setdefault(canonical_json(value), index)
+        if first != index:
+            yield Problem((*loc, index), f"the same {what} is there twice (see [{first}])", shown[index])
+
+
+def _models(document: SweepDocument) -> Iterator[Problem]:
+    names = [model.name for model in document.models or ()]
+    yield from _twice(("models",), names, "model name", names)
+
+
+def _workflows(document: SweepDocument) -> Iterator[Problem]:
+    entries = document.workflows or []
+    said = [(entry.name, without_defaults(WORKFLOWS[entry.name], entry.options)) for entry in entries]
+    yield from _twice(("workflows",), said, "workflow with the same options", [entry.name for entry in entries])
+
+
+def _precisions(document: SweepDocument) -> Iterator[Problem]:
+    precisions = list(document.precisions or DEFAULT_PRECISIONS)
+    yield from _twice(("precisions",), precisions, "precision", precisions)
+    names = [entry.name for entry in document.workflows or ()]
+    able = {precision for name in names for precision in WORKFLOWS[name].precisions}
+    for index, precision in enumerate(precisions):
+        if names and precision not in able:
+            message = f"none of the sweep's workflows ({', '.join(sorted(set(names)))}) runs it"
+            yield Problem(("precisions", index), message, precision, tuple(sorted(able)))
+
+
+def _calibration(document: SweepDocument) -> Iterator[Problem]:
+    entry = document.calibration
+    if entry is None:
+        return
+    if "int8" not in (document.precisions or DEFAULT_PRECISIONS):
+        yield Problem(("calibration",), "only int8 is calibrated, and `precisions` has no int8")
+    methods, batches = entry.method or ["minmax"], entry.batch or [Calibration().batch]
+    yield from _twice(("calibration", "method"), methods, "method", methods)
+    yield from _twice(("calibration", "batch"), batches, "batch", batches)
+    if entry.percentile is not None and "percentile" not in methods:
+        yield Problem(("calibration", "percentile"), "only the method `percentile` uses it", entry.percentile)
+    samples = Calibration().samples if entry.samples is None else entry.samples
+    if max(batches) > samples:
+        yield Problem(("calibration",), f"the batch {max(batches)} is more than the samples, {samples}")
+
+
+def _excluded_names(document: SweepDocument) -> Iterator[Problem]:
+    named = {
+        "model": [model.name for model in document.models or ()],
+        "workflow": [entry.name for entry in document.workflows or ()],
+        "precision": list(document.precisions or DEFAULT_PRECISIONS),
+    }
+    for index, entry in enumerate(document.exclude or ()):
+        for key, names in named.items():
+            value = getattr(entry, key)
+            if value is not None and names and value not in names:
+                message = f"the sweep has no such {key}, so this would leave nothing out"
+                yield Problem(("exclude", index, key), message, value, tuple(dict.fromkeys(names)))
+
+
+def _something_left(document: SweepDocument) -> Iterator[Problem]:
+    """A product in which every name is known: all is left out only if the exclusions cover every combination."""
+    excluded = document.exclude or []
+    for model in document.models or ():
+        for entry in document.workflows or ():
+            for precision in document.precisions or DEFAULT_PRECISIONS:
+                here = {"model": model.name, "workflow": entry.name, "precision": precision}
+                if not any(_covers(e.model_dump(exclude_none=True), here) for e in excluded):
+                    return
+    if excluded and document.models and document.workflows:
+        yield Problem(("exclude",), "leaves nothing to measure")
+
+
+def _covers(excluded: dict[str, str], here: dict[str, str]) -> bool:
+    return all(here[key] == value for key, value in excluded.items())
+
+
+def _size(document: SweepDocument) -> Iterator[Problem]:
+    entry = document.calibration
+    grid = len((entry and entry.method) or [1]) * len((entry and entry.batch) or [1])
+    precisions = document.precisions or DEFAULT_PRECISIONS
+    points = sum(grid if precision == "int8" else 1 for precision in precisions)
+    jobs = len(document.models or ()) * len(document.workflows or ()) * points * len(document.devices or [1])
+    if jobs > MAX_JOBS:
+        yield Problem((), f"describes {jobs} jobs, before exclusions; a sweep has at most {MAX_JOBS}")
+
+
+_CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
+    (_models, ("models",)),
+    (_workflows, ("workflows",)),
+    (_precisions, ("precisions", "workflows")),
+    (_calibration, ("calibration", "precisions")),
+    (_excluded_names, ("exclude", "models", "workflows", "precisions")),
+    (_something_left, ("exclude", "models", "workflows", "precisions")),
+    (_size, ("models", "workflows", "precisions", "calibration", "devices")),
+)

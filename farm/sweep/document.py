@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sweep as people write it: its keys, their types and ranges, and the shorthands. Names are checked where they stand.
+
+What needs more than one key at a time is in `checks`; what the words mean for jobs is in `resolve`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.annotated_handlers import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from farm.contract.catalogue import (
+    CALIBRATION_METHODS,
+    DATA,
+    DEVICE_KINDS,
+    LADDER_STOPS,
+    PRECISIONS,
+    TORCHVISION_MODELS,
+    WORKFLOWS,
+)
+from farm.contract.protocols import PROTOCOLS
+from farm.contract.run import STAGES
+from farm.devices import parse_conditions
+from farm.sweep.fields import BatchSize, Count, Name, OneOf, OneOrMore, Positive, Seconds, Weights, ascending
+from farm.sweep.options import option_problems
+from farm.sweep.problems import Problem, custom, several
+
+
+class Part(BaseModel):
+    """A mapping in a sweep: no unknown keys, no conversions."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Shorthand(Part):
+    """A part that may be written shorter. `short_schema` is the JSON schema of the short form."""
+
+    @classmethod
+    def short_schema(cls) -> JsonSchemaValue:
+        """What the short form may be."""
+        return {"type": "string"}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Allow both forms in an editor."""
+        return {"anyOf": [cls.short_schema(), handler(core_schema)]}
+
+
+class ProtocolEntry(Shorthand):
+    """A protocol by name, or one with some switches set otherwise."""
+
+    base: Annotated[str, OneOf(PROTOCOLS, "protocol")]
+    warmup_min_iterations: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    warmup_min_s: Seconds | None = None
+    min_iterations: Count | None = None
+    min_s: Seconds | None = None
+    max_iterations: Count | None = None
+    max_s: Positive | None = None
+    boundary: Annotated[str, OneOf(("compute", "end_to_end"), "boundary")] | None = None
+    inputs: Annotated[str, OneOf(("rotated", "warm"), "kind of input")] | None = None
+    rtols: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=8)] | None = None
+    atol: Annotated[float, Field(ge=0, lt=1)] | None = None
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
+    stage_limits_s: dict[Annotated[str, OneOf((*STAGES, "default"), "stage")], Positive] | None = None
+
+    @classmethod
+    def short_schema(cls) -> JsonSchemaValue:
+        """A protocol's name."""
+        return {"enum": list(PROTOCOLS)}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"base": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _limits(self) -> Self:
+        base, found = PROTOCOLS[self.base], []
+        for unit in ("iterations", "s"):
+            least, most = (self.switch(base, f"{end}_{unit}") for end in ("min", "max"))
+            if least > most:
+                key = f"min_{unit}" if getattr(self, f"min_{unit}") is not None else f"max_{unit}"
+                message = f"min_{unit} is {least}, more than max_{unit}, {most}: set both"
+                found.append(Problem((key,), message, getattr(self, key)))
+        if found:
+            raise several(found)
+        return self
+
+    def switch(self, base: Any, name: str) -> Any:
+        """A switch as given here, or as `base` has it."""
+        given = getattr(self, name)
+        return getattr(base, name) if given is None else given
+
+
+class ModelEntry(Shorthand):
+    """A torchvision model by name, perhaps with other weights or input, or an ONNX file."""
+
+    name: Name
+    weights: Weights | None = None
+    onnx: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    input: Annotated[list[Annotated[int, Field(ge=1, le=65_536)]], Field(min_length=1, max_length=6)] | None = None
+
+    @classmethod
+    def short_schema(cls) -> JsonSchemaValue:
+        """A torchvision model's name."""
+        return {"enum": list(TORCHVISION_MODELS)}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.onnx is None and self.name not in TORCHVISION_MODELS:
+            message = "torchvision has no classification model of this name; a file needs `onnx: FILE`"
+            raise several([Problem(("name",), message, self.name, TORCHVISION_MODELS)])
+        if self.onnx is not None and self.weights is not None:
+            raise several([Problem(("weights",), "an ONNX file brings its own weights", self.weights)])
+        if self.onnx is not None and self.input is None:
+            raise custom("an ONNX file needs `input: [C, H, W]`, one sample's shape without the batch")
+        return self
+
+
+class WorkflowEntry(Shorthand):
+    """A workflow by name, perhaps with options beside the name: `{name: pytorch, channels_last: true}`."""
+
+    name: Annotated[str, OneOf(WORKFLOWS, "workflow")]
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def short_schema(cls) -> JsonSchemaValue:
+        """A workflow's name, or any mapping with a name: options depend on the workflow."""
+        long = {"type": "object", "required": ["name"], "properties": {"name": {"enum": list(WORKFLOWS)}}}
+        return {"anyOf": [{"enum": list(WORKFLOWS)}, long]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if not isinstance(value, dict):
+            return value
+        options = {key: option for key, option in value.items() if key != "name"}
+        return {key: v for key, v in value.items() if key == "name"} | {"options": options}
+
+    @model_validator(mode="after")
+    def _options_exist(self) -> Self:
+        found = option_problems(WORKFLOWS[self.name], self.options)
+        if found:
+            raise several(found)
+        return self
+
+
+class BatchEntry(Shorthand):
+    """A batch size, a list of them, or a geometric ladder; `until` says what ends it early."""
+
+    sizes: Annotated[list[BatchSize], Field(min_length=1, max_length=64), AfterValidator(ascending)] | None = None
+    start: BatchSize | None = None
+    factor: Annotated[int, Field(ge=2, le=1024)] | None = None
+    stop: BatchSize | None = None
+    until: OneOrMore[Annotated[str, OneOf(LADDER_STOPS, "end of a ladder")]] | None = None
+
+    @classmethod
+    def short_schema(cls) -> JsonSchemaValue:
+        """One size or several."""
+        return {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return value
+        return {"sizes": value if isinstance(value, list) else [value]}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        steps = [key for key in ("start", "factor", "stop") if getattr(self, key) is not None]
+        if self.sizes is not None and steps:
+            raise several([Problem((steps[0],), "give either `sizes` or `start`, `factor`, `stop`")])
+        if self.sizes is None and self.stop is None:
+            raise custom("the key 'stop' is missing")
+        if self.stop is not None and self.stop < (self.start or 1):
+            raise several([Problem(("stop",), f"must be at least the start, {self.start or 1}", self.stop)])
+        return self
+
+    def ladder(self) -> tuple[int, ...]:
+        """The sizes to try, in order."""
+        if self.sizes is not None:
+            return tuple(self.sizes)
+        size, out = self.start or 1, []
+        while size <= (self.stop or 1):
+            out.append(size)
+            size *= self.factor or 2
+        return tuple(out)
+
+
+class DeviceEntry(Shorthand):
+    """A device class by name, one device by id, or facts to meet: `{kind: gpu, compute_capability: ">=8.0"}`."""
+
+    id: Name | None = None
+    device_class: Name | None = Field(default=None, alias="class")
+    kind: Annotated[str, OneOf(DEVICE_KINDS, "kind of device")] | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def short_schema(cls) -> JsonSchemaValue:
+        """A class's name, or any mapping: facts are the devices' own."""
+        scalar = {"type": ["string", "number", "boolean"]}
+        kind = {"enum": list(DEVICE_KINDS)}
+        long = {"type": "object", "properties": {"kind": kind}, "additionalProperties": scalar}
+        return {"anyOf": [super().short_schema(), long]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"class": value}
+        if not isinstance(value, dict):
+            return value
+        named = {key: v for key, v in value.items() if key in ("id", "class", "kind")}
+        return named | {"facts": {key: v for key, v in value.items() if key not in named}}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        found = [problem for key, value in self.facts.items() if (problem := _fact_problem(key, value))]
+        if self.id is not None and (self.device_class or self.kind or self.facts):
+            found.append(Problem(("id",), "an id names one device: nothing may stand beside it", self.id))
+        if found:
+            raise several(found)
+        if not (self.id or self.device_class or self.kind or self.facts):
+            raise custom("must say which devices: a class, an id, a kind or facts")
+        return self
+
+
+class CalibrationEntry(Part):
+    """How int8 ranges are found. Several methods or batches make one job each."""
+
+    method: OneOrMore[Annotated[str, OneOf(CALIBRATION_METHODS, "calibration method")]] | None = None
+    samples: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    batch: OneOrMore[BatchSize] | None = None
+    percentile: Annotated[float, Field(ge=50, le=100)] | None = None
+
+
+class ExcludeEntry(Part):
+    """A combination to leave out: what is named must agree, what is not may be anything."""
+
+    model: str | None = None
+    workflow: str | None = None
+    precision: str | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.model is None and self.workflow is None and self.precision is None:
+            raise custom("must name a model, a workflow or a precision")
+        return self
+
+
+def _only_one(value: int) -> int:
+    if value != 1:
+        raise custom("not available yet: only 1 is; `farm submit --again` measures a sweep once more")
+    return value
+
+
+def _no_accuracy(value: Any) -> Any:
+    raise custom("not available yet; what is: the mismatch against the reference, which every run has")
+
+
+class SweepDocument(Part):
+    """The whole document. `name`, `models` and `workflows` must be there; that is checked apart, with all else."""
+
+    name: Name | None = None
+    protocol: ProtocolEntry | None = None
+    models: Annotated[list[ModelEntry], Field(min_length=1, max_length=1000)] | None = None
+    workflows: Annotated[list[WorkflowEntry], Field(min_length=1, max_length=200)] | None = None
+    precisions: Annotated[list[Annotated[str, OneOf(PRECISIONS, "precision")]], Field(min_length=1)] | None = None
+    batch: BatchEntry | None = None
+    devices: Annotated[list[DeviceEntry], Field(min_length=1, max_length=1000)] | None = None
+    calibration: CalibrationEntry | None = None
+    data: Annotated[str, OneOf(DATA, "data")] | None = None
+    weights: Weights | None = None
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    rebuilds: Annotated[int, AfterValidator(_only_one)] | None = None
+    accuracy: Annotated[Any, AfterValidator(_no_accuracy)] = None
+    exclude: Annotated[list[ExcludeEntry], Field(max_length=1000)] | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] | None = None
+
+
+REQUIRED = ("name", "models", "workflows")
+
+#: Which keys are known at which path (list indices as 0), to suggest the nearest.
+KEYS: dict[tuple[str | int, ...], Sequence[str]] = {
+    (): tuple(SweepDocument.model_fields),
+    ("protocol",): tuple(ProtocolEntry.model_fields),
+    ("models", 0): tuple(ModelEntry.model_fields),
+    ("batch",): tuple(BatchEntry.model_fields),
+    ("calibration",): tuple(CalibrationEntry.model_fields),
+    ("exclude", 0): tuple(ExcludeEntry.model_fields),
+}
+
+
+def _fact_problem(key: str, value: Any) -> Problem | None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,60}", key):
+        return Problem((key,), "unknown key: facts are lower-case words such as `memory_bytes`", key)
+    if not isinstance(value, (str, int, float)):
+        return Problem((key,), 'must be a value or a comparison such as ">=8.0"', value)
+    try:
+        parse_conditions(key, value)
+    except ValueError as error:
+        return Problem((key,), str(error), value)
+    return None
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a sweep file, for editors. It knows types, ranges and names; not combinations."""
+    return SweepDocument.model_json_schema() | {"title": "Inferfarm sweep", "required": list(REQUIRED)}

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what a sweep's author wrote to what it means: defaults filled in, files looked at, grids spelled out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from farm.contract.canonical import short_digest
+from farm.contract.catalogue import WORKFLOWS
+from farm.contract.codec import to_json
+from farm.contract.job import BatchLadder, Calibration, ModelSpec, Protocol
+from farm.contract.protocols import PROTOCOLS
+from farm.devices import Selector, parse_conditions
+from farm.sweep.checks import DEFAULT_PRECISIONS
+from farm.sweep.document import BatchEntry, CalibrationEntry, DeviceEntry, ModelEntry, ProtocolEntry, SweepDocument
+from farm.sweep.onnx_file import OnnxFile, look_at
+from farm.sweep.options import without_defaults
+from farm.sweep.problems import Problem
+from farm.sweep.spec import Exclusion, SweepSpec, WorkflowChoice
+
+DEFAULT_PROTOCOL = "quick"
+
+#: torchvision's own input where 224 x 224 does not run.
+_INPUTS = {"inception_v3": (3, 299, 299)}
+
+
+def find_files(models: Sequence[ModelEntry], directory: Path) -> tuple[dict[int, OnnxFile], list[Problem]]:
+    """Look at the ONNX files of a sweep; return them by the model's index, and what is wrong with the others."""
+    found, problems = {}, []
+    for index, entry in enumerate(models):
+        if entry.onnx is not None:
+            try:
+                found[index] = look_at(entry.onnx, directory)
+            except ValueError as error:
+                problems.append(Problem(("models", index, "onnx"), str(error), entry.onnx))
+    return found, problems
+
+
+def resolve(document: SweepDocument, files: dict[int, OnnxFile]) -> SweepSpec:
+    """Make the spec of a document that has no mistakes."""
+    weights = document.weights or "random:0"
+    precisions = tuple(document.precisions or DEFAULT_PRECISIONS)
+    models = [_model(entry, weights, files.get(index)) for index, entry in enumerate(document.models or ())]
+    workflows = [
+        WorkflowChoice(entry.name, without_defaults(WORKFLOWS[entry.name], entry.options))
+        for entry in document.workflows or ()
+    ]
+    devices = None if document.devices is None else tuple(_selector(entry) for entry in document.devices)
+    spec = SweepSpec(
+        name=document.name or "",
+        protocol=_protocol(document.protocol),
+        models=tuple(models),
+        workflows=tuple(workflows),
+        precisions=precisions,
+        batches=_ladder(document.batch),
+        devices=devices,
+        calibrations=_calibrations(document.calibration) if "int8" in precisions else (),
+        data=document.data or "uniform",
+        seed=document.seed or 0,
+        exclude=tuple(Exclusion(e.model, e.workflow, e.precision) for e in document.exclude or ()),
+        priority=document.priority,
+    )
+    return spec.with_files({file.sha256: file.path for file in files.values()})
+
+
+def _model(entry: ModelEntry, weights: str, file: OnnxFile | None) -> ModelSpec:
+    if file is not None:
+        # An ONNX file brings its weights: the field says which, so that two files never look alike.
+        own = f"sha256:{file.sha256}"
+        return ModelSpec(entry.name, "onnx", tuple(entry.input or ()), own, file.sha256)
+    shape = tuple(entry.input) if entry.input else _INPUTS.get(entry.name, (3, 224, 224))
+    chosen = entry.weights or weights
+    if chosen.startswith("random:"):
+        chosen = f"random:{int(chosen.removeprefix('random:'))}"
+    return ModelSpec(entry.name, "torchvision", shape, chosen)
+
+
+def _protocol(entry: ProtocolEntry | None) -> Protocol:
+    """The named protocol, or it with other switches and a name that says so: `quick-3fa9c1`."""
+    if entry is None:
+        return PROTOCOLS[DEFAULT_PROTOCOL]
+    base = PROTOCOLS[entry.base]
+    given: dict[str, Any] = {
+        key: value for key in entry.model_fields_set - {"base"} if (value := getattr(entry, key)) is not None
+    }
+    if "rtols" in given:
+        given["rtols"] = tuple(given["rtols"])
+    if "stage_limits_s" in given:
+        given["stage_limits_s"] = {**base.stage_limits_s, **given["stage_limits_s"]}
+    changed = dataclasses.replace(base, **given)
+    if changed == base:
+        return base
+    return dataclasses.replace(changed, name=f"{base.name}-{short_digest(to_json(changed), 6)}")
+
+
+def _ladder(entry: BatchEntry | None) -> BatchLadder:
+    if entry is None:
+        return BatchLadder((1,))
+    if entry.until is None:
+        return BatchLadder(entry.ladder())
+    return BatchLadder(entry.ladder(), tuple(sorted(set(entry.until))))
+
+
+def _selector(entry: DeviceEntry) -> Selector:
+    conditions = [c for fact in sorted(entry.facts) for c in parse_conditions(fact, entry.facts[fact])]
+    return Selector(entry.id, entry.device_class, entry.kind, tuple(conditions))
+
+
+def _calibrations(entry: CalibrationEntry | None) -> tuple[Calibration, ...]:
+    """Every method with every batch; the percentile stands only where it is used."""
+    usual = Calibration()
+    if entry is None:
+        return (usual,)
+    samples = entry.samples or usual.samples
+    percentile = entry.percentile or usual.percentile
+    return tuple(
+        Calibration(method, samples, batch, percentile if method == "percentile" else usual.percentile)
+        for method in entry.method or [usual.method]
+        for batch in entry.batch or [usual.batch]
+    )

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs next on a device, and what must step back. Pure, and independent of the order of its inputs.
+
+Source: start-time fair queueing (Goyal, Vin, Cheng, 1996): the sweep that has been handed the fewest predicted
+device-seconds goes first, and a sweep that joins starts at the least of those that wait (`JobStore.submit`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from farm.broker.jobs import Head, JobState, JobView
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A device that takes jobs, and what it was given and has not finished."""
+
+    device_id: str
+    device_class: str
+    window: tuple[JobView, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """The waiting lines that feed this device."""
+        return f"dev:{self.device_id}", f"cls:{self.device_class}"
+
+    @property
+    def dispatched(self) -> list[JobView]:
+        """What nobody has claimed yet, in the order in which it was sent."""
+        waiting = [view for view in self.window if view.state is JobState.DISPATCHED]
+        return sorted(waiting, key=lambda view: (view.times.get("dispatched", 0.0), view.job_id))
+
+
+def choose(
+    heads: Sequence[Head], device_id: str, device_class: str, submitted: Mapping[str, float] | None = None
+) -> Head | None:
+    """The waiting job to run next on a device, or None.
+
+    Highest priority first; then the sweep that was served least; then the sweep submitted first (`submitted`: Unix
+    seconds by sweep); then the sweep's own order.
+    """
+    keys = Slot(device_id, device_class).keys
+    known = submitted or {}
+    return min(
+        (head for head in heads if head.target_key in keys),
+        key=lambda h: (-h.priority, h.served_s, known.get(h.sweep_id, 0.0), h.sweep_id, h.order, h.target_key),
+        default=None,
+    )
+
+
+def outranked(slots: Sequence[Slot], heads: Sequence[Head]) -> list[str]:
+    """Dispatched jobs that nobody has claimed and that a waiting job of higher priority should go before."""
+    found = []
+    for slot in slots:
+        best = choose(heads, slot.device_id, slot.device_class)
+        if best is not None:
+            found += [view.job_id for view in slot.dispatched if view.priority < best.priority]
+    return sorted(found)
+
+
+def stealable(slots: Sequence[Slot], heads: Sequence[Head]) -> list[str]:
+    """Jobs sent ahead to a busy device that an idle one of the same class could start now, one for each idle device."""
+    taken: list[str] = []
+    for idle in sorted(slots, key=lambda slot: slot.device_id):
+        if idle.window or choose(heads, idle.device_id, idle.device_class) is not None:
+            continue
+        line = f"cls:{idle.device_class}"
+        spare = [
+            view for slot in slots for view in _spare(slot) if view.target_key == line and view.job_id not in taken
+        ]
+        if spare:
+            taken.append(min(spare, key=lambda view: (-view.priority, view.order, view.job_id)).job_id)
+    return taken
+
+
+def _spare(slot: Slot) -> list[JobView]:
+    """What waits on a device behind something else: never the one that it is about to start."""
+    behind_running = len(slot.window) > len(slot.dispatched)
+    return slot.dispatched if behind_running else slot.dispatched[1:]

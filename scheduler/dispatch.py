@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pass over the farm: recall what should not have gone first, then fill every ready device's window."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from farm.broker.jobs import Head, JobStore
+from farm.broker.register import DeviceEntry, Register
+from farm.contract.names import device_queue
+from scheduler.choose import Slot, choose, outranked, stealable
+from scheduler.match import working
+
+log = logging.getLogger("inferfarm.scheduler")
+
+#: Called with a job's id, a Celery queue and the job's name for people.
+Send = Callable[[str, str, str], None]
+
+#: How often another head is tried when one was taken away under our hands.
+_TRIES = 20
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What one pass did: (job, device) pairs sent, and jobs put back into their lines."""
+
+    sent: tuple[tuple[str, str], ...] = ()
+    recalled: tuple[str, ...] = ()
+
+
+def one_pass(jobs: JobStore, register: Register, send: Send, window: int) -> PassReport:
+    """Keep up to `window` jobs with every device that is online and ready.
+
+    What is dispatched but unclaimed steps back for a waiting job of higher priority, and moves from a busy device to an
+    idle one of its class. A job is dispatched before its message is sent: a lost message is sent again, a job that was
+    sent but not dispatched would be refused.
+
+    Raises:
+        redis.RedisError: Redis went away; what was done stays done, and the next pass goes on from there.
+    """
+    slots = read_slots(jobs, register.devices())
+    if not slots:
+        return PassReport()
+    heads = jobs.heads()
+    recalled = recall_all(jobs, outranked(slots, heads))
+    if recalled:
+        heads, slots = jobs.heads(), _without(slots, recalled)
+    stolen = recall_all(jobs, stealable(slots, heads))
+    slots = _without(slots, stolen)
+    sent = _fill(jobs, slots, send, window) if heads or stolen else []
+    return PassReport(tuple(sent), (*recalled, *stolen))
+
+
+def read_slots(jobs: JobStore, entries: Iterable[DeviceEntry]) -> list[Slot]:
+    """The devices that take jobs now, with their windows, by id."""
+    devices = sorted((entry.announcement.device for entry in entries if working(entry)), key=lambda d: d.device_id)
+    return [Slot(d.device_id, d.device_class, tuple(jobs.window(d.device_id))) for d in devices]
+
+
+def recall_all(jobs: JobStore, job_ids: Iterable[str]) -> list[str]:
+    """Put dispatched jobs back into their lines; return those that nobody had claimed in the meantime."""
+    done = [job_id for job_id in job_ids if jobs.recall(job_id)]
+    for job_id in done:
+        log.info("recalled job=%s", job_id)
+    return done
+
+
+def _without(slots: Sequence[Slot], recalled: Sequence[str]) -> list[Slot]:
+    gone = set(recalled)
+    return [replace(slot, window=tuple(v for v in slot.window if v.job_id not in gone)) for slot in slots]
+
+
+def _fill(jobs: JobStore, slots: Sequence[Slot], send: Send, window: int) -> list[tuple[str, str]]:
+    """First a job for each idle device, then a second for each, and so on: none waits behind another's window."""
+    sent = []
+    held = {slot.device_id: len(slot.window) for slot in slots}
+    submitted = {view.sweep_id: view.submitted_at for view in jobs.sweeps()}
+    for depth in range(window):
+        for slot in slots:
+            if held[slot.device_id] > depth:
+                continue
+            job_id = _dispatch_best(jobs, slot, submitted)
+            if job_id is not None:
+                held[slot.device_id] += 1
+                _send(jobs, job_id, slot.device_id, send)
+                sent.append((job_id, slot.device_id))
+    return sent
+
+
+def _dispatch_best(jobs: JobStore, slot: Slot, submitted: Mapping[str, float]) -> str | None:
+    """Dispatch the best waiting job; heads are read anew each time, since each dispatch changes the shares."""
+    for _ in range(_TRIES):
+        head: Head | None = choose(jobs.heads(), slot.device_id, slot.device_class, submitted)
+        if head is None:
+            return None
+        if jobs.dispatch(head.job_id, slot.device_id):
+            return head.job_id
+    return None
+
+
+def _send(jobs: JobStore, job_id: str, device_id: str, send: Send) -> None:
+    view = jobs.get(job_id)
+    name = view.name if view else job_id
+    send(job_id, device_queue(device_id), name)
+    log.info("sent job=%s name=%s device=%s", job_id, name, device_id)

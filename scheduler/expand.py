@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sweep's cases, and the jobs they become. Pure: the same sweep gives the same cases and ids, always."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from farm.contract.canonical import short_digest
+from farm.contract.codec import to_json
+from farm.contract.job import Calibration, JobSpec, ModelSpec, Target
+from farm.sweep import SweepSpec
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to measure, wherever: model x workflow with options x precision x calibration."""
+
+    model: ModelSpec
+    workflow: str
+    precision: str
+    options: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+    @property
+    def name(self) -> str:
+        """`resnet18/onnxruntime_cpu/int8`."""
+        return f"{self.model.name}/{self.workflow}/{self.precision}"
+
+
+def expand(spec: SweepSpec) -> list[Case]:
+    """All cases of a sweep but the excluded ones: by model, then workflow, then precision, as the sweep lists them.
+
+    A job prepares its model once for all its batch sizes, so the ladder is no axis here. A precision that a workflow
+    does not have is still a case: it is refused later, with the reason on record, and not passed over in silence.
+    """
+    return [
+        Case(model, choice.name, precision, choice.options, calibration)
+        for model in spec.models
+        for choice in spec.workflows
+        for precision in spec.precisions
+        if not any(excluded.matches(model.name, choice.name, precision) for excluded in spec.exclude)
+        for calibration in _calibrations(spec, precision)
+    ]
+
+
+def _calibrations(spec: SweepSpec, precision: str) -> Sequence[Calibration | None]:
+    return spec.calibrations if precision == "int8" else (None,)
+
+
+def job_id(sweep_id: str, case: Case, place: str) -> str:
+    """A job's id: 16 digits that stand for the sweep, the case and where it was asked to run (`cls:X` or `dev:Y`)."""
+    return short_digest({"sweep": sweep_id, "case": to_json(case), "place": place}, 16)
+
+
+def make_job(spec: SweepSpec, case: Case, place: str, target: Target) -> JobSpec:
+    """The job of a case. `place` is what was asked for; `target` may be narrower, without changing the id."""
+    return JobSpec(
+        job_id=job_id(spec.sweep_id, case, place),
+        sweep_id=spec.sweep_id,
+        sweep_name=spec.name,
+        model=case.model,
+        workflow=case.workflow,
+        precision=case.precision,
+        batches=spec.batches,
+        protocol=spec.protocol,
+        target=target,
+        options=case.options,
+        calibration=case.calibration,
+        data=spec.data,
+        seed=spec.seed,
+    )
+
+
+def target_of(place: str) -> Target:
+    """The target that a place's name stands for: the reverse of `Target.key`.
+
+    Raises:
+        ValueError: it is neither `cls:X` nor `dev:Y`.
+    """
+    kind, _, name = place.partition(":")
+    if kind not in ("cls", "dev") or not name:
+        raise ValueError(f"{place!r} is not a place: use cls:CLASS or dev:ID")
+    return Target(device_class=name) if kind == "cls" else Target(device_id=name)
+
+
+def jobs_at(spec: SweepSpec, places: Sequence[str], narrowed: dict[str, str]) -> Iterator[JobSpec]:
+    """All jobs of a sweep at places known by name, e.g. from the store. `narrowed`: job id -> the one device for it."""
+    for case in expand(spec):
+        for place in places:
+            device_id = narrowed.get(job_id(spec.sweep_id, case, place))
+            yield make_job(spec, case, place, Target(device_id=device_id) if device_id else target_of(place))

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One scheduler per farm: a lock in Redis with an owner and an end. Two at once would do no harm, only churn."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from farm.errors import UnavailableError
+
+KEY = "farm:scheduler"
+
+#: Long enough for a slow pass, short enough to replace a scheduler whose host died.
+TTL_S = 20.0
+
+#: ARGV: our value, TTL in ms, a dead holder's value or ''. Returns '' when the lock is ours, else the holder's value.
+_TAKE = """
+local v=redis.call('GET',KEYS[1])
+if not v or v==ARGV[1] or v==ARGV[3] then redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]); return '' end
+return v
+"""
+
+#: ARGV: value. Frees the lock if it is ours.
+_FREE = "if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) end return 0"
+
+
+class Leader:
+    """The right to be this farm's scheduler."""
+
+    def __init__(self, client: redis.Redis, ttl_s: float = TTL_S) -> None:
+        self._value = json.dumps({"token": uuid.uuid4().hex, "pid": os.getpid(), "host": _host()}, sort_keys=True)
+        self._ttl_ms = int(ttl_s * 1000)
+        self._take = client.register_script(_TAKE)
+        self._free = client.register_script(_FREE)
+
+    def hold(self) -> None:
+        """Take the lock, or keep it. A holder on this host whose process is gone is replaced at once.
+
+        Raises:
+            UnavailableError: another scheduler holds it; says which.
+            redis.RedisError: Redis is away.
+        """
+        holder = self._try("")
+        if holder and _is_dead(holder):
+            holder = self._try(holder)
+        if holder:
+            told = _told(holder)
+            raise UnavailableError(
+                f"another scheduler works for this farm: process {told.get('pid')} on {_host_name(told)}",
+                hint="One is enough. Stop that one first, or give this farm a broker of its own (FARM_HOME).",
+            )
+
+    def free(self) -> None:
+        """Give the lock back. Harmless when it is another's."""
+        self._free(keys=[KEY], args=[self._value])
+
+    def _try(self, dead: str) -> str:
+        return str(self._take(keys=[KEY], args=[self._value, self._ttl_ms, dead]))
+
+
+def _host() -> list[str]:
+    """This host, and this set of process ids: a process id means nothing in another container."""
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        space = ""
+    return [socket.gethostname(), space]
+
+
+def _told(holder: str) -> dict[str, Any]:
+    try:
+        told = json.loads(holder)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _host_name(told: dict[str, Any]) -> str:
+    host = told.get("host")
+    return str(host[0]) if isinstance(host, list) and host else "an unknown host"
+
+
+def _is_dead(holder: str) -> bool:
+    told = _told(holder)
+    host = _host()
+    if not host[1] or told.get("host") != host or not isinstance(told.get("pid"), int):
+        return False
+    return not Path(f"/proc/{told['pid']}").exists()

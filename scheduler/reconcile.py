@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bring what Redis says back in line with the world: dead leases, lost messages, absent devices, an emptied Redis."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from farm.broker.jobs import JobState, JobStore
+from farm.broker.register import DeviceEntry
+from farm.contract.job import JobSpec
+from farm.contract.names import device_queue
+from farm.contract.outcome import Failure, Outcome
+from farm.contract.record import Record
+from farm.errors import FarmError, IntegrityError
+from farm.store import Store
+from farm.sweep import SweepSpec
+from scheduler.choose import Slot
+from scheduler.dispatch import Send, recall_all
+from scheduler.expand import jobs_at
+from scheduler.match import working
+from scheduler.predict import predicted_s
+from scheduler.records import recorded, utc_now
+
+log = logging.getLogger("inferfarm.scheduler")
+
+#: A message is taken within milliseconds by a worker that is free.
+RESEND_AFTER_S = 10.0
+#: A worker that takes no messages is not helped by more of them.
+RESEND_AT_MOST_S = 600.0
+
+
+@dataclass(frozen=True)
+class Outstanding:
+    """What is left to do of a stored sweep."""
+
+    spec: SweepSpec
+    jobs: tuple[JobSpec, ...]
+
+
+def outstanding(store: Store, before_s: float = math.inf) -> Iterator[Outstanding]:
+    """Every stored sweep with jobs that have no results: what must be queued again when Redis lost everything.
+
+    A stored sweep knows the places it was submitted to, so this needs no device to be there yet, and a device that
+    joined later gets no old work. Sweeps that cannot be read are logged and passed over, as are those submitted at
+    `before_s` (Unix seconds) or later: whoever submits them queues them.
+    """
+    for document in store.sweeps.list():
+        if document.get("submitted_at", 0.0) >= before_s:
+            continue
+        try:
+            spec = SweepSpec.from_document(document)
+            jobs = jobs_at(spec, document.get("places", ()), document.get("narrowed", {}))
+            left = tuple(job for job in jobs if not recorded(store.records, job, refusals=True))
+        except (IntegrityError, ValueError) as error:
+            log.error("stored sweep passed over: %s", error)
+            continue
+        if left:
+            yield Outstanding(spec, left)
+
+
+def rebuild(store: Store, jobs: JobStore, before_s: float = math.inf) -> int:
+    """Queue all outstanding work again; harmless where it is queued. Returns how many jobs were added."""
+    added = 0
+    for left in outstanding(store, before_s):
+        predicted = [predicted_s(job) for job in left.jobs]
+        new = jobs.submit(left.spec.sweep_id, left.spec.name, left.spec.priority, left.jobs, predicted)
+        if new:
+            log.warning("queued again sweep=%s jobs=%d", left.spec.sweep_id, new)
+        added += new
+    return added
+
+
+def recall_from_absent(jobs: JobStore, entries: Iterable[DeviceEntry]) -> list[str]:
+    """Take dispatched jobs back from devices that are offline, drained or quarantined, for others of their class."""
+    absent = [entry for entry in entries if not working(entry)]
+    waiting = [
+        view.job_id for entry in absent for view in jobs.window(entry.device_id) if view.state is JobState.DISPATCHED
+    ]
+    return recall_all(jobs, waiting)
+
+
+def reap(jobs: JobStore, store: Store, max_attempts: int) -> list[tuple[str, JobState]]:
+    """Deal with leases that ended. A job given up gets a record that says so: no cell of a table is just empty."""
+    ended = jobs.reap(max_attempts)
+    for job_id, state in ended:
+        log.warning("lease ended job=%s now=%s", job_id, state)
+        view = jobs.get(job_id) if state is JobState.QUARANTINED else None
+        if view is None:
+            continue
+        try:
+            store.records.write(lost_record(view.spec, view.attempt, utc_now()))
+        except FarmError as error:
+            log.error("no record of the lost job=%s: %s", job_id, error)
+    return ended
+
+
+def lost_record(job: JobSpec, attempts: int, now: str) -> Record:
+    """The record of a job whose every attempt vanished with its worker."""
+    failure = Failure(
+        stage="start",
+        reference="attempts-exhausted",
+        message=f"{attempts} attempts ended without a word: each time the worker or its machine died or was cut off",
+        hint="See the worker's log and the machine's for that time; then `farm retry` the job.",
+    )
+    return Record(job.run_id(None), Outcome.LOST, job, None, attempts, now, now, failure, ladder_stop="lost")
+
+
+class Resender:
+    """Sends messages again that were lost on the way. Remembers when it did, and waits longer each time."""
+
+    def __init__(self, after_s: float = RESEND_AFTER_S) -> None:
+        self._after_s = after_s
+        self._waits: dict[str, tuple[float, float]] = {}
+
+    def resend(self, slots: Sequence[Slot], send: Send, now_s: float) -> list[str]:
+        """Send again what `lost` names and was not just sent; return the job ids. `now_s` is Redis's time."""
+        found = {job_id: (slot, name) for slot in slots for job_id, name in lost(slot, now_s, self._after_s)}
+        self._waits = {job_id: wait for job_id, wait in self._waits.items() if job_id in found}
+        done = []
+        for job_id, (slot, name) in found.items():
+            last_s, wait_s = self._waits.get(job_id, (0.0, 0.0))
+            if now_s - last_s < wait_s:
+                continue
+            send(job_id, device_queue(slot.device_id), name)
+            log.warning("sent again job=%s name=%s device=%s", job_id, name, slot.device_id)
+            self._waits[job_id] = (now_s, min(max(2 * wait_s, self._after_s), RESEND_AT_MOST_S))
+            done.append(job_id)
+        return done
+
+
+def lost(slot: Slot, now_s: float, after_s: float) -> list[tuple[str, str]]:
+    """Dispatched jobs whose message must be lost, as (id, name).
+
+    Messages of one queue arrive in order. So one is lost if the device has been idle for `after_s` since it was sent,
+    or if a job that was sent later has been claimed.
+    """
+    claimed = [view for view in slot.window if view.state is not JobState.DISPATCHED]
+    latest_claimed_s = max((view.times.get("dispatched", 0.0) for view in claimed), default=0.0)
+    found = []
+    for view in slot.dispatched:
+        sent_s = view.times.get("dispatched", 0.0)
+        idle = not claimed and now_s - sent_s > after_s
+        if idle or (sent_s < latest_claimed_s and now_s - sent_s > after_s):
+            found.append((view.job_id, view.name))
+    return found

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sweep becomes its cases: all of them, in order, each with an id that depends on nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farm.contract.job import Target
+from farm.sweep import SweepSpec, load_sweep
+from scheduler.expand import expand, job_id, make_job, target_of
+from scheduler.predict import predicted_s
+from tests.scheduler.conftest import make_spec
+
+
+def test_the_quickstart_is_nine_jobs_and_27_runs() -> None:
+    spec = load_sweep(Path("examples/quickstart.yaml"))
+    cases = expand(spec)
+    assert len(cases) == 9
+    assert len(cases) * len(spec.batches.sizes) == 27
+    assert not [case for case in cases if (case.workflow, case.precision) == ("pytorch", "int8")]
+
+
+def test_cases_come_by_model_then_workflow_then_precision() -> None:
+    spec = make_spec(
+        models="[resnet50, resnet18]",
+        workflows="[onnxruntime_cpu, pytorch]",
+        precisions="[int8, fp32]",
+        calibration="{method: [minmax, entropy]}",
+        exclude="[{model: resnet18, workflow: pytorch}]",
+    )
+    assert [(c.name, c.calibration and c.calibration.method) for c in expand(spec)] == [
+        ("resnet50/onnxruntime_cpu/int8", "minmax"),
+        ("resnet50/onnxruntime_cpu/int8", "entropy"),
+        ("resnet50/onnxruntime_cpu/fp32", None),
+        ("resnet50/pytorch/int8", "minmax"),
+        ("resnet50/pytorch/int8", "entropy"),
+        ("resnet50/pytorch/fp32", None),
+        ("resnet18/onnxruntime_cpu/int8", "minmax"),
+        ("resnet18/onnxruntime_cpu/int8", "entropy"),
+        ("resnet18/onnxruntime_cpu/fp32", None),
+    ]
+
+
+options = st.fixed_dictionaries({}, optional={"latency_ms": st.floats(0.1, 9), "from_batch": st.integers(2, 9)})
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> SweepSpec:
+    models = draw(st.lists(st.sampled_from(["resnet18", "resnet50", "alexnet", "vgg11"]), min_size=1, unique=True))
+    workflows = draw(st.lists(options, min_size=1, max_size=3, unique_by=lambda o: tuple(sorted(o.items()))))
+    precisions = draw(st.lists(st.sampled_from(["fp32", "fp16", "int8"]), min_size=1, unique=True))
+    named = [f"{{name: fake{''.join(f', {k}: {v!r}' for k, v in chosen.items())}}}" for chosen in workflows]
+    return make_spec(
+        models=f"[{', '.join(models)}]",
+        workflows=f"[{', '.join(named)}]",
+        precisions=f"[{', '.join(precisions)}]",
+        seed=str(draw(st.integers(0, 3))),
+    )
+
+
+@given(specs())
+def test_ids_are_deterministic_and_distinct(spec: SweepSpec) -> None:
+    cases = expand(spec)
+    assert len(cases) == len(spec.models) * len(spec.workflows) * len(spec.precisions)
+    ids = [job_id(spec.sweep_id, case, place) for case in cases for place in ("cls:a", "cls:b", "dev:a")]
+    assert len(set(ids)) == len(ids)
+    stored = SweepSpec.from_document(spec.document())
+    again = [job_id(stored.sweep_id, case, place) for case in expand(stored) for place in ("cls:a", "cls:b", "dev:a")]
+    assert again == ids
+
+
+def test_a_job_carries_its_whole_case_and_a_narrower_target_keeps_the_id() -> None:
+    spec = make_spec(precisions="[int8]", workflows="[{name: fake, latency_ms: 3}]", seed="4")
+    (case,) = expand(spec)
+    job = make_job(spec, case, "cls:x", Target(device_class="x"))
+    assert (job.sweep_id, job.seed, job.options, job.batches.sizes) == (spec.sweep_id, 4, {"latency_ms": 3.0}, (1, 2))
+    assert job.calibration == spec.calibrations[0]
+    assert make_job(spec, case, "cls:x", Target(device_id="d")).job_id == job.job_id
+    assert target_of("cls:x") == job.target
+    assert len(job.job_id) == 16
+
+
+def test_more_work_is_predicted_to_take_longer() -> None:
+    def of(**keys: str) -> float:
+        spec = make_spec(**keys)
+        return predicted_s(make_job(spec, expand(spec)[0], "cls:x", Target(device_class="x")))
+
+    assert 0 < of(batch="1") < of(batch="[1, 2]") < of(batch="[1, 256]")
+    assert of(protocol="quick") < of(protocol="rigorous")
+    assert of(precisions="[fp32]") < of(precisions="[int8]")
