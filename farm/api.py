@@ -17,6 +17,7 @@ from farm.broker.connection import connect
 from farm.broker.jobs import JobState, JobStore, JobView, SweepView
 from farm.broker.register import DeviceEntry, Register
 from farm.contract.device import Announcement
+from farm.contract.job import JobSpec
 from farm.contract.names import check_name
 from farm.contract.outcome import Outcome
 from farm.contract.record import Record
@@ -143,14 +144,30 @@ class Farm:
             self.store.records.write(record)
 
     def retry(self, name: str, *, outcomes: Sequence[Outcome] = RETRY_OUTCOMES) -> int:
-        """Queue again the ended jobs of a sweep (or one job) that have a run with one of `outcomes`.
+        """Queue again the runs of a sweep's ended jobs (or of one job) that ended with one of `outcomes`.
 
-        A retried job gets a new generation: its old records stay, and results show the newest.
+        Only those points are measured again, under a new generation: old records stay, results show the newest.
+        Returns how many jobs were queued.
         """
         job = self.jobs.get(name)
-        views = [job] if job else self.status(name)
-        chosen = [view for view in views if view.state.ended and _has(view, outcomes)]
-        return sum(self.jobs.retry(_next_generation(view)) == JobState.QUEUED for view in chosen)
+        views = [view for view in ([job] if job else self.status(name)) if view.state.ended]
+        return sum(self._retry(view, outcomes) for view in views)
+
+    def _retry(self, view: JobView, outcomes: Sequence[Outcome]) -> bool:
+        spec = view.spec
+        sizes = tuple(size for size in spec.batches.sizes if self._outcome(spec, size) in outcomes)
+        if not sizes:
+            return False
+        ladder = dataclasses.replace(spec.batches, sizes=sizes)
+        again = dataclasses.replace(spec, generation=spec.generation + 1, batches=ladder)
+        return self.jobs.retry(again) == JobState.QUEUED
+
+    def _outcome(self, spec: JobSpec, size: int) -> Outcome | None:
+        """How a point ended; a job that was given up has one record for all of its points."""
+        for run_id in (spec.run_id(size), spec.run_id(None)):
+            if self.store.records.exists(run_id):
+                return self.store.records.read(run_id).outcome
+        return None
 
     def devices(self) -> list[DeviceEntry]:
         """All devices that ever announced themselves."""
@@ -263,20 +280,6 @@ def _find(name: str, sweeps: Sequence[SweepView]) -> SweepView:
         raise UsageError(f"{name!r} begins several sweeps: {', '.join(s.sweep_id for s in matches)}")
     known = ", ".join(s.sweep_id for s in sweeps[-5:]) or "none yet"
     raise UsageError(f"no sweep or job {name!r}", hint=f"The latest sweeps: {known}. `farm status` lists them.")
-
-
-def _has(view: JobView, outcomes: Sequence[Outcome]) -> bool:
-    wanted = {outcome.value for outcome in outcomes}
-    found = set(view.summary.get("outcomes", {}))
-    if view.state is JobState.CANCELLED:
-        found.add(Outcome.CANCELLED.value)
-    if view.state is JobState.QUARANTINED:
-        found.add(Outcome.LOST.value)
-    return bool(wanted & found)
-
-
-def _next_generation(view: JobView) -> Any:
-    return dataclasses.replace(view.spec, generation=view.spec.generation + 1)
 
 
 def _title(sweeps: Sequence[str], records: Sequence[Record | BadRecord]) -> str:

@@ -91,7 +91,7 @@ def test_a_killed_runner_is_crashed_and_all_others_are_ok(local: Farm, sweep: Wr
 
 
 def test_what_waits_is_cancelled_at_once_and_what_runs_soon_after(local: Farm, sweep: Write) -> None:
-    submission = local.submit(sweep("cancelled", precisions="fp32, fp16, int8", batch="1", latency_ms=5000))
+    submission = local.submit(sweep("cancelled", precisions="fp32, fp16, int8", batch="1", latency_ms=1500))
     wait_for(lambda: running_stage(local, submission.sweep_id, "measure"), "a measuring runner", 90)
     done = local.cancel(submission.sweep_id)
     assert (done.at_once, done.asked) == (2, 1)
@@ -101,15 +101,16 @@ def test_what_waits_is_cancelled_at_once_and_what_runs_soon_after(local: Farm, s
     assert processes_with(f"INFERFARM_RUN={submission.sweep_id}") == []
 
 
-def test_a_retry_runs_what_failed_again_and_keeps_the_old_record(local: Farm, sweep: Write) -> None:
-    submission = local.submit(sweep("retried", batch="1", behaviour="raise"))
+def test_a_retry_runs_only_what_failed_again_and_keeps_the_old_record(local: Farm, sweep: Write) -> None:
+    submission = local.submit(sweep("retried", batch="1, 2", behaviour="raise", from_batch=2))
     finish(local, submission.sweep_id)
     assert local.retry("retried", outcomes=[Outcome.CRASHED]) == 0
     assert local.retry("retried") == 1
     records = finish(local, submission.sweep_id)
-    assert [record.job.generation for record in sorted(records, key=lambda r: r.job.generation)] == [0, 1]
-    assert len(local.results("retried").rows) == 1
-    assert len(local.results("retried", latest=False).rows) == 2
+    points = sorted((r.batch_size, r.job.generation, str(r.outcome)) for r in records)
+    assert points == [(1, 0, "ok"), (2, 0, "failed"), (2, 1, "failed")]
+    assert len(local.results("retried").rows) == 2
+    assert len(local.results("retried", latest=False).rows) == 3
 
 
 def test_a_higher_priority_goes_first_among_what_waits(local: Farm, sweep: Write) -> None:
