@@ -202,7 +202,20 @@ class Farm:
         from farm.report import write_report
 
         records = self.records(*sweeps)
-        return write_report(records, out_dir, title=title or _title(sweeps, records), samples=self.samples)
+        return write_report(
+            records,
+            out_dir,
+            title=title or _title(sweeps, records),
+            samples=self.samples,
+            expected=[job for sweep in sweeps for job in self._expected(sweep)],
+        )
+
+    def _expected(self, sweep: str) -> Iterator[JobSpec]:
+        """The jobs of a stored sweep: what has no record yet is shown as missing, not left out."""
+        from scheduler.expand import jobs_at
+
+        document = self.store.sweeps.read(str(self.stored_sweep(sweep)))
+        return jobs_at(SweepSpec.from_document(document), document.get("places", ()), document.get("narrowed", {}))
 
     def samples(self, record: Record) -> list[int] | None:
         """The latency samples of a record in ns, all of them; None when it has none."""

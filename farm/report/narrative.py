@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The summary at the top of a report: plain sentences on what ran, what is fastest, what failed, what is doubtful."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from farm.report import stats, text
+from farm.report.coverage import counts, failures
+from farm.report.provenance import differences
+from farm.report.select import Point, Selection
+from farm.report.stats import Absent, Best, Ratio
+from farm.report.table import at
+
+#: With more models than this, over all device classes, the summary counts instead of naming each.
+MOST_MODELS = 12
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence, what it is about (`ran`, `fastest`, `not-ok`, `doubt`, `scope`) and the table that says more."""
+
+    kind: str
+    text: str
+    target: str = ""
+
+
+def summarise(selection: Selection) -> list[Sentence]:
+    """The summary's sentences, in the order in which they are read."""
+    if not selection.points and not selection.gaps:
+        return _nothing(selection)
+    found = [_what_ran(selection)]
+    many = sum(len(selection.models(c)) for c in selection.classes) > MOST_MODELS
+    for device_class in selection.classes:
+        if many:
+            found += _most_often(selection, device_class)
+            continue
+        for model in selection.models(device_class):
+            found += _fastest(selection, device_class, model)
+    found += _not_ok(selection) + _gaps(selection) + _doubts(selection) + _unused(selection) + _differing(selection)
+    return found + _scope(selection)
+
+
+def _nothing(selection: Selection) -> list[Sentence]:
+    first = Sentence("ran", "There is nothing to report: no record was found for this selection.")
+    hint = "If runs are still queued, wait for them (`farm status`) and make the report again."
+    return [first, Sentence("ran", hint), *_unused(selection)]
+
+
+def _what_ran(selection: Selection) -> Sentence:
+    ok, asked = counts(selection)["ok"], selection.asked
+    everything = selection.series()
+    models = len({s.model for s in everything})
+    ways = len({(s.workflow, s.precision) for s in everything})
+    protocols = sorted({p.record.job.protocol.name for p in selection.points})
+    times = (
+        sorted(p.record.started_at for p in selection.points),
+        sorted(p.record.finished_at for p in selection.points),
+    )
+    said = (
+        f"{text.number(ok, 0)} of {text.plural(asked, 'point')} ran and {'is' if ok == 1 else 'are'} ok: "
+        f"{text.plural(models, 'model')}, {text.plural(ways, 'workflow and precision', 'workflows and precisions')}, "
+        f"on {text.listed(selection.classes)}"
+    )
+    if protocols:
+        said += f"; protocol {text.listed(protocols)}; {text.moment(times[0][0])} to {text.moment(times[1][-1])}"
+    if selection.superseded:
+        said += f"; {text.plural(selection.superseded, 'older record')} of repeated points left out"
+    return Sentence("ran", said + ".", "outcomes")
+
+
+def _most_often(selection: Selection, device_class: str) -> list[Sentence]:
+    """For a sweep of many models: which series is fastest for how many of them."""
+    tables: dict[str, Counter[str]] = {"lowest latency": Counter(), "highest throughput": Counter()}
+    for model in selection.models(device_class):
+        ran = [
+            p for s in selection.series(device_class, model) for p in selection.of(s) if p.ok and p.batch is not None
+        ]
+        smallest = min((p.batch or 0 for p in ran), default=0)
+        first = [p for p in ran if p.batch == smallest]
+        winners = (stats.best(first, "latency_ms", lowest=True), stats.best_throughput(ran))
+        for counted, winner in zip(tables.values(), winners, strict=True):
+            if isinstance(winner, Best):
+                counted[winner.point.series.label] += 1
+    said = []
+    for what, counted in tables.items():
+        if counted:
+            ranked = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+            shares = text.listed(f"{name} for {text.plural(count, 'model')}" for name, count in ranked)
+            said.append(f"{what}: {shares}")
+    return [Sentence("fastest", f"{device_class}: {'; '.join(said)}.", f"latency-{device_class}")] if said else []
+
+
+def _fastest(selection: Selection, device_class: str, model: str) -> list[Sentence]:
+    ran = [p for p in selection.ok if (p.series.device_class, p.series.model) == (device_class, model)]
+    name = f"{model} on {device_class}" if len(selection.classes) > 1 else model
+    if not ran:
+        return [Sentence("fastest", f"{name}: no point ran.", "reasons")]
+    smallest = min(p.batch or 0 for p in ran)
+    first = [p for p in ran if p.batch == smallest]
+    latency, most = stats.best(first, "latency_ms", lowest=True), stats.best_throughput(ran)
+    said = []
+    if isinstance(latency, Best):
+        said.append(_lowest(selection, latency, first, smallest))
+    if isinstance(most, Best):
+        said.append(_highest(most, latency))
+    if not said:
+        return [Sentence("fastest", f"{name}: no point has a latency or a throughput.", "reasons")]
+    return [Sentence("fastest", f"{name}: {'; '.join(said)}.", f"latency-{device_class}")]
+
+
+def _lowest(selection: Selection, latency: Best, among: list[Point], batch: int) -> str:
+    said = f"lowest latency at batch {batch} is {text.number(latency.value)} ms, with {latency.point.series.label}"
+    faster = stats.speed_up(latency.point, selection.references(latency.point.series))
+    if isinstance(faster, Ratio) and faster.base is not latency.point:
+        said += f" ({text.number(faster.value)} times as fast as pytorch fp32)"
+    rivals = [p for p in among if p is not latency.point and not p.doubts]
+    close = [p for p in rivals if stats.overlap(p.record, latency.point.record, "latency_ms")]
+    if close:
+        said += f"; its interval overlaps that of {text.listed(p.series.label for p in close)}, so the order is open"
+    return said + _aside(latency)
+
+
+def _highest(most: Best, latency: Best | Absent) -> str:
+    same = isinstance(latency, Best) and latency.point.series == most.point.series
+    who = "the same" if same else most.point.series.label
+    return f"highest throughput is {text.number(most.value)} inputs/s, with {who} at {at(most.point)}" + _aside(most)
+
+
+def _aside(found: Best) -> str:
+    said = ", a flagged point" if found.point.doubts else ""
+    if found.passed_over:
+        said += f", {text.plural(len(found.passed_over), 'better but flagged point')} left out"
+    return said
+
+
+def _not_ok(selection: Selection) -> list[Sentence]:
+    found = []
+    for (outcome, why), points in list(failures(selection).items())[:6]:
+        who = text.listed(sorted({f"{p.series.model} {p.series.label}" for p in points}))
+        count = text.plural(sum(p.count for p in points), "point")
+        found.append(Sentence("not-ok", f"{count} {text.plain(outcome)}: {who}: {why.rstrip('.')}.", "reasons"))
+    left = len(failures(selection)) - len(found)
+    if left > 0:
+        found.append(Sentence("not-ok", f"{text.plural(left, 'more reason')} in the table of refusals.", "reasons"))
+    return found
+
+
+def _gaps(selection: Selection) -> list[Sentence]:
+    found = []
+    kinds = Counter(g.kind for g in selection.gaps)
+    if kinds["not_run"]:
+        said = f"{text.plural(kinds['not_run'], 'point')} not run: the batch ladder had ended before."
+        found.append(Sentence("not-ok", said, "reasons"))
+    if kinds["missing"]:
+        said = f"{text.plural(kinds['missing'], 'point')} asked for and without a record."
+        found.append(Sentence("not-ok", said, "reasons"))
+    return found
+
+
+def _doubts(selection: Selection) -> list[Sentence]:
+    doubtful = [p for p in selection.ok if p.doubts]
+    if not doubtful:
+        return []
+    names = Counter(text.plain(f.name) for p in doubtful for f in p.doubts)
+    said = text.listed(f"{name} ({count})" for name, count in sorted(names.items()))
+    verb = "is" if len(doubtful) == 1 else "are"
+    start = f"{text.plural(len(doubtful), 'point')} that ran {verb} flagged and marked as such"
+    return [Sentence("doubt", f"{start}: {said}.", "flags")]
+
+
+def _unused(selection: Selection) -> list[Sentence]:
+    if not selection.problems:
+        return []
+    return [Sentence("doubt", f"{text.plural(len(selection.problems), 'record')} could not be used.", "unused")]
+
+
+def _differing(selection: Selection) -> list[Sentence]:
+    names = sorted({f"{f.section.lower()} {f.name}" for c in selection.classes for f in differences(selection, c)})
+    if not names:
+        return []
+    shown = text.listed(names) if len(names) <= 4 else f"{text.plural(len(names), 'fact')}, among them {names[0]}"
+    return [Sentence("doubt", f"Runs that stand side by side here differ in {shown}.", "differences")]
+
+
+def _scope(selection: Selection) -> list[Sentence]:
+    if not selection.ok:
+        return []
+    known = any(p.record.intervals for p in selection.ok)
+    first = (
+        "Intervals cover one run each; runs of the same thing differ by more." if known else "No run has an interval."
+    )
+    return [Sentence("scope", f"{first} Repeat a sweep before trusting a small gap.")]

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every point on one line: the CSV that machines read, and the appendix that each number of the page leads to. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from farm.contract.metrics import METRICS
+from farm.contract.record import Record
+from farm.report import stats, text
+from farm.report.select import Gap, Point, Selection, record_path
+from farm.report.series import device_id
+from farm.report.stats import Absent, Ratio
+from farm.report.table import Cell, Column, Group, Row, Table, at, run_anchor
+
+_WHERE = ("device_class", "device_id", "host", "model", "workflow", "precision", "variant", "batch_size")
+_END = ("outcome", "stage", "reference", "message", "hint", "flags", "withheld")
+_INTERVAL = ("latency_ms_low", "latency_ms_high", "latency_ms_confidence", "latency_ms_scope")
+_SPEED_UP = ("speed_up", "speed_up_low", "speed_up_high", "speed_up_base_run_id")
+_JOB = ("sweep_id", "sweep_name", "job_id", "generation", "attempt", "protocol")
+_ORIGIN = (*_JOB, "ladder_stop", "started_at", "finished_at", "run_id", "record", "samples_sha256")
+
+
+def csv_text(selection: Selection) -> str:
+    """The points of a selection as CSV (RFC 4180), full precision, units in the names, empty where there is no number.
+
+    A text that a spreadsheet would take for a formula is kept from that with a leading apostrophe.
+    """
+    extra = sorted({name for p in selection.points for name in p.record.metrics} - set(METRICS))
+    names = [*_WHERE, *_END, *METRICS, *extra, *_INTERVAL, *_SPEED_UP, *_ORIGIN]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names, restval="", lineterminator="\r\n")
+    writer.writeheader()
+    for point in selection.points:
+        writer.writerow({k: _safe(v) for k, v in _line(point, selection, [*METRICS, *extra]).items()})
+    for gap in selection.gaps:
+        writer.writerow({k: _safe(v) for k, v in _gap_line(gap).items()})
+    return stream.getvalue()
+
+
+def _safe(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return "'" + value
+    return value
+
+
+def _line(point: Point, selection: Selection, metrics: list[str]) -> dict[str, Any]:
+    record, series = point.record, point.series
+    failure = record.failure
+    line: dict[str, Any] = {
+        "device_class": series.device_class,
+        "device_id": device_id(record),
+        "host": record.device.host if record.device else "",
+        "model": series.model,
+        "workflow": series.workflow,
+        "precision": series.precision,
+        "variant": series.variant,
+        "batch_size": point.batch,
+        "outcome": str(record.outcome),
+        "flags": "; ".join(f"{f.name} ({f.level}): {f.evidence}" for f in record.flags),
+        "withheld": "; ".join(f"{k}: {v}" for k, v in sorted(record.withheld.items())),
+    }
+    if failure is not None:
+        line |= {
+            "stage": failure.stage,
+            "reference": failure.reference,
+            "message": failure.message,
+            "hint": failure.hint,
+        }
+    line |= {name: _number(record, name) for name in metrics}
+    return line | _bounds(record) | _ratio(point, selection) | _origin(record)
+
+
+def _number(record: Record, name: str) -> float | str:
+    found = stats.value(record, name)
+    return "" if isinstance(found, Absent) else found
+
+
+def _bounds(record: Record) -> dict[str, Any]:
+    found = stats.interval(record, "latency_ms")
+    if found is None:
+        return {}
+    return dict(zip(_INTERVAL, (found.low, found.high, found.confidence, found.scope), strict=True))
+
+
+def _ratio(point: Point, selection: Selection) -> dict[str, Any]:
+    found = stats.speed_up(point, selection.references(point.series))
+    if not isinstance(found, Ratio):
+        return {}
+    return dict(zip(_SPEED_UP, (found.value, found.low, found.high, found.base.record.run_id), strict=True))
+
+
+def _origin(record: Record) -> dict[str, Any]:
+    job = record.job
+    values = (
+        job.sweep_id, job.sweep_name, job.job_id, job.generation, record.attempt, job.protocol.name, record.ladder_stop,
+        record.started_at, record.finished_at, record.run_id, record_path(record), " ".join(_samples(record).values()),
+    )  # fmt: skip
+    return dict(zip(_ORIGIN, values, strict=True))
+
+
+def _gap_line(gap: Gap) -> dict[str, Any]:
+    job, series = gap.job, gap.series
+    return {
+        "device_class": series.device_class,
+        "model": series.model,
+        "workflow": series.workflow,
+        "precision": series.precision,
+        "variant": series.variant,
+        "batch_size": gap.batch,
+        "outcome": gap.kind,
+        "message": gap.reason,
+        "sweep_id": job.sweep_id,
+        "sweep_name": job.sweep_name,
+        "job_id": job.job_id,
+        "generation": job.generation,
+        "protocol": job.protocol.name,
+    }
+
+
+def _samples(record: Record) -> Mapping[str, str]:
+    """The raw samples by kind, those of the latency first."""
+    ordered = sorted(record.samples, key=lambda b: ("latency" not in b.kind, b.kind))
+    return {b.kind: b.sha256 for b in ordered}
+
+
+def appendix_table(selection: Selection) -> Table:
+    """One row for each record used, with what leads back to the stored files."""
+    columns = (
+        Column("Outcome", numeric=False),
+        Column("Started", "UTC", numeric=False),
+        Column("Run id, record in the store", numeric=False, mono=True),
+        Column("Raw samples", "sha256", numeric=False, mono=True),
+    )
+    groups: dict[str, list[Row]] = {}
+    for point in selection.points:
+        groups.setdefault(f"{point.series.model}, {point.series.device_class}", []).append(_appendix_row(point))
+    caption = (
+        "Every record behind this report. Paths are relative to the store's root; blobs are found by their sha256."
+    )
+    made = tuple(Group(title, tuple(rows)) for title, rows in groups.items())
+    return Table("runs", "Records", caption, "Workflow, precision, batch", columns, made, "Model, device class")
+
+
+def _appendix_row(point: Point) -> Row:
+    record = point.record
+    digests = list(_samples(record).values())
+    cells = (
+        Cell(text.plain(record.outcome)),
+        Cell(
+            record.started_at[:16].replace("T", " "),
+            sub=f"generation {record.job.generation}, attempt {record.attempt}",
+        ),
+        Cell(record.run_id, sub=record_path(record)),
+        Cell(
+            digests[0] if digests else text.ABSENT, note="" if digests else "no samples were stored", muted=not digests
+        ),
+    )
+    return Row(f"{point.series.label}, {at(point)}", cells, anchor=run_anchor(record))
+
+
+__all__ = ["appendix_table", "csv_text"]

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Choose what a report speaks of: the newest record of each point, what was asked and is not there, what can't be read.
+
+Pure: the same records give the same selection, in whatever order they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+from farm.contract.canonical import canonical_json
+from farm.contract.codec import to_json
+from farm.contract.job import JobSpec
+from farm.contract.outcome import Outcome
+from farm.contract.record import RECORD_SCHEMA, Flag, Record
+from farm.report.series import JobKey, Series, device_id, name_all
+
+
+@runtime_checkable
+class Unreadable(Protocol):
+    """A record that the store could not read: where it is and what is wrong with it."""
+
+    @property
+    def path(self) -> object: ...
+    @property
+    def problem(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Point:
+    """One chosen record and its place. `stands_for` is how many asked points it settles (a refused job: all)."""
+
+    series: Series
+    record: Record
+    stands_for: tuple[int, ...] = ()
+
+    @property
+    def batch(self) -> int | None:
+        """The batch size, or None where the record is of the whole job."""
+        return self.record.batch_size
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run ended well; it may still be flagged."""
+        return self.record.outcome is Outcome.OK
+
+    @property
+    def count(self) -> int:
+        """How many asked points this record settles, 1 at least."""
+        return max(1, len(self.stands_for))
+
+    @property
+    def doubts(self) -> tuple[Flag, ...]:
+        """The flags that make a number doubtful: all but those of level `info`."""
+        return tuple(f for f in self.record.flags if f.level != "info")
+
+    @property
+    def invalid(self) -> bool:
+        """Whether a flag says that this number must not be compared."""
+        return any(f.level == "invalid" for f in self.record.flags)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """An asked point with no record. `kind` is `not_run` (its ladder had ended) or `missing` (nobody knows why)."""
+
+    series: Series
+    job: JobSpec
+    batch: int | None
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A record that is not used, with where it is and why."""
+
+    where: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """All that a report is made from. `superseded` counts records that a later generation replaced."""
+
+    points: tuple[Point, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    superseded: int = 0
+
+    @property
+    def ok(self) -> tuple[Point, ...]:
+        """The points that ran, flagged or not."""
+        return tuple(p for p in self.points if p.ok and p.batch is not None)
+
+    @property
+    def asked(self) -> int:
+        """How many points were asked for."""
+        return sum(p.count for p in self.points) + len(self.gaps)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Device classes, sorted."""
+        return tuple(sorted({device_class for device_class, _ in self._series}))
+
+    def series(self, device_class: str | None = None, model: str | None = None) -> tuple[Series, ...]:
+        """The series of a class and model, in the order in which tables show them."""
+        if device_class is not None and model is not None:
+            return self._series.get((device_class, model), ())
+        return tuple(s for (name, _), of in self._series.items() for s in of if device_class in (None, name))
+
+    def batches(self, device_class: str) -> tuple[int, ...]:
+        """The batch sizes that a class was asked for, in order."""
+        found = {b for p in self.points if p.series.device_class == device_class for b in p.stands_for}
+        found |= {g.batch for g in self.gaps if g.series.device_class == device_class and g.batch is not None}
+        return tuple(sorted(found))
+
+    def models(self, device_class: str) -> tuple[str, ...]:
+        """The models of a class, sorted."""
+        return tuple(sorted(model for name, model in self._series if name == device_class))
+
+    def of(self, series: Series) -> tuple[Point, ...]:
+        """The points of one series, by batch size."""
+        return self._by_series.get(series, ())
+
+    def gaps_of(self, series: Series) -> tuple[Gap, ...]:
+        """The gaps of one series, by batch size."""
+        return tuple(g for g in self.gaps if g.series == series)
+
+    def references(self, series: Series) -> tuple[Point, ...]:
+        """What the points of a series are compared with: pytorch fp32 of its model and device class, as far as ok."""
+        near = self.series(series.device_class, series.model)
+        return tuple(p for s in near if s.is_reference for p in self.of(s) if p.ok)
+
+    @cached_property
+    def _by_series(self) -> dict[Series, tuple[Point, ...]]:
+        found: dict[Series, list[Point]] = {}
+        for point in self.points:
+            found.setdefault(point.series, []).append(point)
+        return {series: tuple(points) for series, points in found.items()}
+
+    @cached_property
+    def _series(self) -> dict[tuple[str, str], tuple[Series, ...]]:
+        """Series by class and model, in order."""
+        found: dict[tuple[str, str], list[Series]] = {}
+        named = {p.series for p in self.points} | {g.series for g in self.gaps}
+        for series in sorted(named, key=lambda s: s.sort_key):
+            found.setdefault((series.device_class, series.model), []).append(series)
+        return {key: tuple(of) for key, of in found.items()}
+
+
+def record_path(record: Record) -> str:
+    """Where the store keeps a record, relative to its root: `records/yyyy/mm/dd/RUN_ID.json`, by its finish."""
+    return "records/{}/{}.json".format(record.finished_at[:10].replace("-", "/"), record.run_id)
+
+
+def select(entries: Iterable[object], expected: Iterable[JobSpec] = ()) -> Selection:
+    """Choose the newest record of every point; list, and never fail on, what can't be used.
+
+    `expected` are jobs that should have records; those that have none show as missing.
+    """
+    records, problems = _sort_out(entries)
+    chosen = _newest(records)
+    jobs = _jobs(chosen, expected)
+    named = name_all(jobs)
+    points, gaps = [], []
+    for key, (job, of_job) in jobs.items():
+        points += _points(named[key], job, of_job)
+        if key.part == 0:
+            gaps += _gaps(named[key], job, [r for r in chosen if r.job.job_id == job.job_id])
+    return Selection(
+        points=tuple(sorted(points, key=lambda p: (*p.series.sort_key, p.batch or 0, p.record.run_id))),
+        gaps=tuple(sorted(gaps, key=lambda g: (*g.series.sort_key, g.batch or 0))),
+        problems=tuple(sorted(problems, key=lambda p: (p.where, p.problem))),
+        superseded=len(records) - len(chosen),
+    )
+
+
+def _sort_out(entries: Iterable[object]) -> tuple[list[Record], list[Problem]]:
+    records: dict[str, Record] = {}
+    problems: list[Problem] = []
+    for entry in sorted(entries, key=_order):
+        if not isinstance(entry, Record):
+            problems.append(_foreign(entry))
+        elif entry.schema > RECORD_SCHEMA:
+            what = f"its schema is {entry.schema}; this version reads up to {RECORD_SCHEMA}: update inferfarm"
+            problems.append(Problem(entry.run_id, what))
+        elif entry.run_id not in records:
+            records[entry.run_id] = entry
+        elif entry != records[entry.run_id]:
+            problems.append(Problem(entry.run_id, "a second, different record of this run; the earlier one is used"))
+    return list(records.values()), problems
+
+
+def _order(entry: object) -> tuple[str, str, bytes]:
+    if isinstance(entry, Record):
+        return (entry.finished_at, entry.run_id, canonical_json(_finite(to_json(entry))))
+    return ("", repr(getattr(entry, "path", entry)), b"")
+
+
+def _finite(value: object) -> object:
+    """Canonical JSON has no word for NaN, and a bad number in one record must not end the report."""
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, list) else value
+
+
+def _foreign(entry: object) -> Problem:
+    if isinstance(entry, Unreadable):
+        return Problem(str(entry.path), str(entry.problem))
+    return Problem(type(entry).__name__, "not a record of this farm")
+
+
+def _newest(records: Sequence[Record]) -> list[Record]:
+    """Keep each point's highest generation; a record of a whole job yields to any later generation of that job."""
+    latest: dict[tuple[str, int | None], Record] = {}
+    top: dict[str, int] = {}
+    for record in records:
+        job = record.job
+        top[job.job_id] = max(top.get(job.job_id, 0), job.generation)
+        held = latest.get((job.job_id, record.batch_size))
+        if held is None or held.job.generation < job.generation:
+            latest[job.job_id, record.batch_size] = record
+    return [r for r in latest.values() if r.batch_size is not None or r.job.generation == top[r.job.job_id]]
+
+
+def _jobs(records: Sequence[Record], expected: Iterable[JobSpec]) -> dict[JobKey, tuple[JobSpec, Sequence[Record]]]:
+    """Group records by job, and a job that moved by device: part 0 has its newest record, and its gaps."""
+    by_job: dict[str, dict[str, list[Record]]] = {}
+    for record in sorted(records, key=lambda r: (r.job.job_id, not device_id(r), -r.job.generation, _batch(r))):
+        devices = by_job.setdefault(record.job.job_id, {})
+        known = device_id(record) or next(iter(devices), "")
+        devices.setdefault(known, []).append(record)
+    jobs: dict[JobKey, tuple[JobSpec, Sequence[Record]]] = {}
+    for job_id, devices in by_job.items():
+        for part, found in enumerate(devices.values()):
+            jobs[JobKey(job_id, part)] = (found[0].job, found)
+    for job in sorted(expected, key=lambda j: j.job_id):
+        jobs.setdefault(JobKey(job.job_id, 0), (job, ()))
+    return jobs
+
+
+def _points(series: Series, job: JobSpec, records: Sequence[Record]) -> list[Point]:
+    have = {r.batch_size for r in records}
+    rest = tuple(size for size in job.batches.sizes if size not in have)
+    return [Point(series, r, rest if r.batch_size is None else (r.batch_size,)) for r in records]
+
+
+def _gaps(series: Series, job: JobSpec, records: Sequence[Record]) -> list[Gap]:
+    have = {r.batch_size for r in records}
+    if None in have:
+        return []
+    stop = max((r for r in records if r.ladder_stop not in (None, "end")), key=_batch, default=None)
+    return [_gap(series, job, size, stop) for size in job.batches.sizes if size not in have]
+
+
+def _gap(series: Series, job: JobSpec, size: int, stop: Record | None) -> Gap:
+    if stop is not None and size > _batch(stop):
+        reason = f"the ladder had ended at batch {_batch(stop)} ({str(stop.ladder_stop).replace('_', ' ')})"
+        return Gap(series, job, size, "not_run", reason)
+    return Gap(series, job, size, "missing", "there is no record of this point")
+
+
+def _batch(record: Record) -> int:
+    return record.batch_size or 0

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Name the rows of a report: one series is one way to run one model on one device class, told apart where needed.
+
+Two jobs of one class, model, workflow and precision may still differ (options, calibration, protocol, device, sweep).
+What differs, and only that, becomes the variant that people read beside the precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from farm.contract.canonical import short_digest
+from farm.contract.catalogue import PRECISIONS
+from farm.contract.codec import to_json
+from farm.contract.job import JobSpec, Protocol
+from farm.contract.record import Record
+
+#: Facets in the order in which a variant names them. The sweep comes last: it is named only if nothing else differs.
+FACETS = ("options", "calibration", "protocol", "weights", "data", "seed", "input", "stack", "device", "sweep")
+
+
+@dataclass(frozen=True, order=True)
+class JobKey:
+    """A job, or that part of it that one device ran."""
+
+    job_id: str
+    part: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """One row of the tables, one line of the figures. `variant` is empty unless rows would share a name."""
+
+    device_class: str
+    model: str
+    workflow: str
+    precision: str
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """What people see: `onnxruntime_cpu int8 (entropy)`."""
+        name = f"{self.workflow} {self.precision}"
+        return f"{name} ({self.variant})" if self.variant else name
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is what speed-ups and mismatches are taken against."""
+        return (self.workflow, self.precision) == ("pytorch", "fp32")
+
+    @property
+    def sort_key(self) -> tuple[Any, ...]:
+        """Class, model, pytorch with the reference first, then workflows by name; precisions from wide to narrow."""
+        rank = PRECISIONS.index(self.precision) if self.precision in PRECISIONS else len(PRECISIONS)
+        order = (self.workflow != "pytorch", self.workflow, not self.is_reference, rank, self.precision, self.variant)
+        return (self.device_class, self.model, order)
+
+
+def device_class(job: JobSpec, records: Sequence[Record] = ()) -> str:
+    """The class of the device that ran `job`; for a job that reached none, what its target names."""
+    for record in records:
+        if record.device is not None:
+            return record.device.device_class
+    return job.target.device_class or str(job.target.device_id)
+
+
+def device_id(record: Record) -> str:
+    """The device of a record, or its target's if the job reached none, or '' if the target is a class."""
+    return record.device.device_id if record.device is not None else record.job.target.device_id or ""
+
+
+def switches(protocol: Protocol) -> dict[str, Any]:
+    """What makes two protocols comparable: everything but the name and the stages' time limits."""
+    return {k: v for k, v in to_json(protocol).items() if k not in ("name", "stage_limits_s")}
+
+
+def facets(job: JobSpec, records: Sequence[Record]) -> dict[str, str]:
+    """Every facet of a job as text; '' where it says nothing (a refused job has no stack)."""
+    calibration = ""
+    if job.calibration is not None:
+        c = job.calibration
+        calibration = f"{c.method}, {c.samples} samples"
+        if c.method == "percentile":
+            calibration += f", {c.percentile:g} %"
+    stacks = sorted({r.stack.name for r in records if r.stack is not None})
+    devices = sorted({device_id(r) for r in records} - {""})
+    return {
+        "options": ", ".join(f"{k}={_plain(job.options[k])}" for k in sorted(job.options)),
+        "calibration": calibration,
+        "protocol": f"{job.protocol.name} {short_digest(switches(job.protocol), 4)}",
+        "weights": f"weights {job.model.weights[:24]}",
+        "data": f"data {job.data}",
+        "seed": f"seed {job.seed}",
+        "input": "x".join(str(n) for n in job.model.input_shape),
+        "stack": "stack " + "+".join(stacks) if stacks else "",
+        "device": "on " + "+".join(devices) if devices else "",
+        "sweep": f"sweep {job.sweep_id}",
+    }
+
+
+def name_all(jobs: Mapping[JobKey, tuple[JobSpec, Sequence[Record]]]) -> dict[JobKey, Series]:
+    """Give each key of `jobs` its series; distinct keys get distinct series."""
+    groups: dict[Hashable, list[JobKey]] = {}
+    for key in sorted(jobs):
+        job, records = jobs[key]
+        base = (device_class(job, records), job.model.name, job.workflow, job.precision)
+        groups.setdefault(base, []).append(key)
+    named: dict[JobKey, Series] = {}
+    for keys in groups.values():
+        variants = _variants({key: facets(*jobs[key]) for key in keys})
+        for key in keys:
+            job, records = jobs[key]
+            named[key] = Series(device_class(job, records), job.model.name, job.workflow, job.precision, variants[key])
+    return named
+
+
+def _variants(described: Mapping[JobKey, Mapping[str, str]]) -> dict[JobKey, str]:
+    differing = [f for f in FACETS if len({d[f] for d in described.values()} - {""}) > 1 or _some_lack(f, described)]
+    without_sweep = [f for f in differing if f != "sweep"]
+    labels = _join(described, without_sweep)
+    if len(set(labels.values())) < len(labels):
+        labels = _join(described, differing)
+    if len(set(labels.values())) < len(labels):
+        labels = {key: f"{text}, job {key.job_id}-{key.part}".lstrip(", ") for key, text in labels.items()}
+    return labels
+
+
+def _some_lack(facet: str, described: Mapping[JobKey, Mapping[str, str]]) -> bool:
+    """Options that one job has and another has not set them apart; a stack or device unknown so far does not."""
+    values = {d[facet] for d in described.values()}
+    return facet in ("options", "calibration") and "" in values and len(values) > 1
+
+
+def _join(described: Mapping[JobKey, Mapping[str, str]], names: Sequence[str]) -> dict[JobKey, str]:
+    return {key: ", ".join(d[f] for f in names if d[f]) for key, d in described.items()}
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
