@@ -69,6 +69,7 @@ _WORKFLOWS = (
             "per_channel": OptionValues("bool", default=True),
             "activation_type": OptionValues("text", default="quint8", choices=("quint8", "qint8")),
         },
+        sources=("torchvision", "onnx"),
     ),
     WorkflowInfo(
         name="fake",

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stopwatch, timing real calls."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+
+import pytest
+
+from farm.contract.protocols import PROTOCOLS
+from workers.runner import environment, measure, usage
+from workers.runner.measure import Limits, timed_loop
+
+_FOREVER_NS = 60 * 10**9
+
+
+def test_the_loop_goes_on_until_both_minima_are_reached() -> None:
+    by_time = timed_loop(lambda _: time.sleep(0.001), [0], Limits(3, 20_000_000, 10_000, _FOREVER_NS))
+    by_count = timed_loop(lambda _: None, [0], Limits(500, 0, 10_000, _FOREVER_NS))
+    assert by_time.wall_ns >= 20_000_000
+    assert len(by_time.samples) > 3
+    assert len(by_count.samples) == 500
+    assert by_time.ended_by == by_count.ended_by == "minima"
+
+
+def test_either_maximum_ends_the_loop_and_is_named() -> None:
+    by_count = timed_loop(lambda _: None, [0], Limits(5, _FOREVER_NS, 7, _FOREVER_NS))
+    by_time = timed_loop(lambda _: time.sleep(0.002), [0], Limits(10_000, 0, 10_000, 20_000_000))
+    assert (len(by_count.samples), by_count.ended_by) == (7, "max_iterations")
+    assert by_time.ended_by == "max_s"
+    assert len(by_time.samples) <= 10
+
+
+def test_each_sample_covers_its_call_and_nothing_of_the_others() -> None:
+    naps = iter([0.004, 0.001, 0.004, 0.001])
+    series = timed_loop(lambda _: time.sleep(next(naps)), [0], Limits(4, 0, 4, _FOREVER_NS))
+    long, short = series.samples[0::2], series.samples[1::2]
+    assert min(long) >= 4_000_000 > max(short) >= 1_000_000
+    assert sum(series.samples) <= series.wall_ns
+
+
+def test_inputs_are_taken_in_turn() -> None:
+    seen: list[str] = []
+    timed_loop(seen.append, ["a", "b", "c"], Limits(7, 0, 7, _FOREVER_NS))
+    assert "".join(seen) == "abcabca"
+
+
+def test_the_collector_is_quiet_while_timing_and_back_afterwards() -> None:
+    states: list[bool] = []
+    with measure.quiet_collector():
+        timed_loop(lambda _: states.append(gc.isenabled()), [0], Limits(2, 0, 2, _FOREVER_NS))
+    assert states == [False, False]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+def test_the_clock_knows_its_own_cost_and_step() -> None:
+    facts = measure.clock_facts()
+    assert 0 < facts.overhead_ns < 100_000
+    assert 0 < facts.resolution_ns < 100_000
+
+
+def test_warm_up_has_the_timed_loops_maxima() -> None:
+    limits = measure.warm_up_limits(PROTOCOLS["quick"])
+    assert (limits.min_iterations, limits.min_ns) == (10, 1_000_000_000)
+    assert (limits.max_iterations, limits.max_ns) == (20000, 30_000_000_000)
+
+
+def test_once_is_the_time_of_one_call() -> None:
+    assert measure.once(lambda: time.sleep(0.003)) >= 3_000_000
+
+
+def test_memory_is_read_in_bytes_and_left_out_where_it_cannot_be_had(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    status.write_text("Name:\tpython\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\nVmSwap:\t 1 kB\n")
+    assert usage.memory_metrics(str(status)) == {"host_rss_peak_bytes": 2048.0 * 1024, "host_rss_bytes": 1024.0 * 1024}
+    status.write_text("Name:\tpython\nVmRSS:\t unknown\n")
+    assert usage.memory_metrics(str(status)) == {}
+    assert usage.memory_metrics(str(tmp_path / "none")) == {}
+
+
+def test_memory_of_this_process_grows_with_what_it_takes() -> None:
+    before = usage.memory_metrics()["host_rss_bytes"]
+    kept = bytearray(b"\x01") * 64_000_000
+    assert usage.memory_metrics()["host_rss_bytes"] >= before + 60_000_000
+    assert kept
+
+
+def test_utilisation_is_cpu_time_over_wall_clock() -> None:
+    values = usage.usage_metrics(usage.Usage(1.0, 10), usage.Usage(4.0, 25), 2_000_000_000)
+    assert values == {"cpu_utilisation": 1.5, "involuntary_switches": 15.0}
+    assert "cpu_utilisation" not in usage.usage_metrics(usage.Usage(1.0, 0), usage.Usage(1.0, 0), 0)
+
+
+def test_the_environment_is_plain_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("SOME_SECRET", "hush")
+    found = environment.capture()
+    assert found["variables"]["OMP_NUM_THREADS"] == "2"
+    assert "SOME_SECRET" not in found["variables"]
+    assert found["affinity"]
+
+
+def test_cpu_flags_are_those_that_matter(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\nflags\t\t: fpu avx2 sse avx512_vnni\n")
+    assert environment.cpu_flags(str(info)) == ["avx2", "avx512_vnni"]
+    assert environment.cpu_flags(str(tmp_path / "none")) == []

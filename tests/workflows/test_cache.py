@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prepared files: found by what they depend on, whole or not at all, checked on every use."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers.workflows.cache import Cache
+from workers.workflows.errors import NotPrepared
+
+_KEY = {"model": "m", "versions": {"torch": "2"}}
+
+
+def _cache(root: Path, writable: bool = True) -> Cache:
+    return Cache(str(root), writable, time.perf_counter_ns)
+
+
+class _Build:
+    """Writes `text`, counts its calls."""
+
+    def __init__(self, text: str = "content") -> None:
+        self.text = text
+        self.calls = 0
+
+    def __call__(self, path: str) -> dict[str, Any]:
+        self.calls += 1
+        Path(path).write_text(self.text)
+        return {"length": len(self.text)}
+
+
+def test_a_file_is_made_once_and_then_found(tmp_path: Path) -> None:
+    build = _Build()
+    made = _cache(tmp_path).fetch("onnx", _KEY, "model.onnx", build)
+    found = _cache(tmp_path).fetch("onnx", dict(reversed(_KEY.items())), "model.onnx", build)
+    assert build.calls == 1
+    assert (made.cached, found.cached) == (False, True)
+    assert (made.path, made.sha256, made.facts, made.build_s) == (found.path, found.sha256, found.facts, found.build_s)
+    assert Path(found.path).read_text() == "content"
+    assert found.size_bytes == len("content")
+
+
+@pytest.mark.parametrize(("kind", "key"), [("weights", _KEY), ("onnx", {**_KEY, "seed": 1}), ("onnx", {})])
+def test_another_kind_or_key_is_another_file(tmp_path: Path, kind: str, key: dict[str, Any]) -> None:
+    build = _Build()
+    _cache(tmp_path).fetch("onnx", _KEY, "f", build)
+    _cache(tmp_path).fetch(kind, key, "f", build)
+    assert build.calls == 2
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest", "manifest-json", "other-key", "field"])
+def test_a_damaged_entry_is_built_again(tmp_path: Path, damage: str) -> None:
+    build = _Build("x" * 100)
+    entry = _cache(tmp_path).fetch("onnx", _KEY, "f", build)
+    _damage(Path(entry.path), damage)
+    again = _cache(tmp_path).fetch("onnx", _KEY, "f", build)
+    assert build.calls == 2
+    assert not again.cached
+    assert Path(again.path).read_text() == "x" * 100
+    assert _cache(tmp_path).fetch("onnx", _KEY, "f", build).cached
+    assert [p.name for p in (tmp_path / "onnx").iterdir()] == [Path(entry.path).parent.name]
+
+
+def _damage(path: Path, how: str) -> None:
+    manifest = path.parent / "manifest.json"
+    if how == "flip":
+        path.write_bytes(b"X" + path.read_bytes()[1:])
+    elif how == "truncate":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif how == "remove":
+        path.unlink()
+    elif how == "manifest":
+        manifest.unlink()
+    elif how == "manifest-json":
+        manifest.write_text(manifest.read_text()[:-20])
+    else:
+        data = json.loads(manifest.read_text())
+        if how == "field":
+            del data["size_bytes"]
+        else:
+            data["key"] = {"model": "another"}
+        manifest.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_while_measuring_a_missing_or_damaged_file_is_an_error_and_nothing_is_built(
+    tmp_path: Path, there: bool
+) -> None:
+    build = _Build()
+    if there:
+        Path(_cache(tmp_path).fetch("onnx", _KEY, "f", build).path).write_text("damaged")
+        build.calls = 0
+    with pytest.raises(NotPrepared, match="onnx") as caught:
+        _cache(tmp_path, writable=False).fetch("onnx", _KEY, "f", build)
+    assert build.calls == 0
+    assert caught.value.hint
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def build(path: str) -> dict[str, Any]:
+        Path(path).write_text("half")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        _cache(tmp_path).fetch("onnx", _KEY, "f", build)
+    assert list((tmp_path / "onnx").iterdir()) == []
+
+
+def test_build_time_is_the_builds_own_and_the_total_includes_what_it_was_made_from(tmp_path: Path) -> None:
+    ticks = iter([0, 2_000_000_000, 10_000_000_000, 11_500_000_000])
+    cache = Cache(str(tmp_path), True, lambda: next(ticks))
+    order: list[str] = []
+
+    def build(path: str) -> dict[str, Any]:
+        order.append("build")
+        Path(path).write_text("x")
+        return {}
+
+    first = cache.fetch("onnx", {}, "f", build, ready=lambda: order.append("ready"))
+    second = cache.fetch("int8", {}, "f", build, upstream_s=lambda: first.total_build_s)
+    assert (first.build_s, first.total_build_s) == (2.0, 2.0)
+    assert (second.build_s, second.total_build_s) == (1.5, 3.5)
+    assert order == ["ready", "build", "build"]
+    assert cache.fetch("int8", {}, "f", build).total_build_s == 3.5
+
+
+def _race(root: str, barrier: Any, answers: Any) -> None:
+    def build(path: str) -> dict[str, Any]:
+        barrier.wait(timeout=30)  # all are building before any is done
+        Path(path).write_text(f"made by {os.getpid()}")
+        return {}
+
+    entry = Cache(root, True, time.perf_counter_ns).fetch("onnx", _KEY, "f", build)
+    answers.put((entry.sha256, entry.cached, Path(entry.path).read_text()))
+
+
+def test_of_processes_that_build_at_once_one_wins_and_all_use_its_file(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    count = 4
+    barrier, answers = context.Barrier(count), context.Queue()
+    processes = [context.Process(target=_race, args=(str(tmp_path), barrier, answers)) for _ in range(count)]
+    for process in processes:
+        process.start()
+    found = [answers.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(timeout=30)
+        assert process.exitcode == 0
+    assert len(set(sha for sha, _, _ in found)) == 1
+    assert len(set(text for _, _, text in found)) == 1
+    assert sorted(cached for _, cached, _ in found) == [False] + [True] * (count - 1)
+    assert len(list((tmp_path / "onnx").iterdir())) == 1

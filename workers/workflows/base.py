@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a workflow is, and what the runner hands to it."""
+
+import importlib
+import os
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple
+
+from farm.contract.canonical import digest
+from farm.contract.catalogue import WORKFLOWS
+from farm.contract.job import JobSpec
+from farm.contract.run import ArtifactFile, Mismatch, RunRequest
+from workers.workflows.cache import Build, Cache, CachedFile
+from workers.workflows.errors import MissingLibrary, Unsupported, WorkflowError
+
+
+class Context:
+    """One runner process as its workflow sees it.
+
+    `stage(name)` is a context manager that marks a stage; `stage_name()` is the one that is open. `progress(fraction)`
+    tells how far the open stage is. `threads` is the number of intra-op threads to use. `artifacts` grows with each
+    cached file that was made or used.
+    """
+
+    def __init__(
+        self,
+        request: RunRequest,
+        control_dir: str,
+        cache: Cache,
+        threads: int,
+        stage: Callable[[str], ContextManager[None]],
+        stage_name: Callable[[], str],
+        progress: Callable[[float], None],
+    ) -> None:
+        self.request = request
+        self.control_dir = control_dir
+        self.cache = cache
+        self.threads = threads
+        self.stage = stage
+        self.stage_name = stage_name
+        self.progress = progress
+        self.artifacts: List[ArtifactFile] = []
+        self._entries: Dict[Tuple[str, str], CachedFile] = {}
+
+    @property
+    def job(self) -> JobSpec:
+        """The job that this process serves."""
+        return self.request.job
+
+    @property
+    def preparing(self) -> bool:
+        """True in `prepare` mode, False in `measure` mode."""
+        return self.request.mode == "prepare"
+
+    @property
+    def batch_size(self) -> int:
+        """The batch size to measure. Raises WorkflowError where the request has none."""
+        if self.request.batch_size is None:
+            raise WorkflowError("the request names no batch size, which mode `measure` needs", None, "bad-request")
+        return self.request.batch_size
+
+    def cached(
+        self,
+        kind: str,
+        key: Dict[str, Any],
+        name: str,
+        build: Build,
+        ready: Optional[Callable[[], Any]] = None,
+        upstream_s: Optional[Callable[[], float]] = None,
+    ) -> CachedFile:
+        """`Cache.fetch`, once in this process for each key; the file is listed among the artifacts."""
+        known = (kind, digest(key))
+        if known not in self._entries:
+            entry = self.cache.fetch(kind, key, name, build, ready, upstream_s)
+            self._entries[known] = entry
+            self.artifacts.append(
+                ArtifactFile(kind, entry.path, entry.sha256, entry.size_bytes, entry.cached, entry.build_s)
+            )
+        return self._entries[known]
+
+
+class Workflow:
+    """One way to run a model: the base of all workflows. It never times itself.
+
+    The runner calls `setup` and then either `prepare`, or `find`, `load`, `host_inputs`, `to_device`, `infer`,
+    `synchronize`, `outputs`, `compare` and `close`. Any method may raise a `WorkflowError`: it becomes the outcome.
+    """
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+
+    def setup(self) -> None:
+        """Refuse what cannot work, import what `load` needs, set threads: all that must not count as loading."""
+
+    def prepare(self) -> None:
+        """Make every file that `load` and the comparison need, each in the cache, each in its stage."""
+
+    def find(self) -> None:
+        """Find and verify the prepared files, so that `load` is loading and nothing else. Raises NotPrepared."""
+
+    def load(self) -> None:
+        """Make the model ready to run at `ctx.batch_size`."""
+        raise NotImplementedError
+
+    def host_inputs(self, count: int) -> List[Any]:
+        """`count` distinct inputs in host memory; the first is the one that the reference was computed from."""
+        from workers.workflows import inputs
+
+        return inputs.measuring_inputs(self.ctx.job, self.ctx.batch_size, count)
+
+    def input_bytes(self) -> int:
+        """Size of one input in host memory; 0 where there is none."""
+        from workers.workflows import inputs
+
+        return inputs.input_bytes(self.ctx.job.model.input_shape, self.ctx.batch_size)
+
+    def to_device(self, host_input: Any) -> Any:
+        """Place one host input where `infer` takes it from."""
+        raise NotImplementedError
+
+    def infer(self, batch: Any) -> None:
+        """Run the model once on a placed input; it may return before the work is done."""
+        raise NotImplementedError
+
+    def synchronize(self) -> None:
+        """Wait until everything that `infer` started is done."""
+
+    def outputs(self) -> List[Tuple[str, Any]]:
+        """The last inference's outputs as (name, float array in host memory); empty where there are none."""
+        raise NotImplementedError
+
+    def effective(self) -> Dict[str, Any]:
+        """What really runs, read back after `load`: at least `precision`, `threads`, `provider` and `device`."""
+        raise NotImplementedError
+
+    def engine_bytes(self) -> int:
+        """Size of the file that was loaded to run."""
+        raise NotImplementedError
+
+    def build_s(self) -> Optional[float]:
+        """What export, calibration and build of the loaded file took when it was made; None where it has none."""
+        return None
+
+    def compare(self, outputs: List[Tuple[str, Any]]) -> List[Mismatch]:
+        """How far the outputs for the first host input are from the reference; empty where there is no reference."""
+        return []
+
+    def close(self) -> None:
+        """Free what `load` took."""
+
+
+def require(name: str) -> Any:
+    """Import a library that the workflow cannot do without.
+
+    Raises:
+        MissingLibrary: it is not installed in this interpreter.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise MissingLibrary(
+            "this stack has no {}".format(error.name or name),
+            "Install it into the stack's interpreter, or give the job to a stack that has it (`farm devices`).",
+        ) from error
+
+
+#: Distributions that bring each module, where the names differ. All that are installed count.
+_DISTRIBUTIONS = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training")}
+
+
+def versions(*names: str) -> Dict[str, str]:
+    """Versions of libraries for a cache key, read from their metadata, so that nothing is imported for a look-up.
+
+    A library without metadata (a vendor's copy outside of any distribution) is imported for its `__version__`.
+    """
+    from importlib import metadata
+
+    found = {}
+    for name in names:
+        parts = []
+        for distribution in _DISTRIBUTIONS.get(name, (name,)):
+            try:
+                parts.append("{} {}".format(distribution, metadata.version(distribution)))
+            except metadata.PackageNotFoundError:
+                continue
+        found[name] = ", ".join(parts) or str(getattr(require(name), "__version__", "unknown"))
+    return found
+
+
+def check_request(job: JobSpec) -> None:
+    """Refuse options and precisions that the workflow does not have, and sources that it cannot run.
+
+    Raises:
+        Unsupported: naming what is allowed.
+    """
+    info = WORKFLOWS[job.workflow]
+    if job.precision not in info.precisions:
+        raise Unsupported(
+            "{} does not run {}".format(job.workflow, job.precision),
+            "It runs: {}.".format(", ".join(info.precisions)),
+            "precision-unsupported",
+        )
+    unknown = sorted(set(job.options) - set(info.options))
+    if unknown:
+        raise Unsupported(
+            "{} has no option {}".format(job.workflow, ", ".join(repr(u) for u in unknown)),
+            "It has: {}.".format(", ".join(sorted(info.options)) or "none"),
+            "unknown-option",
+        )
+
+
+def default_threads() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prepared files by what they depend on: `CACHE_DIR/<kind>/<digest of the key>/` with the file and `manifest.json`.
+
+An entry appears by one rename, so a reader sees all of it or nothing, and of two builders one wins. The file's sha256
+is checked on every use: an entry that a killed process or a bad disk left damaged is built again.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Dict, Optional
+
+from farm.contract.canonical import canonical_json, sha256_file, short_digest
+from workers.workflows.errors import NotPrepared, WorkflowError
+
+MANIFEST = "manifest.json"
+_TRIES = 5
+_FIELDS = {"kind", "key", "file", "sha256", "size_bytes", "build_s", "total_build_s", "facts"}
+
+#: Makes the file at the path given and returns facts about it, plain JSON.
+Build = Callable[[str], Dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class CachedFile:
+    """A prepared file. `build_s` is what making it took, `total_build_s` with all that it was made from."""
+
+    kind: str
+    path: str
+    sha256: str
+    size_bytes: int
+    build_s: float
+    total_build_s: float
+    facts: Dict[str, Any]
+    cached: bool = True
+
+
+class Cache:
+    """`writable` is False while measuring: then a missing entry is an error, never a reason to build.
+
+    `clock` gives monotonic nanoseconds; the runner passes its own.
+    """
+
+    def __init__(self, root: str, writable: bool, clock: Callable[[], int]) -> None:
+        self.root = root
+        self.writable = writable
+        self._clock = clock
+
+    def fetch(
+        self,
+        kind: str,
+        key: Dict[str, Any],
+        name: str,
+        build: Build,
+        ready: Optional[Callable[[], Any]] = None,
+        upstream_s: Optional[Callable[[], float]] = None,
+    ) -> CachedFile:
+        """Return the file called `name` of the entry for `key`, made by `build` unless a good one is there.
+
+        Both callables run only when the file has to be made: `ready` before the clock starts, for what the build needs
+        and is not part of it; `upstream_s` after, for the build time of what the file was made from.
+
+        Raises:
+            NotPrepared: the cache is not writable and holds no good entry.
+            whatever `build` raises.
+        """
+        final = os.path.join(self.root, kind, short_digest(key, 24))
+        found = _read(final, kind, key)
+        if found is not None:
+            return found
+        if not self.writable:
+            raise NotPrepared(
+                "no good {} is in the cache for this job: {}".format(kind, final),
+                "Measuring never prepares. Run the job again: its prepare step comes first and rebuilds the file.",
+            )
+        if ready is not None:
+            ready()
+        return self._make(final, kind, key, name, build, upstream_s)
+
+    def _make(
+        self,
+        final: str,
+        kind: str,
+        key: Dict[str, Any],
+        name: str,
+        build: Build,
+        upstream_s: Optional[Callable[[], float]],
+    ) -> CachedFile:
+        os.makedirs(os.path.dirname(final), exist_ok=True)
+        temporary = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(final))
+        try:
+            begin = self._clock()
+            facts = build(os.path.join(temporary, name))
+            build_s = (self._clock() - begin) / 1e9
+            total_s = build_s + (upstream_s() if upstream_s else 0.0)
+            _write_manifest(temporary, kind, key, name, build_s, total_s, facts)
+            mine = _install(temporary, final, kind, key)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        found = _read(final, kind, key)
+        if found is None:
+            raise WorkflowError(
+                "the cache entry {} could not be kept".format(final),
+                "Look for a full or failing disk, or for something that deletes from the cache while jobs run.",
+                "cache-unusable",
+            )
+        return replace(found, cached=not mine)
+
+
+def _install(temporary: str, final: str, kind: str, key: Dict[str, Any]) -> bool:
+    """Rename `temporary` to `final`; False when another process had a good entry there first."""
+    for _ in range(_TRIES):
+        try:
+            os.rename(temporary, final)
+            return True
+        except OSError:
+            if _read(final, kind, key) is not None:
+                return False
+            _discard(final)
+    return False
+
+
+def _discard(final: str) -> None:
+    """Take a damaged entry away by a rename, so that nobody sees half of it go."""
+    aside = tempfile.mkdtemp(prefix=".damaged-", dir=os.path.dirname(final))
+    try:
+        os.rename(final, os.path.join(aside, "entry"))
+    except OSError:
+        pass  # Another process took it away, or put a good one there: the next try tells.
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_manifest(
+    directory: str, kind: str, key: Dict[str, Any], name: str, build_s: float, total_s: float, facts: Dict[str, Any]
+) -> None:
+    path = os.path.join(directory, name)
+    manifest = {
+        "kind": kind,
+        "key": key,
+        "file": name,
+        "sha256": sha256_file(path),
+        "size_bytes": os.path.getsize(path),
+        "build_s": build_s,
+        "total_build_s": total_s,
+        "facts": facts,
+    }
+    with open(os.path.join(directory, MANIFEST), "w", encoding="utf-8") as stream:
+        json.dump(manifest, stream, indent=1, sort_keys=True, allow_nan=False)
+
+
+def _read(directory: str, kind: str, key: Dict[str, Any]) -> Optional[CachedFile]:
+    """The entry if it is whole, is for this key and its file has its digest; else None."""
+    try:
+        with open(os.path.join(directory, MANIFEST), encoding="utf-8") as stream:
+            manifest = json.load(stream)
+        if not isinstance(manifest, dict) or set(manifest) != _FIELDS or manifest["kind"] != kind:
+            return None
+        path = os.path.join(directory, os.path.basename(manifest["file"]))
+        if canonical_json(manifest["key"]) != canonical_json(key) or sha256_file(path) != manifest["sha256"]:
+            return None
+    except (OSError, ValueError, TypeError):
+        return None
+    return CachedFile(
+        kind=kind,
+        path=path,
+        sha256=manifest["sha256"],
+        size_bytes=manifest["size_bytes"],
+        build_s=manifest["build_s"],
+        total_build_s=manifest["total_build_s"],
+        facts=manifest["facts"],
+    )

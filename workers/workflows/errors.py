@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a workflow raises when it cannot do what was asked. Each kind has one outcome and one stable reference.
+
+WorkflowError                failed       workflow-failed
+  Unsupported                unsupported  unsupported
+    MissingLibrary           unsupported  missing-library
+  DamagedModel               failed       damaged-model
+  InputShapeMismatch         failed       input-shape-mismatch
+  ProviderFellBack           failed       provider-fell-back
+  PrecisionNotHeld           failed       precision-not-held
+  SettingNotHeld             failed       setting-not-held
+  NotPrepared                failed       not-prepared
+  WeightsUnavailable         failed       weights-unavailable
+"""
+
+# ruff: noqa: N818 - the names say what is the matter, as the references do
+
+from typing import Optional
+
+from farm.contract.outcome import Outcome
+
+#: How allocators of C++ libraries word the same event, in lower case.
+_OUT_OF_MEMORY_TEXTS = (
+    "defaultcpuallocator",
+    "bad_alloc",
+    "bad allocation",
+    "failed to allocate memory",
+    "out of memory",
+    "cannot allocate memory",
+    "not enough memory",
+)
+
+
+class WorkflowError(Exception):
+    """The root. `hint` says what to do about it; `reference` is the kebab-case key of docs/troubleshooting.md."""
+
+    outcome = Outcome.FAILED
+    reference = "workflow-failed"
+
+    def __init__(self, message: str, hint: Optional[str] = None, reference: Optional[str] = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.reference = reference or type(self).reference
+
+
+class Unsupported(WorkflowError):
+    """This combination cannot run, here or anywhere: the farm records it as an answer."""
+
+    outcome = Outcome.UNSUPPORTED
+    reference = "unsupported"
+
+
+class MissingLibrary(Unsupported):
+    """A library that the workflow needs is not in this interpreter."""
+
+    reference = "missing-library"
+
+
+class DamagedModel(WorkflowError):
+    """A model file is not what its digest or its format says."""
+
+    reference = "damaged-model"
+
+
+class InputShapeMismatch(WorkflowError):
+    """A model file's input does not take the shape that the sweep gives."""
+
+    reference = "input-shape-mismatch"
+
+
+class ProviderFellBack(WorkflowError):
+    """The library silently chose another provider than the one asked for."""
+
+    reference = "provider-fell-back"
+
+
+class PrecisionNotHeld(WorkflowError):
+    """What was loaded does not run in the precision asked for."""
+
+    reference = "precision-not-held"
+
+
+class SettingNotHeld(WorkflowError):
+    """The library did not take a setting of the protocol, such as the number of threads."""
+
+    reference = "setting-not-held"
+
+
+class NotPrepared(WorkflowError):
+    """Measuring found no prepared file: it never prepares by itself."""
+
+    reference = "not-prepared"
+
+
+class WeightsUnavailable(WorkflowError):
+    """A model's weights could not be had."""
+
+    reference = "weights-unavailable"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, whichever allocator says so."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if not isinstance(error, (RuntimeError, OSError)) and not _is_onnxruntime(error):
+        return False
+    text = str(error).lower()
+    return any(words in text for words in _OUT_OF_MEMORY_TEXTS)
+
+
+def _is_onnxruntime(error: BaseException) -> bool:
+    return type(error).__module__.startswith("onnxruntime")

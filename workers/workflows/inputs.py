@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Seeded inputs: uniform in [0, 1), float32, (N, C, H, W). The same seed gives the same numbers in every process.
+
+Measuring inputs and calibration data come from different streams of one seed, so no model is measured on what it was
+calibrated with.
+"""
+
+import glob
+import math
+import os
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from farm.contract.job import Calibration, JobSpec
+
+_MEASURING = 0
+_CALIBRATION = 1
+
+MOST_INPUTS = 64
+MOST_BYTES = 256 * 1024 * 1024
+#: Taken for the last-level cache where the host does not tell its size.
+ASSUMED_CACHE_BYTES = 32 * 1024 * 1024
+
+
+def input_bytes(shape: Tuple[int, ...], batch_size: int) -> int:
+    """Size in bytes of one float32 input of `batch_size` samples of `shape`."""
+    size = 4 * batch_size
+    for extent in shape:
+        size *= extent
+    return size
+
+
+def measuring_inputs(job: JobSpec, batch_size: int, count: int) -> List[Any]:
+    """`count` distinct inputs. Input i of a batch size is the same whatever `count` is."""
+    import numpy as np
+
+    shape = (batch_size, *job.model.input_shape)
+    streams = [np.random.default_rng([_seed(job), _MEASURING, batch_size, i]) for i in range(count)]
+    return [stream.random(shape, dtype=np.float32) for stream in streams]
+
+
+def calibration_batches(job: JobSpec, calibration: Calibration, fixed: Optional[int] = None) -> Iterator[Any]:
+    """`calibration.samples` samples in batches of `calibration.batch`; the batch does not change the samples.
+
+    `fixed` is the batch of a model that takes no other: then full batches of it, as many as the samples need.
+    """
+    import numpy as np
+
+    stream = np.random.default_rng([_seed(job), _CALIBRATION])
+    left = calibration.samples
+    while left > 0:
+        size = fixed or min(left, calibration.batch)
+        yield stream.random((size, *job.model.input_shape), dtype=np.float32)
+        left -= size
+
+
+def rotation(protocol_inputs: str, bytes_each: int) -> Dict[str, Any]:
+    """How many distinct inputs to take in turn, and why: facts for the record.
+
+    `rotated` takes at least two, enough for twice the last-level cache (so that no input is still cached when its turn
+    comes again), at most 64 and at most 256 MB; one input that is larger than that on its own needs no second.
+    """
+    cache = last_level_cache_bytes()
+    facts = {"inputs": protocol_inputs, "input_bytes": bytes_each, "llc_bytes": cache}
+    if protocol_inputs == "warm" or bytes_each == 0:
+        return dict(facts, input_count=1)
+    wanted = math.ceil(2 * (cache or ASSUMED_CACHE_BYTES) / bytes_each)
+    count = min(max(wanted, 2), MOST_INPUTS, max(MOST_BYTES // bytes_each, 1))
+    return dict(facts, input_count=count)
+
+
+def last_level_cache_bytes() -> Optional[int]:
+    """Size of the largest data cache that CPU 0 sees, from /sys; None where the host does not tell."""
+    sizes = []
+    for index in glob.glob("/sys/devices/system/cpu/cpu0/cache/index*"):
+        try:
+            with open(os.path.join(index, "type"), encoding="ascii") as stream:
+                kind = stream.read().strip()
+            with open(os.path.join(index, "size"), encoding="ascii") as stream:
+                size = stream.read().strip()
+        except OSError:
+            continue
+        if kind != "Instruction" and size[-1:] in ("K", "M"):
+            sizes.append(int(size[:-1]) * (1024 if size[-1] == "K" else 1024 * 1024))
+    return max(sizes) if sizes else None
+
+
+def _seed(job: JobSpec) -> int:
+    return job.seed % 2**63

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX Runtime sessions on the CPU provider, opened the same way for measuring and for references."""
+
+from typing import Any, List, Tuple
+
+from workers.workflows.base import require
+from workers.workflows.errors import (
+    DamagedModel,
+    ProviderFellBack,
+    SettingNotHeld,
+    Unsupported,
+    WorkflowError,
+    is_out_of_memory,
+)
+
+PROVIDER = "CPUExecutionProvider"
+_DAMAGED = ("InvalidProtobuf", "InvalidGraph", "NoModel")
+
+
+def open_session(path: str, threads: int) -> Any:
+    """Open a session with `threads` intra-op threads, one inter-op thread and all graph optimisations.
+
+    Raises:
+        MissingLibrary: onnxruntime is not installed.
+        DamagedModel, Unsupported, WorkflowError: this ONNX Runtime cannot open the file, by cause.
+        ProviderFellBack, SettingNotHeld: it opened it in another way than asked.
+    """
+    ort = require("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    try:
+        session = ort.InferenceSession(path, options, providers=[PROVIDER])
+    except Exception as error:
+        raise _explained(error, path, ort.__version__) from error
+    _assert_held(session, threads)
+    return session
+
+
+def _explained(error: Exception, path: str, version: str) -> Exception:
+    if is_out_of_memory(error):
+        return error
+    kind, text = type(error).__name__, str(error)
+    if kind in _DAMAGED:
+        return DamagedModel(
+            "ONNX Runtime {} finds {} damaged: {}".format(version, path, text),
+            "Export the model again, or fetch it again.",
+        )
+    if kind == "NotImplemented" or "opset" in text.lower() or "is not a registered" in text:
+        return Unsupported(
+            "ONNX Runtime {} cannot run {}: {}".format(version, path, text),
+            "Export the model with an older opset, or use a stack with a newer ONNX Runtime.",
+            "operator-unsupported",
+        )
+    return WorkflowError("ONNX Runtime {} cannot open {}: {}".format(version, path, text), None, "session-failed")
+
+
+def _assert_held(session: Any, threads: int) -> None:
+    first = (session.get_providers() or ["none"])[0]
+    if first != PROVIDER:
+        raise ProviderFellBack(
+            "ONNX Runtime runs {} instead of {}".format(first, PROVIDER),
+            "Look at the runner's log for why the provider did not load.",
+        )
+    held = session.get_session_options().intra_op_num_threads
+    if held != threads:
+        raise SettingNotHeld("ONNX Runtime runs {} threads instead of {}".format(held, threads))
+
+
+class Bound:
+    """One input, placed, with somewhere for the outputs to go: what a timed inference is handed.
+
+    Outputs whose shape follows from the batch size are allocated once; others by ONNX Runtime at each inference.
+    """
+
+    def __init__(self, session: Any, host_input: Any) -> None:
+        import onnxruntime as ort
+
+        self.binding = session.io_binding()
+        # The value borrows the array's memory, so both are kept.
+        self._kept = [host_input, ort.OrtValue.ortvalue_from_numpy(host_input, "cpu", 0)]
+        self.binding.bind_ortvalue_input(session.get_inputs()[0].name, self._kept[1])
+        for output in session.get_outputs():
+            shape = output_shape(output.shape, host_input.shape[0])
+            if shape is None or output.type != "tensor(float)":
+                self.binding.bind_output(output.name, "cpu")
+                continue
+            value = ort.OrtValue.ortvalue_from_shape_and_type(shape, host_input.dtype, "cpu", 0)
+            self._kept.append(value)
+            self.binding.bind_ortvalue_output(output.name, value)
+
+    def outputs(self, session: Any) -> List[Tuple[str, Any]]:
+        """Copies of the outputs of the last inference, by name."""
+        names = [output.name for output in session.get_outputs()]
+        return list(zip(names, self.binding.copy_outputs_to_cpu()))
+
+
+def output_shape(declared: List[Any], batch_size: int) -> Any:
+    """The shape of an output whose first dimension is the batch; None where another dimension is not known."""
+    if not declared or any(not isinstance(extent, int) for extent in declared[1:]):
+        return None
+    if isinstance(declared[0], int) and declared[0] != batch_size:
+        return None
+    return [batch_size, *declared[1:]]

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch eager: the reference for speed-up and mismatch. fp32 means TF32 and every other shortcut off."""
+
+from typing import Any, Dict, List, Tuple
+
+from farm.contract.run import Mismatch
+from workers.workflows import reference
+from workers.workflows.base import Context, Workflow
+from workers.workflows.errors import PrecisionNotHeld, Unsupported
+from workers.workflows.torch_models import TorchModel
+from workers.workflows.torch_setup import import_torch, import_torchvision
+
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+
+
+class PyTorch(Workflow):
+    """Eager execution on the CPU, in inference mode."""
+
+    def __init__(self, ctx: Context) -> None:
+        super().__init__(ctx)
+        self._model = TorchModel(ctx)
+        self._channels_last = ctx.job.options.get("channels_last", False)
+        self._module: Any = None
+        self._torch: Any = None
+        self._last: Any = None
+        self._inference_mode: Any = None
+
+    def setup(self) -> None:
+        """Import torch and torchvision, which takes seconds that are not the model's."""
+        if not isinstance(self._channels_last, bool):
+            raise Unsupported("option channels_last is true or false, not {!r}".format(self._channels_last))
+        if not self.ctx.preparing:
+            self._torch = import_torch(self.ctx)
+            import_torchvision()
+
+    def prepare(self) -> None:
+        """Make the weights and the reference outputs; eager execution builds nothing."""
+        with self.ctx.stage("load_model"):
+            self._model.weights()
+        with self.ctx.stage("reference"):
+            reference.prepare_torch(self.ctx, self._model)
+
+    def find(self) -> None:
+        """The state dict that prepare kept."""
+        self._model.weights()
+
+    def load(self) -> None:
+        """Build the module, load its weights, convert it."""
+        dtype = getattr(self._torch, _DTYPES[self.ctx.job.precision])
+        module = self._model.module().to(dtype)
+        if self._channels_last:
+            module = module.to(memory_format=self._torch.channels_last)
+        _assert_dtype(module, dtype)
+        self._module = module
+        # Entered once: entering it for each inference would be part of every sample.
+        self._inference_mode = self._torch.inference_mode()
+        self._inference_mode.__enter__()
+
+    def to_device(self, host_input: Any) -> Any:
+        """A tensor of the model's precision and memory format."""
+        tensor = self._torch.from_numpy(host_input).to(getattr(self._torch, _DTYPES[self.ctx.job.precision]))
+        return tensor.contiguous(memory_format=self._torch.channels_last) if self._channels_last else tensor
+
+    def infer(self, batch: Any) -> None:
+        """One forward; on a CPU it is done when it returns."""
+        self._last = self._module(batch)
+
+    def outputs(self) -> List[Tuple[str, Any]]:
+        """The last forward's logits as float32."""
+        return [("output", self._last.float().numpy())]
+
+    def compare(self, outputs: List[Tuple[str, Any]]) -> List[Mismatch]:
+        """Against PyTorch fp32 with the same weights: in fp32 itself again, so close to 0."""
+        return reference.compare(self.ctx, outputs, reference.torch_key(self.ctx, self._model.key()))
+
+    def effective(self) -> Dict[str, Any]:
+        """Precision is read from the parameters, threads from torch."""
+        dtypes = {str(p.dtype).replace("torch.", "") for p in self._module.parameters()}
+        names = {dtype: precision for precision, dtype in _DTYPES.items()}
+        return {
+            "precision": names.get(dtypes.pop(), "other") if len(dtypes) == 1 else "mixed",
+            "threads": self._torch.get_num_threads(),
+            "provider": "pytorch-eager",
+            "device": str(next(self._module.parameters()).device),
+            "channels_last": self._channels_last,
+            "reference": "pytorch fp32",
+            "fp32_matmul_precision": self._torch.get_float32_matmul_precision(),
+            "tf32": bool(self._torch.backends.cuda.matmul.allow_tf32),
+        }
+
+    def engine_bytes(self) -> int:
+        """Size of the state dict's file."""
+        return self._model.weights().size_bytes
+
+    def close(self) -> None:
+        """Leave inference mode and let the model go."""
+        if self._inference_mode is not None:
+            self._inference_mode.__exit__(None, None, None)
+        self._module = self._last = None
+
+
+def _assert_dtype(module: Any, dtype: Any) -> None:
+    tensors = list(module.named_parameters()) + list(module.named_buffers())
+    wrong = [name for name, tensor in tensors if tensor.is_floating_point() and tensor.dtype != dtype]
+    if wrong:
+        raise PrecisionNotHeld("{} of {} tensors are not {}: {}".format(len(wrong), len(tensors), dtype, wrong[0]))

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every workflow by name, imported only when it is asked for. A test holds this table equal to the catalogue."""
+
+import importlib
+from typing import Type
+
+from workers.workflows.base import Workflow
+from workers.workflows.errors import Unsupported
+
+TABLE = {
+    "pytorch": "workers.workflows.pytorch:PyTorch",
+    "onnxruntime_cpu": "workers.workflows.onnxruntime_cpu:OnnxRuntimeCpu",
+    "fake": "workers.workflows.fake:Fake",
+}
+
+
+def workflow_class(name: str) -> Type[Workflow]:
+    """Return the class of a workflow.
+
+    Raises:
+        Unsupported: no workflow has this name; the hint lists those there are.
+    """
+    if name not in TABLE:
+        raise Unsupported(
+            "there is no workflow {!r}".format(name),
+            "There are: {}.".format(", ".join(sorted(TABLE))),
+            "unknown-workflow",
+        )
+    module, _, attribute = TABLE[name].partition(":")
+    found: Type[Workflow] = getattr(importlib.import_module(module), attribute)
+    return found
