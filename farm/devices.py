@@ -158,6 +158,8 @@ def choose_stack(workflow: str, precision: str, device: DeviceInfo, stacks: Sequ
 
 def _lacks(info: WorkflowInfo, stack: StackInfo) -> list[str]:
     """What keeps a stack from running a workflow, in words. Nothing: it can."""
+    if not stack.python_version:
+        return ["its interpreter could not be probed"]
     found = []
     for module in info.requires:
         if module in stack.problems:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: 0 all well; 1 the farm worked and some runs are not ok.
 EXIT_NOT_OK = 1
+#: What a shell expects of a command that Ctrl-C ended.
+EXIT_INTERRUPTED = 130
 
 SWEEP_FILE = click.Path(path_type=Path)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from farm.cli.common import SWEEP_FILE, open_farm
+from farm.cli.common import EXIT_INTERRUPTED, SWEEP_FILE, open_farm
 
 if TYPE_CHECKING:
     from farm.settings import Settings
@@ -51,8 +51,12 @@ def run(ctx: click.Context, sweep: Path, report_dir: Path | None, again: bool) -
             for progress in farm.watch(submission.sweep_id):
                 view.show(progress)
     else:
-        with ProgressView() as view:
-            submission = farm.run(spec, again=again, on_progress=view.show, say=click.echo)
+        try:
+            with ProgressView() as view:
+                submission = farm.run(spec, again=again, on_progress=view.show, say=click.echo)
+        except KeyboardInterrupt:
+            click.echo("interrupted, and everything stopped; the same command goes on where this one was", err=True)
+            return EXIT_INTERRUPTED
     return finish(farm, submission, report_dir)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from farm import __version__
+from farm.cli.common import EXIT_INTERRUPTED
 from farm.errors import FarmError, UsageError
 
 #: verb -> (module, function, one line for `farm --help`). Nothing is imported before it is used.
@@ -100,10 +101,10 @@ def main(argv: list[str] | None = None) -> None:
         code = cli.main(args=args, prog_name="farm", standalone_mode=False)
         raise SystemExit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
-        raise SystemExit(130) from None
+        raise SystemExit(EXIT_INTERRUPTED) from None
     except KeyboardInterrupt:
         click.echo("farm: interrupted", err=True)
-        raise SystemExit(130) from None
+        raise SystemExit(EXIT_INTERRUPTED) from None
     except click.ClickException as error:
         error.show()
         raise SystemExit(error.exit_code) from None

@@ -24,7 +24,7 @@ def finish(farm: Farm, submission: Any, report_dir: Path | None) -> int:
     _print_bad(bad)
     ok = len(rows) - len(bad)
     click.echo(f"{ok} of {len(rows)} runs ok; records in {farm.store.root}")
-    if not submission.new:
+    if submission.recorded == submission.total:
         click.echo("Nothing was measured anew: this sweep is recorded already. `--again` measures it once more.")
     files = farm.report(sweep_id, out_dir=report_dir or farm.settings.home / "reports" / sweep_id)
     click.echo(f"report: {files.html}")

@@ -103,3 +103,9 @@ def test_a_refusal_says_why_and_what_would_help(
     assert refusal.reference == reference
     assert words in refusal.reason
     assert refusal.hint
+
+
+def test_a_stack_that_could_not_be_probed_runs_nothing_not_even_what_needs_no_library() -> None:
+    answer = choose_stack("fake", "fp32", CPU, [StackInfo("broken", "/nowhere/python", "")])
+    assert isinstance(answer, Refusal)
+    assert "could not be probed" in answer.reason

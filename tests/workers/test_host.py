@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is read of the host: from made-up trees, so that hosts unlike this one are tested too; and from this one."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farm.contract.names import check_name
+from farm.contract.run import StageTime
+from farm.settings import Settings
+from workers.daemon import preflight as preflight_module
+from workers.daemon.host import Files, cpu_model, host_facts, instruction_sets, on_battery
+from workers.daemon.preflight import CpuTimes, cpu_times, judge, load_average, oom_kills, preflight
+from workers.daemon.probe import cpu_device, find_device
+from workers.daemon.telemetry.cpu import CpuSampler, CpuSensors, Sample, summarise
+
+LAPTOP = {
+    "proc/cpuinfo": "processor\t: 0\nmodel name\t: Intel(R) Core(TM) i7\n"
+    "microcode\t: 0xf4\nflags\t\t: fpu avx2 avx_vnni\n",
+    "proc/meminfo": "MemTotal:       16000 kB\nMemAvailable:    1000 kB\nSwapTotal: 100 kB\nSwapFree: 60 kB\n",
+    "proc/loadavg": "3.50 1.0 0.5 2/300 1234\n",
+    "proc/uptime": "12.5 40.1\n",
+    "proc/stat": "cpu  100 0 50 800 40 0 10 5 0 0\ncpu0 1 2 3\n",
+    "proc/vmstat": "nr_free_pages 5\noom_kill 3\n",
+    "etc/os-release": 'NAME="Debian"\nPRETTY_NAME="Debian GNU/Linux 12"\n',
+    "sys/devices/system/cpu/smt/active": "1",
+    "sys/devices/system/cpu/intel_pstate/no_turbo": "0",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "4700000",
+    "sys/devices/system/cpu/cpu0/topology/thread_siblings_list": "0,1",
+    "sys/devices/system/cpu/cpu1/topology/thread_siblings_list": "0,1",
+    "sys/class/power_supply/AC/type": "Mains",
+    "sys/class/power_supply/AC/online": "0",
+    "sys/class/power_supply/BAT0/type": "Battery",
+    "sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never",
+    "sys/fs/cgroup/cpu.max": "150000 100000",
+    "sys/fs/cgroup/memory.max": "max",
+}
+
+
+def tree(root: Path, files: dict[str, str]) -> Files:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return Files(root)
+
+
+def test_facts_of_a_laptop(tmp_path: Path) -> None:
+    facts = host_facts(tree(tmp_path, LAPTOP))
+    expected = {
+        "os": "Debian GNU/Linux 12",
+        "cpu_model": "Intel(R) Core(TM) i7",
+        "microcode": "0xf4",
+        "cores_physical": 1,
+        "smt": True,
+        "turbo": True,
+        "governor": "powersave",
+        "frequency_max_mhz": 4700.0,
+        "frequency_min_mhz": None,
+        "on_battery": True,
+        "memory_bytes": 16000 * 1024,
+        "swap_used_bytes": 40 * 1024,
+        "virtualisation": "none",
+        "transparent_hugepages": "madvise",
+        "cgroup_cpu_limit": 1.5,
+        "cgroup_memory_limit_bytes": None,
+        "uptime_s": 12.5,
+    }
+    assert {key: facts[key] for key in expected} == expected
+
+
+def test_a_host_that_shows_nothing_gives_nulls_and_no_zeros(tmp_path: Path) -> None:
+    facts = host_facts(Files(tmp_path))
+    known = {"hostname", "kernel", "arch", "cpus", "cpus_usable"}
+    assert {key for key, value in facts.items() if value is not None} == known
+    assert preflight_module.memory(Files(tmp_path)) == {}
+    assert load_average(Files(tmp_path)) is None
+    assert cpu_times(Files(tmp_path)) is None
+    assert oom_kills(Files(tmp_path)) is None
+    assert preflight(Files(tmp_path)).flags == []
+    assert preflight(Files(tmp_path)).metrics == {"cpu_load_before": None}
+
+
+def test_this_host_can_be_read() -> None:
+    found = preflight()
+    assert found.host["memory_bytes"] > 1 << 28
+    assert found.host["cpus_usable"] == sorted(os.sched_getaffinity(0))
+    assert found.metrics["cpu_load_before"] is not None
+
+
+def test_an_arm_board_is_known_by_its_board_and_its_own_instructions(tmp_path: Path) -> None:
+    files = tree(
+        tmp_path,
+        {"proc/cpuinfo": "processor : 0\nFeatures : fp asimd asimddp\n", "proc/device-tree/model": "Jetson Orin\0"},
+    )
+    assert cpu_model(files) == "Jetson Orin"
+    found = instruction_sets(files, "aarch64")
+    assert found == {"dot_product": True, "i8mm": False, "bf16": False, "sve": False}
+    assert instruction_sets(Files(tmp_path / "nowhere"), "x86_64") == {}
+
+
+def test_no_mains_is_unknown_and_mains_on_is_not_battery(tmp_path: Path) -> None:
+    assert on_battery(Files(tmp_path)) is None
+    files = tree(tmp_path, {"sys/class/power_supply/A/type": "Mains", "sys/class/power_supply/A/online": "1"})
+    assert on_battery(files) is False
+
+
+def test_the_cpu_as_a_device_has_safe_names_and_facts(settings: Settings, tmp_path: Path) -> None:
+    device = cpu_device(settings, tree(tmp_path, LAPTOP))
+    cores = len(os.sched_getaffinity(0))
+    assert device.device_class == f"cpu-intel-r-core-tm-i7-{cores}c"
+    assert device.facts["memory_bytes"] == 16000 * 1024
+    assert device.facts["arch"] == platform.machine()
+    if platform.machine() == "x86_64":
+        assert device.facts["avx2"] is True
+        assert device.facts["avx512_vnni"] is False
+    assert None not in device.facts.values()
+    check_name(device.device_id, "device")
+    assert find_device(settings).device_id == device.device_id
+
+
+@pytest.mark.parametrize(
+    ("given", "flags"),
+    [
+        ({"load": 0.5, "cpus": 2}, []),
+        ({"load": 1.5, "cpus": 2, "busy_share": 0.6}, ["host_busy"]),
+        ({"load": 1.5, "cpus": 2, "busy_share": 0.02}, []),
+        ({"load": 1.5, "cpus": 2}, ["host_busy"]),
+        ({"load": None}, []),
+        ({"on_battery": True}, ["on_battery"]),
+        ({"memory_bytes": 1000, "available_bytes": 99}, ["low_memory"]),
+        ({"memory_bytes": 1000, "available_bytes": 101}, []),
+    ],
+)
+def test_doubts_about_the_host_become_flags(given: dict[str, Any], flags: list[str]) -> None:
+    fields = {"load": 0.0, "cpus": 1, "busy_share": None, "on_battery": None} | {
+        "memory_bytes": None,
+        "available_bytes": None,
+    }
+    found = judge(**(fields | given))
+    assert [flag.name for flag in found] == flags
+    assert all(flag.level == "suspect" and flag.evidence for flag in found)
+
+
+# Telemetry.
+
+S = 1_000_000_000
+
+
+def samples(seconds: int, **series: Any) -> list[Sample]:
+    """One sample each half second; a series is a function of the time in seconds."""
+    return [
+        Sample(int(i * S / 2), **{name: value(i / 2) for name, value in series.items()}) for i in range(2 * seconds + 1)
+    ]
+
+
+def test_frequency_and_temperature_are_those_of_the_timed_stage_alone() -> None:
+    found = summarise(
+        samples(10, frequency_mhz=lambda t: 3000.0 if 2 <= t <= 6 else 800.0, temperature_c=lambda t: 40 + t),
+        StageTime("measure", 2 * S, 6 * S),
+        100,
+        None,
+        2,
+    )
+    assert found.metrics["cpu_frequency_mhz"] == 3000.0
+    assert found.metrics["cpu_temperature_c"] == 46.0
+    assert found.metrics["energy_per_input_j"] is None
+    assert found.flags == []
+
+
+@pytest.mark.parametrize(("start", "end", "expected"), [(1.25, 7.25, 0.6), (1.0, 4.0, None), (1.0, 12.0, None)])
+def test_energy_is_interpolated_at_the_stage_s_ends_and_needs_five_seconds_inside_the_samples(
+    start: float, end: float, expected: float | None
+) -> None:
+    """10 W over 6 s and 100 inputs; the counter starts again from zero on the way."""
+    wrap = 30e6
+    found = summarise(
+        samples(10, energy_uj=lambda t: ((t * 10e6) % wrap,)),
+        StageTime("measure", int(start * S), int(end * S)),
+        100,
+        None,
+        2,
+        (wrap,),
+    )
+    if expected is None:
+        assert found.metrics["energy_per_input_j"] is None
+    else:
+        assert found.metrics["energy_per_input_j"] == pytest.approx(expected)
+
+
+def test_other_processes_at_work_in_the_timed_stage_are_a_flag_and_our_own_are_not() -> None:
+    busy = samples(10, times=lambda t: CpuTimes(busy_s=2 * t, steal_s=0.0, total_s=4 * t))
+    stage = StageTime("measure", 2 * S, 8 * S)
+    assert summarise(busy, stage, 1, 2.0, 4).flags == []
+    (flag,) = summarise(busy, stage, 1, 1.0, 4).flags
+    assert (flag.name, flag.level) == ("foreign_process", "suspect")
+    assert "1.00 of 4" in flag.evidence
+    assert summarise(busy, stage, 1, None, 4).flags == []
+
+
+def test_stolen_time_and_drifting_clocks_are_flags() -> None:
+    stolen = samples(10, times=lambda t: CpuTimes(busy_s=t, steal_s=0.5 * t, total_s=2 * t))
+    stage = StageTime("measure", 0, 10 * S)
+    assert [flag.name for flag in summarise(stolen, stage, 1, 1.0, 2).flags] == ["stolen_time"]
+    drifting = samples(10, frequency_mhz=lambda t: 3000 - 20 * t)
+    (flag,) = summarise(drifting, stage, 1, None, 2).flags
+    assert flag.name == "clock_drift"
+
+
+def test_a_run_without_a_timed_stage_has_no_telemetry() -> None:
+    assert summarise(samples(5, frequency_mhz=lambda t: 1.0), None, 1, None, 2).metrics == {}
+
+
+def test_the_sampler_reads_what_the_host_has_and_stops(tmp_path: Path) -> None:
+    files = tree(
+        tmp_path,
+        {
+            "sys/class/hwmon/hwmon0/name": "k10temp",
+            "sys/class/hwmon/hwmon0/temp1_input": "61500",
+            "sys/class/hwmon/hwmon1/name": "nvme",
+            "sys/class/hwmon/hwmon1/temp1_input": "99000",
+            "sys/class/powercap/intel-rapl:0/name": "package-0",
+            "sys/class/powercap/intel-rapl:0/energy_uj": "5",
+            "sys/class/powercap/intel-rapl:0/max_energy_range_uj": "100",
+            "sys/class/powercap/intel-rapl:0:0/name": "core",
+            "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count": "7",
+            **{
+                f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq": "2000000"
+                for cpu in os.sched_getaffinity(0)
+            },
+        },
+    )
+    with CpuSampler(CpuSensors(files), rate_hz=50) as sampler:
+        throttle = tmp_path / "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
+        throttle.write_text("9")
+    assert sampler.samples
+    first = sampler.samples[0]
+    assert (first.frequency_mhz, first.temperature_c, first.energy_uj) == (2000.0, 61.5, (5.0,))
+    assert sampler.throttles == 2
+    stage = StageTime("measure", 0, 2**62)
+    assert [flag.name for flag in sampler.summary(stage, 1, None).flags] == ["throttled"]

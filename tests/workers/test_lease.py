@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A claim is kept alive on a real server, and its run ends when it is cancelled, fenced or cannot be renewed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import redis
+
+from farm.broker.embedded import EmbeddedBroker
+from farm.broker.jobs import Claim, JobState, JobStore
+from farm.contract.job import JobSpec
+from tests.workers.support import fake_job, wait_until
+from workers.daemon.clock import boottime
+from workers.daemon.execute import Bench
+from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, Lease
+from workers.daemon.reporter import Reporter
+
+MakeClaim = Callable[[JobSpec], Claim]
+
+
+class Run:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.deadlines: list[float] = []
+        self.killed: list[str] = []
+
+    def renew(self, deadline: float) -> None:
+        self.deadlines.append(deadline)
+
+    def kill(self, reason: str) -> None:
+        self.killed.append(reason)
+
+
+def test_a_lease_outlives_its_length_while_it_is_renewed(claim: MakeClaim, jobs: JobStore, bench: Bench) -> None:
+    bench.settings.lease_s = 1.0
+    claimed_at, run = boottime(), Run()
+    held = claim(fake_job("j", bench.device.device_id))
+    with Lease(jobs, held, 1.0, claimed_at) as lease:
+        lease.bind(run)
+        assert run.deadlines == [claimed_at + 0.8]
+        time.sleep(1.5)
+        assert jobs.reap(3) == []
+        assert lease.reason is None
+    assert len(run.deadlines) > 4
+    assert run.deadlines == sorted(run.deadlines)
+    assert run.killed == []
+
+
+def test_a_cancellation_ends_the_run_but_keeps_the_claim(claim: MakeClaim, jobs: JobStore, bench: Bench) -> None:
+    held, run = claim(fake_job("j", bench.device.device_id)), Run()
+    with Lease(jobs, held, 1.0, boottime()) as lease:
+        lease.bind(run)
+        jobs.cancel("j")
+        assert lease.ended.wait(5)
+        time.sleep(0.5)
+        assert (lease.reason, lease.lost, run.killed) == (CANCELLED, False, [CANCELLED])
+    assert jobs.finish(held, JobState.CANCELLED, {})
+
+
+def test_a_fenced_claim_ends_the_run_even_if_it_was_cancelled_before(
+    claim: MakeClaim, jobs: JobStore, bench: Bench, client: redis.Redis
+) -> None:
+    held, run = claim(fake_job("j", bench.device.device_id)), Run()
+    with Lease(jobs, held, 1.0, boottime()) as lease:
+        lease.bind(run)
+        jobs.cancel("j")
+        wait_until(lambda: lease.reason == CANCELLED, "cancellation")
+        client.hset("farm:job:j", "token", "somebody else's")
+        wait_until(lambda: lease.reason == FENCED, "fence")
+        assert lease.lost
+        assert run.killed == [CANCELLED, FENCED]
+
+
+def test_a_broker_that_stays_away_ends_the_run_before_the_lease_does(
+    claim: MakeClaim, jobs: JobStore, bench: Bench, broker: EmbeddedBroker
+) -> None:
+    claimed_at = boottime()
+    held, run = claim(fake_job("j", bench.device.device_id)), Run()
+    with Lease(jobs, held, 2.0, claimed_at) as lease:
+        lease.bind(run)
+        broker.stop()
+        assert lease.ended.wait(5)
+        assert (lease.reason, lease.lost, run.killed) == (EXPIRED, True, [EXPIRED])
+        assert run.deadlines[-1] <= boottime() < run.deadlines[-1] + 0.5
+
+
+def test_a_broker_that_comes_back_in_time_costs_nothing(
+    claim: MakeClaim, jobs: JobStore, bench: Bench, client: redis.Redis
+) -> None:
+    held, run = claim(fake_job("j", bench.device.device_id)), Run()
+    with Lease(jobs, held, 4.0, boottime()) as lease:
+        lease.bind(run)
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
+        time.sleep(2.0)
+        assert lease.reason is None
+        assert run.deadlines[-1] > boottime() + 1.5
+
+
+def test_a_run_that_starts_after_the_end_is_killed_at_once(claim: MakeClaim, jobs: JobStore, bench: Bench) -> None:
+    held, run = claim(fake_job("j", bench.device.device_id)), Run()
+    with Lease(jobs, held, 30.0, boottime()) as lease:
+        lease.end(CANCELLED)
+        lease.bind(run)
+        assert run.killed == [CANCELLED]
+
+
+def test_only_the_latest_progress_is_told_and_a_sink_that_fails_harms_nobody() -> None:
+    told: list[object] = []
+    gate = threading.Event()
+
+    def slow(progress: dict[str, object]) -> None:
+        gate.wait(10)
+        told.append(progress["n"])
+
+    def broken(progress: dict[str, object]) -> None:
+        raise redis.ConnectionError("away")
+
+    with Reporter(broken, slow) as reporter:
+        reporter.tell({"n": 0})
+        time.sleep(0.2)
+        for n in range(1, 10):
+            reporter.tell({"n": n})
+        gate.set()
+        wait_until(lambda: told[-1:] == [9], "latest progress")
+    assert told == [0, 9]

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker's Celery application: `celery -A workers.app worker` (or `inspect`, `flower`) works as anywhere.
+
+`app` is made when it is first asked for, from the farm's settings: importing this module touches nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from typing import Any
+
+from celery import Celery, signals
+
+from farm.broker.celery_app import make_app
+from farm.broker.connection import broker_url
+from farm.contract.names import device_queue
+from farm.errors import FarmError
+from farm.settings import load_settings
+from workers import tasks
+from workers.daemon.service import Service
+
+_UID = "inferfarm-worker"
+
+
+def build(service: Service) -> Celery:
+    """Make the application of one worker: its one task, its one queue, and the worker's life on Celery's signals.
+
+    Raises:
+        UnavailableError: there is no broker.
+    """
+    app = make_app(service.settings, broker_url(service.settings))
+    app.conf.update(
+        task_default_queue=device_queue(service.device.device_id),
+        worker_concurrency=1,
+        worker_pool="prefork",
+        # A slow board forks slowly; the default of 4 s makes the pool kill its own child.
+        worker_proc_alive_timeout=60.0,
+    )
+    tasks.register(app, service)
+    _connect_signals(service)
+    return app
+
+
+def _connect_signals(service: Service) -> None:
+    handlers = {
+        signals.celeryd_init: lambda **_: _start(service),
+        signals.worker_process_init: lambda **_: service.enter_child(),
+        signals.worker_ready: lambda **_: service.begin_heartbeat(),
+        signals.worker_shutdown: lambda **_: service.stop(),
+    }
+    for signal, handler in handlers.items():
+        # Celery's signals are global: a second application in this process takes the first one's place.
+        signal.disconnect(dispatch_uid=_UID)
+        signal.connect(handler, weak=False, dispatch_uid=_UID)
+
+
+def _start(service: Service) -> None:
+    """Start the service, or end the process: Celery only logs exceptions of its signals' handlers."""
+    try:
+        service.start()
+    except FarmError as error:
+        sys.stderr.write(f"Error: {error.message}\n" + (f"  {error.hint}\n" if error.hint else ""))
+        raise SystemExit(error.exit_code) from error
+
+
+@cache
+def _default_app() -> Celery:
+    return build(Service(load_settings()))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return _default_app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From everything that is known about one run to its record and the files that the record names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from farm.contract.canonical import sha256_file
+from farm.contract.codec import to_json
+from farm.contract.device import DeviceInfo, StackInfo
+from farm.contract.job import JobSpec
+from farm.contract.outcome import Failure, Outcome
+from farm.contract.record import BlobRef, Flag, Record
+from farm.contract.run import ArtifactFile, RunResult, StageTime
+from farm.summary import Summary, summarise
+from workers.daemon.control import Control, ReadResult, sample_path, shorten_log
+from workers.daemon.launch import Ended
+from workers.daemon.preflight import Preflight
+from workers.daemon.spool import BlobFile
+from workers.daemon.telemetry.cpu import CpuSampler, Telemetry
+
+Metrics = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """What all points of one attempt at a job share."""
+
+    job: JobSpec
+    attempt: int
+    device: DeviceInfo
+    stack: StackInfo | None
+    provenance: dict[str, Any]
+    cache_dir: Path
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One runner that has ended: what it left, how it ended, what the host did meanwhile. Times as in records."""
+
+    outcome: Outcome
+    failure: Failure | None
+    started_at: str
+    finished_at: str
+    control: Control
+    ended: Ended
+    read: ReadResult
+    preflight: Preflight = field(default_factory=Preflight)
+    sampler: CpuSampler | None = None
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A record and the files it names."""
+
+    record: Record
+    files: list[BlobFile]
+
+
+def collect(
+    facts: JobFacts,
+    batch_size: int,
+    run: RunFacts,
+    prepared: RunFacts | None,
+    is_stored: Callable[[str], bool] = lambda _sha256: False,
+) -> Collected:
+    """Build the record of one measured point. `prepared` is the preparation that it built on.
+
+    `is_stored` says whether the store has a blob already: then its file is neither hashed nor copied again.
+
+    Raises:
+        OSError: a file that is there cannot be read.
+    """
+    result = run.read.result
+    prepare_result = prepared.read.result if prepared else None
+    stage = measured_stage(result)
+    summary = _summarise(run, batch_size, stage)
+    telemetry = _telemetry(run, batch_size, stage)
+    keeper = _Keeper(facts.cache_dir, is_stored)
+    samples = keeper.samples(run)
+    used = result.artifacts if result is not None else []
+    keeper.artifacts(run.control, used)
+    if prepared is not None and prepare_result is not None:
+        # What the measured file was made from (calibration table, fp32 graph), not other points' references.
+        kinds = {artifact.kind for artifact in used}
+        keeper.artifacts(prepared.control, [made for made in prepare_result.artifacts if made.kind not in kinds])
+    for kind, control in (("log:prepare", prepared.control if prepared else None), ("log", run.control)):
+        keeper.log(kind, control)
+    record = Record(
+        run_id=facts.job.run_id(batch_size),
+        outcome=run.outcome,
+        failure=run.failure,
+        job=facts.job,
+        batch_size=batch_size,
+        attempt=facts.attempt,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        device=facts.device,
+        stack=facts.stack,
+        stages=result.stages if result else run.ended.stages,
+        prepare_stages=_stages(prepared),
+        metrics=_metrics(run, prepare_result, summary, telemetry),
+        intervals=summary.intervals,
+        withheld=summary.withheld,
+        mismatch=result.mismatch if result else [],
+        flags=[*run.preflight.flags, *telemetry.flags, *summary.flags, *keeper.flags],
+        samples=samples,
+        artifacts=keeper.refs,
+        host=run.preflight.host,
+        environment=(result.environment if result else {}) or (prepare_result or _NOTHING).environment,
+        effective=(result or _NOTHING).effective,
+        provenance=_provenance(facts, run),
+    )
+    return Collected(record, keeper.files)
+
+
+def not_run(
+    facts: JobFacts, batch_size: int, outcome: Outcome, failure: Failure, at: str, log: RunFacts | None = None
+) -> Collected:
+    """The record of a point that was not tried; `log`: the preparation that failed, if one did."""
+    keeper = _Keeper(facts.cache_dir, lambda _sha256: False)
+    if log is not None:
+        keeper.log("log:prepare", log.control)
+    record = Record(
+        run_id=facts.job.run_id(batch_size),
+        outcome=outcome,
+        failure=failure,
+        job=facts.job,
+        batch_size=batch_size,
+        attempt=facts.attempt,
+        started_at=log.started_at if log else at,
+        finished_at=at,
+        device=facts.device,
+        stack=facts.stack,
+        prepare_stages=_stages(log),
+        artifacts=keeper.refs,
+        flags=log.preflight.flags if log else [],
+        host=log.preflight.host if log else {},
+        environment=log.read.result.environment if log and log.read.result else {},
+        provenance=_provenance(facts, log),
+    )
+    return Collected(record, keeper.files)
+
+
+def measured_stage(result: RunResult | None) -> StageTime | None:
+    """The timed stage, if the run got to its end."""
+    stages = [stage for stage in (result.stages if result else []) if stage.name == "measure"]
+    return stages[-1] if stages else None
+
+
+_NOTHING = RunResult(run_id="none", outcome=Outcome.FAILED)
+
+
+def _summarise(run: RunFacts, batch_size: int, stage: StageTime | None) -> Summary:
+    latencies = (run.read.samples or {}).get("latency")
+    if not latencies or stage is None or run.read.result is None:
+        return Summary({}, {}, {}, [])
+    own = run.read.result.metrics
+    return summarise(
+        latencies,
+        batch_size=batch_size,
+        wall_ns=stage.end_ns - stage.start_ns,
+        timer_overhead_ns=own.get("timer_overhead_ns"),
+        timer_resolution_ns=own.get("timer_resolution_ns"),
+    )
+
+
+def _telemetry(run: RunFacts, batch_size: int, stage: StageTime | None) -> Telemetry:
+    if run.sampler is None:
+        return Telemetry()
+    own = run.read.result.metrics if run.read.result else {}
+    count = len((run.read.samples or {}).get("latency") or ())
+    return run.sampler.summary(stage, count * batch_size, own.get("cpu_utilisation"))
+
+
+def _metrics(run: RunFacts, prepared: RunResult | None, summary: Summary, telemetry: Telemetry) -> Metrics:
+    """The runner's own word counts where two sources have one; a value that is no number is null."""
+    result = run.read.result
+    build_s = (prepared.metrics if prepared else {}).get("build_s")
+    report = run.ended.report
+    metrics: Metrics = {} if build_s is None else {"build_s": build_s}
+    if report is not None and report.max_rss_bytes is not None:
+        metrics["host_rss_peak_bytes"] = float(report.max_rss_bytes)
+    metrics |= run.preflight.metrics | telemetry.metrics | summary.metrics
+    if result is not None:
+        metrics |= result.metrics
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def _stages(run: RunFacts | None) -> list[StageTime]:
+    if run is None:
+        return []
+    return run.read.result.stages if run.read.result else run.ended.stages
+
+
+def _provenance(facts: JobFacts, run: RunFacts | None) -> dict[str, Any]:
+    found = {**facts.provenance, "protocol": facts.job.protocol.name}
+    if run is not None:
+        found |= {"exit": to_json(run.ended.report), "damaged_events": run.ended.damaged_events}
+    return found
+
+
+class _Keeper:
+    """Gathers files for the store; a file that is not what the runner said it is becomes a flag."""
+
+    def __init__(self, cache_dir: Path, is_stored: Callable[[str], bool]) -> None:
+        self._cache_dir = cache_dir
+        self._is_stored = is_stored
+        self.files: list[BlobFile] = []
+        self.refs: list[BlobRef] = []
+        self.flags: list[Flag] = []
+
+    def samples(self, run: RunFacts) -> list[BlobRef]:
+        """The run's sample files."""
+        refs = []
+        for file in run.read.result.samples if run.read.result else []:
+            path = sample_path(run.control, file)
+            sha256 = self._keep(path)
+            size = path.stat().st_size
+            refs.append(BlobRef(f"samples:{file.name}", sha256, size, unit=file.unit, count=file.count))
+        return refs
+
+    def artifacts(self, control: Control, artifacts: Sequence[ArtifactFile]) -> None:
+        """The files that the run made or used."""
+        for artifact in artifacts:
+            problem = self._artifact(control, artifact)
+            if problem is not None:
+                evidence = f"{artifact.kind} {artifact.path!r} {problem}, so it was not kept"
+                self.flags.append(Flag("artifact_missing", "suspect", evidence))
+
+    def log(self, kind: str, control: Control | None) -> None:
+        """The runner's log, cut in the middle if it is very long; an empty one is left out."""
+        if control is None or not control.log.is_file():
+            return
+        shorten_log(control)
+        size = control.log.stat().st_size
+        if size:
+            self.refs.append(BlobRef(kind, self._keep(control.log), size))
+
+    def _artifact(self, control: Control, artifact: ArtifactFile) -> str | None:
+        path = (control.path / artifact.path).resolve()
+        if not any(path.is_relative_to(root.resolve()) for root in (control.path, self._cache_dir)):
+            return "lies outside the control directory and the cache"
+        if not self._is_stored(artifact.sha256):
+            if not path.is_file():
+                return "is not there"
+            if sha256_file(str(path)) != artifact.sha256:
+                return "has other bytes than the runner said"
+            self.files.append(BlobFile(path, artifact.sha256))
+        self.refs.append(
+            BlobRef(
+                artifact.kind,
+                artifact.sha256,
+                artifact.size_bytes,
+                cached=artifact.cached,
+                build_s=artifact.build_s,
+            )
+        )
+        return None
+
+    def _keep(self, path: Path) -> str:
+        sha256 = sha256_file(str(path))
+        self.files.append(BlobFile(path, sha256))
+        return sha256

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One job from claim to finish: hold the device, prepare, measure the ladder point by point, record each point."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from farm.broker.jobs import Claim, JobState, JobStore
+from farm.contract.canonical import sha256_file
+from farm.contract.device import DeviceInfo, StackInfo
+from farm.contract.job import JobSpec
+from farm.contract.outcome import Failure, Outcome
+from farm.contract.run import RunRequest
+from farm.devices import Refusal, choose_stack
+from farm.errors import FarmError, IntegrityError, UnavailableError, UsageError
+from farm.settings import Settings
+from farm.store import Store
+from workers.daemon import control as control_dirs
+from workers.daemon import lock, stragglers
+from workers.daemon.bundle import Island
+from workers.daemon.classify import Evidence, classify
+from workers.daemon.clock import boottime, unix_time, utc_now
+from workers.daemon.collect import JobFacts, RunFacts, collect
+from workers.daemon.ladder import Stop
+from workers.daemon.launch import GRACE_S, Launched, Plan
+from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, Lease
+from workers.daemon.ledger import Ledger
+from workers.daemon.preflight import Preflight, oom_kills, preflight
+from workers.daemon.reporter import Progress, Reporter
+from workers.daemon.spool import Spool
+from workers.daemon.stages import StageClock
+from workers.daemon.telemetry.cpu import CpuSampler, CpuSensors
+
+log = logging.getLogger(__name__)
+
+#: Outcomes that are results rather than faults: a job of only such points is `done`, not `failed`.
+RESULTS = frozenset({Outcome.OK, Outcome.UNSUPPORTED, Outcome.OUT_OF_MEMORY})
+
+#: A job that is handed back comes again at once: never faster than this.
+_HAND_BACK_S = 5.0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a worker brings to every job: its device, what can run on it, and where things are kept."""
+
+    settings: Settings
+    device: DeviceInfo
+    stacks: list[StackInfo]
+    island: Island
+    store: Store
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def lock_path(self) -> Path:
+        """The device's lock."""
+        return lock.device_lock_path(self.settings.lock_dir, self.device.device_id)
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """What marks the processes of this device's runs."""
+        return stragglers.marks(self.device.device_id, self.lock_path)
+
+    @property
+    def spool(self) -> Spool:
+        """Where records wait for the store."""
+        return Spool(self.settings.spool_dir)
+
+
+def execute(
+    bench: Bench,
+    jobs: JobStore,
+    claim: Claim,
+    claimed_at: float,
+    on_progress: Callable[[Progress], None] = lambda _progress: None,
+) -> str:
+    """Run a claimed job to its end and say in one line how it went. What is wrong with the job is no exception.
+
+    `claimed_at` is CLOCK_BOOTTIME from before the claim was asked for: the lease cannot have begun earlier.
+    """
+    with (
+        Lease(jobs, claim, bench.settings.lease_s, claimed_at) as lease,
+        Reporter(lambda progress: jobs.progress(claim, progress), on_progress) as reporter,
+    ):
+        return _Execution(bench, jobs, claim, lease, reporter).run()
+
+
+def job_state(outcomes: Mapping[str, int], *, cancelled: bool = False) -> JobState:
+    """How a job ended, from its points: `failed` if any of them is neither ok nor a result in its own right. Pure."""
+    if cancelled:
+        return JobState.CANCELLED
+    return JobState.DONE if all(Outcome(name) in RESULTS for name in outcomes) else JobState.FAILED
+
+
+class _Execution:
+    """One attempt at one job."""
+
+    def __init__(self, bench: Bench, jobs: JobStore, claim: Claim, lease: Lease, reporter: Reporter) -> None:
+        self._bench = bench
+        self._settings = bench.settings
+        self._jobs = jobs
+        self._claim = claim
+        self._job: JobSpec = claim.job
+        self._lease = lease
+        self._reporter = reporter
+        self._ledger = Ledger(claim.job, bench.spool, bench.store)
+        self._sensors = CpuSensors()
+        self._lock_fd = -1
+        self._model_file: str | None = None
+        self._trouble: str | None = None
+        self._facts = JobFacts(
+            claim.job, claim.attempt, bench.device, None, dict(bench.provenance), bench.settings.cache_dir
+        )
+
+    def run(self) -> str:
+        """Do it all; the device is free again before the job counts as finished."""
+        job = self._job
+        who = lock.Holder(os.getpid(), f"job {job.job_id}, {job.name}", str(self._settings.home), time.time())
+        began = time.monotonic()
+        try:
+            with lock.hold(
+                self._bench.lock_path,
+                who,
+                wait_s=self._settings.device_wait_s,
+                stop=self._lease.ended,
+                on_wait=self._tell_waiting,
+            ) as self._lock_fd:
+                self._measure_all()
+        except lock.WaitAbandonedError:
+            log.info("job %s was given up while it waited for the device", job.job_id)
+        except UnavailableError as error:
+            return self._hand_back(error, began)
+        except Exception as error:  # noqa: BLE001 - the boundary: one job's trouble must not end the worker
+            self._farm_failed(error)
+        finally:
+            shutil.rmtree(
+                control_dirs.job_dir(self._settings.work_dir, job.job_id, self._claim.attempt), ignore_errors=True
+            )
+        return self._finish()
+
+    def _measure_all(self) -> None:
+        if not self._still_ours():
+            return
+        killed = stragglers.kill(self._bench.marks)
+        if killed:
+            log.warning("killed processes of an earlier run on this device: %s", killed)
+        self._ledger.resume()
+        if isinstance(self._ledger.next(), Stop) or not self._make_ready():
+            return
+        prepared = self._prepare()
+        while prepared is not None and self._lease.reason is None:
+            step = self._ledger.next()
+            if isinstance(step, Stop):
+                return
+            self._measure(step, prepared)
+
+    def _still_ours(self) -> bool:
+        try:
+            if not self._jobs.running(self._claim):
+                self._lease.end(FENCED)
+        except redis.RedisError as error:
+            log.warning("job %s could not be marked as running: %s", self._job.job_id, error)
+        return self._lease.reason is None
+
+    def _make_ready(self) -> bool:
+        """Choose the stack and fetch the model; record what makes either impossible."""
+        stack = choose_stack(self._job.workflow, self._job.precision, self._bench.device, self._bench.stacks)
+        if isinstance(stack, Refusal):
+            self._record_rest(Outcome.UNSUPPORTED, Failure("match", stack.reference, stack.reason, stack.hint))
+            return False
+        self._facts = replace(self._facts, stack=stack)
+        try:
+            self._model_file = self._fetch_model()
+        except (UsageError, IntegrityError) as error:
+            self._record_rest(Outcome.FAILED, Failure("start", "model-missing", error.message, error.hint))
+            return False
+        return True
+
+    def _fetch_model(self) -> str | None:
+        """The model's file, copied from the store where it is kept there."""
+        model = self._job.model
+        kind, _, value = model.weights.partition(":")
+        sha256 = model.onnx_sha256 if model.source == "onnx" else value if kind == "sha256" else None
+        if sha256 is None:
+            return None
+        path = self._settings.cache_dir / "inputs" / sha256
+        if not path.is_file() or sha256_file(str(path)) != sha256:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._bench.store.blobs.get(sha256, path)
+        return str(path)
+
+    def _prepare(self) -> RunFacts | None:
+        run = self._launch(None, preflight())
+        if run.outcome is Outcome.OK:
+            return run
+        if self._lease.reason is None and run.failure is not None:
+            self._record_rest(run.outcome, run.failure, run)
+        return None
+
+    def _measure(self, batch_size: int, prepared: RunFacts) -> None:
+        run = self._launch(batch_size, preflight())
+        collected = collect(self._facts, batch_size, run, prepared, self._ledger.is_stored)
+        if not self._lease.lost:
+            self._ledger.record(collected)
+        elif run.outcome is Outcome.OK:
+            self._ledger.keep_late(collected)
+
+    def _launch(self, batch_size: int | None, before: Preflight) -> RunFacts:
+        """Start one runner and stay with it to its end. No batch size: prepare."""
+        request = self._request(batch_size)
+        control = control_dirs.prepare(self._settings.work_dir, request, self._claim.attempt)
+        started_at, kills_before = utc_now(), oom_kills()
+        with CpuSampler(self._sensors) as sampler, Launched(self._plan(control, request.run_id)) as launched:
+            self._lease.bind(launched)
+            try:
+                ended = launched.follow(lambda clock: self._tell(batch_size, clock))
+            finally:
+                self._lease.unbind()
+        if ended.report is None:
+            stragglers.kill(self._bench.marks)
+        elif ended.report.reason == EXPIRED:
+            self._lease.end(EXPIRED)
+        read = control_dirs.read_result(control, measured=batch_size is not None)
+        kills_after = oom_kills()
+        kills = None if kills_before is None or kills_after is None else kills_after - kills_before
+        tail = control_dirs.log_tail(control)
+        outcome, failure = classify(Evidence(request.run_id, ended, read.result, read.fault, tail, kills))
+        return RunFacts(outcome, failure, started_at, utc_now(), control, ended, read, before, sampler)
+
+    def _request(self, batch_size: int | None) -> RunRequest:
+        return RunRequest(
+            run_id=self._job.run_id(batch_size),
+            mode="prepare" if batch_size is None else "measure",
+            job=self._job,
+            device=self._bench.device,
+            cache_dir=str(self._settings.cache_dir / "prepared"),
+            batch_size=batch_size,
+            model_file=self._model_file,
+        )
+
+    def _plan(self, control: control_dirs.Control, run_id: str) -> Plan:
+        stack = self._facts.stack
+        configured = self._settings.stacks.get(stack.name) if stack else None
+        if configured is None:
+            raise UsageError("the chosen stack is not in this worker's settings", hint="Restart the worker.")
+        return Plan(
+            python=configured.python,
+            bundle=self._bench.island.install(self._settings.cache_dir).path,
+            control=control,
+            env={**configured.env, **self._bench.marks, stragglers.RUN_ENV: run_id},
+            limits_s=self._job.protocol.stage_limits_s,
+            lock_fd=self._lock_fd,
+            deadline=self._lease.deadline,
+            grace_s=min(GRACE_S, self._settings.lease_s / 20),
+        )
+
+    def _record_rest(self, outcome: Outcome, failure: Failure, run: RunFacts | None = None) -> None:
+        stop = Stop.CANCELLED if outcome is Outcome.CANCELLED else Stop.FAILED
+        self._ledger.record_rest(self._facts, outcome, failure, stop, run)
+
+    def _farm_failed(self, error: Exception) -> None:
+        log.exception("job %s: the farm itself failed", self._job.job_id)
+        self._trouble = f"{type(error).__name__}: {error}"
+        hint = "Look at the worker's log; if its disk and its store are sound, report it."
+        message = f"the farm itself failed: {self._trouble}"
+        failure = Failure("start", "farm-error", message, hint, traceback.format_exc()[-4000:])
+        if not self._lease.lost:
+            with suppress(OSError, FarmError, ValueError):
+                self._record_rest(Outcome.FAILED, failure)
+
+    def _hand_back(self, error: UnavailableError, began: float) -> str:
+        """The device or the store cannot be had now: somebody, perhaps this worker, tries again later."""
+        self._lease.ended.wait(max(0.0, _HAND_BACK_S - (time.monotonic() - began)))
+        try:
+            released = self._jobs.release(self._claim, error.message)
+        except redis.RedisError as away:
+            return f"{error.message}; and the job could not be handed back: {away}"
+        return f"{'handed back' if released else 'lost'}: {error.message}"
+
+    def _finish(self) -> str:
+        if self._lease.lost:
+            return f"lost: {self._lease.reason}"
+        cancelled = self._lease.reason == CANCELLED and not self._is_complete()
+        if cancelled:
+            failure = Failure("start", "cancelled", "the job was cancelled before this point was measured")
+            self._record_rest(Outcome.CANCELLED, failure)
+        outcomes = self._ledger.outcomes
+        state = job_state(outcomes, cancelled=cancelled)
+        summary: dict[str, Any] = {"outcomes": outcomes, "runs": self._ledger.runs, "attempt": self._claim.attempt}
+        if self._trouble is not None:
+            state, summary["error"] = JobState.FAILED, self._trouble
+        kept = self._tell_finished(state, summary)
+        counts = ", ".join(f"{count} {name}" for name, count in outcomes.items())
+        return f"{state if kept else 'lost'}: {counts or 'nothing recorded'}"
+
+    def _is_complete(self) -> bool:
+        """Whether the cancellation came too late to leave anything out."""
+        return isinstance(self._ledger.next(), Stop) and str(Outcome.CANCELLED) not in self._ledger.outcomes
+
+    def _tell_finished(self, state: JobState, summary: dict[str, Any]) -> bool:
+        """Finish the job, for as long as the lease lasts if the broker is away. The records are safe either way."""
+        pause = threading.Event()
+        while True:
+            try:
+                return self._jobs.finish(self._claim, state, summary)
+            except redis.RedisError as error:
+                log.warning("job %s could not be finished yet: %s", self._job.job_id, error)
+                if boottime() >= self._lease.deadline or self._lease.lost:
+                    return False
+            pause.wait(1.0)
+
+    def _tell(self, batch_size: int | None, clock: StageClock) -> None:
+        point = 0 if batch_size is None else self._job.batches.sizes.index(batch_size) + 1
+        self._reporter.tell(
+            {
+                "stage": clock.stage,
+                "batch_size": batch_size,
+                "point": point,
+                "points": len(self._job.batches.sizes),
+                "fraction": clock.fraction,
+                "since": unix_time(clock.since_ns),
+                "outcomes": self._ledger.outcomes,
+            }
+        )
+
+    def _tell_waiting(self, holder: lock.Holder | None, waited_s: float) -> None:
+        self._reporter.tell(
+            {
+                "stage": "wait_device",
+                "batch_size": None,
+                "point": 0,
+                "points": len(self._job.batches.sizes),
+                "fraction": None,
+                "since": time.time() - waited_s,
+                "outcomes": {},
+                "note": f"waiting for the device, held by {holder or 'an unknown process'}",
+            }
+        )

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The points of one job: those that earlier attempts recorded, those recorded now, and what comes next."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from farm.contract.job import JobSpec
+from farm.contract.outcome import Failure, Outcome
+from farm.contract.record import Record
+from farm.errors import FarmError
+from farm.store import Store
+from workers.daemon.clock import utc_now
+from workers.daemon.collect import Collected, JobFacts, RunFacts, not_run
+from workers.daemon.ladder import Point, Stop, next_step
+from workers.daemon.spool import Spool
+
+log = logging.getLogger(__name__)
+
+_FLUSH_WAIT_S = 60.0
+
+
+class Ledger:
+    """Keeps each point in the spool, then in the store, and counts it."""
+
+    def __init__(self, job: JobSpec, spool: Spool, store: Store) -> None:
+        self._job = job
+        self._spool = spool
+        self._store = store
+        self._points: list[Point] = []
+        self.runs: list[str] = []
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many points ended how."""
+        return dict(sorted(Counter(str(point.outcome) for point in self._points).items()))
+
+    @property
+    def left(self) -> Sequence[int]:
+        """The batch sizes without a record."""
+        done = {point.batch_size for point in self._points}
+        return [size for size in self._job.batches.sizes if size not in done]
+
+    def resume(self) -> None:
+        """Take over the points that have a record already."""
+        for size in self._job.batches.sizes:
+            record = self._recorded(self._job.run_id(size))
+            if record is not None:
+                self._count(record)
+
+    def next(self) -> int | Stop:
+        """The batch size to measure next, or why there is none."""
+        return next_step(self._job.batches, self._points)
+
+    def is_stored(self, sha256: str) -> bool:
+        """Whether the store has that blob; False where it cannot be asked."""
+        try:
+            return self._store.blobs.exists(sha256)
+        except (FarmError, OSError):
+            return False
+
+    def record(self, collected: Collected) -> None:
+        """Keep a measured point. The ladder's last one says why it is the last.
+
+        Raises:
+            OSError, ValueError: this host's disk does not take it, or the record does not fit its schema.
+        """
+        self._count(collected.record)
+        step = self.next()
+        stop = str(step) if isinstance(step, Stop) else None
+        self._spool.put(replace(collected.record, ladder_stop=stop), collected.files)
+        self._spool.flush(self._store, wait_s=_FLUSH_WAIT_S)
+
+    def record_rest(
+        self, facts: JobFacts, outcome: Outcome, failure: Failure, stop: Stop, run: RunFacts | None = None
+    ) -> None:
+        """Give every point that is left this outcome: no cell of a sweep may be absent without a reason."""
+        left = self.left
+        for size in left:
+            collected = not_run(facts, size, outcome, failure, utc_now(), run)
+            last = str(stop) if size == left[-1] else None
+            self._spool.put(replace(collected.record, ladder_stop=last), collected.files)
+            self._count(collected.record)
+        self._spool.flush(self._store, wait_s=_FLUSH_WAIT_S)
+
+    def keep_late(self, collected: Collected) -> None:
+        """Keep what was measured after the claim was lost: as a blob, for people to look at, not as the record."""
+        self._spool.put(collected.record, collected.files, late=True)
+
+    def _recorded(self, run_id: str) -> Record | None:
+        waiting = self._spool.waiting(run_id)
+        if waiting is not None:
+            return waiting
+        try:
+            return self._store.records.read(run_id) if self._store.records.exists(run_id) else None
+        except FarmError as error:
+            log.warning("cannot tell whether run %s has its record: %s", run_id, error.message)
+            return None
+
+    def _count(self, record: Record) -> None:
+        throughput = record.metrics.get("throughput_per_s") if record.outcome is Outcome.OK else None
+        self._points.append(Point(record.batch_size or 0, record.outcome, throughput))
+        self.runs.append(record.run_id)

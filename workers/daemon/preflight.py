@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is the host fit to measure on, just before a run? Doubts become flags with their evidence; nothing is changed."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from farm.contract.record import Flag
+from workers.daemon.host import Files, host_facts, memory, on_battery, usable_cpus
+
+BUSY_LOAD_PER_CPU = 0.5
+_BUSY_SHARE = 0.25
+_LOW_MEMORY_SHARE = 0.1
+_SAMPLE_S = 0.3
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """The host just before a run: facts for the record, flags, and metrics by their names."""
+
+    host: dict[str, Any] = field(default_factory=dict)
+    flags: list[Flag] = field(default_factory=list)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CpuTimes:
+    """Seconds since boot, over all processors: at work, taken by the hypervisor, in all."""
+
+    busy_s: float
+    steal_s: float
+    total_s: float
+
+
+def preflight(files: Files | None = None) -> Preflight:
+    """Look at the host. Takes 0.3 s where its load average is high, else a few milliseconds."""
+    files = files or Files()
+    cpus = len(usable_cpus())
+    load = load_average(files)
+    busy_share = _busy_share(files) if load is not None and load / cpus > BUSY_LOAD_PER_CPU else None
+    facts = memory(files)
+    flags = judge(
+        load=load,
+        cpus=cpus,
+        busy_share=busy_share,
+        on_battery=on_battery(files),
+        memory_bytes=facts.get("MemTotal"),
+        available_bytes=facts.get("MemAvailable"),
+    )
+    metrics = {"cpu_load_before": None if load is None else load / cpus}
+    return Preflight(host_facts(files) | {"load_1min": load}, flags, metrics)
+
+
+def judge(
+    *,
+    load: float | None,
+    cpus: int,
+    busy_share: float | None,
+    on_battery: bool | None,
+    memory_bytes: int | None,
+    available_bytes: int | None,
+) -> list[Flag]:
+    """Turn what was read into flags. Pure.
+
+    `busy_share` is how much of all processors was at work while we looked. The load average alone would blame a run
+    for the one before it: it still shows work that ended a minute ago.
+    """
+    flags = []
+    if load is not None and load / cpus > BUSY_LOAD_PER_CPU and (busy_share is None or busy_share > _BUSY_SHARE):
+        now = "" if busy_share is None else f", {busy_share:.0%} of them at work just before the run"
+        flags.append(Flag("host_busy", "suspect", f"load average {load:.2f} on {cpus} processors{now}"))
+    if on_battery:
+        flags.append(Flag("on_battery", "suspect", "the host runs on its battery"))
+    if memory_bytes and available_bytes is not None and available_bytes < _LOW_MEMORY_SHARE * memory_bytes:
+        evidence = f"{available_bytes >> 20} MiB of {memory_bytes >> 20} MiB memory available before the run"
+        flags.append(Flag("low_memory", "suspect", evidence))
+    return flags
+
+
+def load_average(files: Files) -> float | None:
+    """The one-minute load average."""
+    text = files.text("proc/loadavg")
+    return float(text.split()[0]) if text else None
+
+
+def cpu_times(files: Files) -> CpuTimes | None:
+    """The first line of /proc/stat, in seconds at the kernel's 100 ticks."""
+    words = (files.text("proc/stat") or "").partition("\n")[0].split()
+    if len(words) < 9 or words[0] != "cpu":
+        return None
+    user, nice, system, idle, iowait, irq, softirq, steal = (int(word) / 100 for word in words[1:9])
+    busy = user + nice + system + irq + softirq
+    return CpuTimes(busy, steal, busy + steal + idle + iowait)
+
+
+def oom_kills(files: Files | None = None) -> int | None:
+    """How often this kernel has killed a process for want of memory since boot, in any control group."""
+    for line in ((files or Files()).text("proc/vmstat") or "").splitlines():
+        key, _, value = line.partition(" ")
+        if key == "oom_kill":
+            return int(value)
+    return None
+
+
+def _busy_share(files: Files) -> float | None:
+    before = cpu_times(files)
+    threading.Event().wait(_SAMPLE_S)
+    after = cpu_times(files)
+    if before is None or after is None or after.total_s <= before.total_s:
+        return None
+    return (after.busy_s - before.busy_s) / (after.total_s - before.total_s)

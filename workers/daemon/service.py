@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One worker: it serves one device, alone, and announces it while it lives.
+
+Celery's main process holds the worker's lock and the heartbeat. Its pool has one child, which runs the jobs with its
+own connection to the broker: a connection that crosses a fork would mix up both sides' answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import redis
+
+import farm
+from farm.broker.connection import connect
+from farm.broker.jobs import JobStore
+from farm.broker.register import HEARTBEAT_S, Register
+from farm.contract.device import Announcement, DeviceInfo
+from farm.contract.names import check_name
+from farm.errors import FarmError, UnavailableError
+from farm.settings import Settings
+from farm.store import Store
+from workers.daemon import control, lock, stragglers
+from workers.daemon.bundle import read_island
+from workers.daemon.clock import boottime
+from workers.daemon.execute import Bench, execute
+from workers.daemon.probe import find_device, probe_stacks
+from workers.daemon.provenance import provenance
+from workers.daemon.reporter import Progress
+
+log = logging.getLogger(__name__)
+
+#: How long a worker that starts waits for the last runner of the one before it to be gone.
+_TAKE_BACK_S = 15.0
+#: A worker that was just killed still has to die.
+_START_WAIT_S = 1.0
+
+
+class Service:
+    """A worker of one device. Constructing it touches nothing but facts about this host.
+
+    Raises:
+        UsageError: this host has no such device.
+    """
+
+    def __init__(self, settings: Settings, device_id: str | None = None) -> None:
+        self.settings = settings
+        self.device: DeviceInfo = find_device(settings, device_id)
+        self.bench: Bench | None = None
+        self._held = ExitStack()
+        self._stop = threading.Event()
+        self._heart: threading.Thread | None = None
+        self._client: redis.Redis | None = None
+        self._owner = "nobody"
+        self._taking_back: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Take the worker's lock and learn what the stacks can do. In Celery's main process, before it forks.
+
+        Raises:
+            UnavailableError: another worker serves the device, or the lock directory or home cannot be used.
+        """
+        if self.bench is not None:
+            return
+        settings, device = self.settings, self.device
+        who = lock.Holder(os.getpid(), f"worker of {device.device_id}", str(settings.home), time.time())
+        path = lock.worker_lock_path(settings.lock_dir, device.device_id)
+        try:
+            self._held.enter_context(lock.hold(path, who, wait_s=_START_WAIT_S))
+        except lock.DeviceBusyError as error:
+            raise UnavailableError(
+                f"device {device.device_id} has a worker already: {lock.read_holder(path) or path}",
+                hint="One worker serves a device. Stop the other one, or serve another device.",
+            ) from error
+        try:
+            island = read_island()
+            bundle = island.install(settings.cache_dir)
+        except OSError as error:
+            self._held.close()
+            raise UnavailableError(
+                f"{settings.cache_dir} cannot be used: {error}", hint="Make FARM_HOME a directory you can write to."
+            ) from error
+        stacks = probe_stacks(settings, bundle)
+        for stack in stacks:
+            problems = stack.problems or "no problems"
+            log.info("stack %s: Python %s, %s", stack.name, stack.python_version or "?", problems)
+        facts = provenance(settings, bundle.digest)
+        self.bench = Bench(settings, device, stacks, island, Store(settings.store_dir), facts)
+
+    def begin_heartbeat(self) -> None:
+        """Announce the device now and every 10 s, and move what the spool holds. In the main process."""
+        if self._heart is not None:
+            return
+        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._heart.start()
+
+    def stop(self) -> None:
+        """Say that the device is no longer served, and give up the worker's lock. Harmless when repeated."""
+        self._stop.set()
+        if self._heart is not None:
+            self._heart.join(timeout=30)
+            self._heart = None
+            try:
+                Register(connect(self.settings)).withdraw(self.device.device_id)
+            except (FarmError, redis.RedisError) as error:
+                log.warning("the device could not be withdrawn from the register: %s", error)
+        self._held.close()
+        self.bench = None
+
+    def enter_child(self) -> None:
+        """Start anew in a freshly forked pool process, and take back what a killed one before it left claimed."""
+        self._client = None
+        self._owner = f"{self.device.host}/{os.getpid()}/{secrets.token_hex(4)}"
+        self._taking_back = threading.Thread(target=self._take_back, name="take-back", daemon=True)
+        self._taking_back.start()
+
+    def run_job(self, job_id: str, on_start: Callable[[str], None], on_progress: Callable[[Progress], None]) -> str:
+        """Claim a job by its id and run it; say in one line how it went. `on_start` is told the job's name.
+
+        Raises:
+            ValueError: `job_id` is no job id.
+        """
+        check_name(job_id, "job id")
+        if self.bench is None:
+            raise UnavailableError("this worker has not been started", hint="Start it with `farm worker`.")
+        if self._taking_back is not None:
+            self._taking_back.join(timeout=2 * _TAKE_BACK_S)
+        jobs = JobStore(self._connection())
+        self._flush_spool()
+        claimed_at = boottime()
+        claim = jobs.claim(job_id, self.device.device_id, self._owner, self.settings.lease_s)
+        if isinstance(claim, str):
+            return f"not run: {claim}"
+        on_start(claim.job.name)
+        return execute(self.bench, jobs, claim, claimed_at, on_progress)
+
+    def _connection(self) -> redis.Redis:
+        """This process's connection, tried: one that idled may have gone stale, and a claim must not be asked twice."""
+        if self._client is not None:
+            try:
+                self._client.ping()
+            except redis.RedisError:
+                self._client.close()
+                self._client = None
+        if self._client is None:
+            self._client = connect(self.settings)
+        return self._client
+
+    def _take_back(self) -> None:
+        """End the leases of earlier workers of this device, once the device's lock proves that their runs are dead."""
+        if self.bench is None:
+            return
+        who = lock.Holder(os.getpid(), "a worker that starts", str(self.settings.home), time.time())
+        try:
+            with lock.hold(self.bench.lock_path, who, wait_s=_TAKE_BACK_S, stop=self._stop):
+                stragglers.kill(self.bench.marks)
+                control.remove_leftovers(self.settings.work_dir, self.device.device_id)
+                count = JobStore(connect(self.settings)).disown(self.device.device_id, self._owner)
+            if count:
+                log.warning("%d job(s) of an earlier worker of this device are free again", count)
+        except (FarmError, redis.RedisError, OSError, lock.WaitAbandonedError) as error:
+            log.warning("jobs of an earlier worker wait for their lease to end: %s", error)
+
+    def _beat(self) -> None:
+        trouble: str | None = None
+        register: Register | None = None
+        while True:
+            try:
+                register = register or Register(connect(self.settings))
+                self._announce(register)
+                trouble = None
+            except (FarmError, redis.RedisError) as error:
+                register = None
+                if trouble is None:
+                    log.warning("the device cannot be announced: %s", error)
+                trouble = str(error)
+            if self._stop.wait(HEARTBEAT_S if trouble is None else 2.0):
+                return
+
+    def _announce(self, register: Register) -> None:
+        if self.bench is None:
+            return
+        register.announce(Announcement(self.device, self.bench.stacks, farm.__version__, os.getpid()))
+        self._flush_spool()
+
+    def _flush_spool(self) -> None:
+        if self.bench is None:
+            return
+        try:
+            self.bench.spool.flush(self.bench.store)
+        except OSError as error:
+            log.error("the spool %s cannot be used: %s", self.settings.spool_dir, error)
