@@ -95,7 +95,7 @@ def distribution_chart(spreads: Sequence[Spread], look: Mapping[str, Style]) -> 
 
     far = max(max(abs(s.low), abs(s.high)) for s in spreads) > FAR_PERCENT
     bent = alt.Scale(type="symlog", constant=2, nice=True) if far else alt.Scale(nice=True)
-    title = "Percent off the run's median" + (" (symmetric log scale)" if far else "")
+    title = "% off the median" + (" (symmetric log)" if far else "")
     axis = alt.Axis(title=title, tickCount=4 if far else 5, labelExpr=_SIGNED, labelOverlap="greedy")
     y, colour = _row_axis([s.row for s in spreads]), _colour(look)
     base = _chart(spreads).encode(y=y, color=colour)
