@@ -11,10 +11,22 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from farm.broker.connection import connect
 from farm.broker.embedded import EmbeddedBroker
 from farm.settings import Settings
+
+# No time limits: speed is measured under benchmarks/, and a busy machine must not fail a test. In CI the examples are
+# always the same, so that a failure is the change's; elsewhere they are new each time, to find more.
+hypothesis_settings.register_profile(
+    "farm",
+    deadline=None,
+    derandomize=os.environ.get("CI") == "true",
+    suppress_health_check=[HealthCheck.too_slow],
+)
+hypothesis_settings.load_profile("farm")
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README, read by somebody new: its commands are run in order, the quickstart for real."""
+"""The README and the docs, read by somebody new: their commands are run in order, the quickstart for real."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from tests.docs.tables import ROOT
 pytestmark = [pytest.mark.models, pytest.mark.timeout(1500)]
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))]
+BLOCKS = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)]
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
 
 
@@ -64,7 +65,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_does_its_work(newcomer: Newcomer, command: str) -> None:
+def test_a_command_of_the_readme_or_the_docs_does_its_work(newcomer: Newcomer, command: str) -> None:
     """In order, in one shell: later commands use what earlier ones left. A placeholder's command is only checked."""
     if "HOST" in command:
         _check_options(newcomer, command)
