@@ -132,3 +132,18 @@ def test_the_readmes_sweep_is_a_sweep(tmp_path: Path) -> None:
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_example_is_a_sweep(example: Path) -> None:
     assert parse_sweep(example.read_text(), str(example), directory=example.parent).name == example.stem
+
+
+def test_the_python_example_measures_and_prints(newcomer: Newcomer) -> None:
+    shell = {name: value for name, value in newcomer.environment.items() if name not in ("FARM_HOME", "FARM_STORE")}
+    done = subprocess.run(
+        [sys.executable, "examples/python_api.py"],
+        cwd=newcomer.directory,
+        env=shell,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "resnet18 fake batch 1: 2." in done.stdout
+    assert "30 raw samples" in done.stdout
