@@ -110,8 +110,9 @@ def _minmax(model_path: str, batches: Batches, augmented: str) -> Ranges:
     calibrator = _calibrator(model_path, augmented, CalibrationMethod.MinMax)
     calibrator.collect_data(_Reader(calibrator, batches()))
     ranges: Ranges = {}
-    for name, data in calibrator.compute_data().items():
-        low, high = (float(value.ravel()[0]) for value in data.range_value)
+    found = calibrator.compute_data()
+    for name in found:  # before 1.18 it has no items()
+        low, high = (float(value.ravel()[0]) for value in found[name].range_value)
         if not -float("inf") < low <= high < float("inf"):
             raise WorkflowError(
                 "calibration met values that are not finite in tensor {!r}: {} to {}".format(name, low, high),

@@ -6,6 +6,7 @@ Weights are signed, one scale per output channel.
 """
 
 import contextlib
+import inspect
 import json
 import os
 import shutil
@@ -207,20 +208,23 @@ def _write_qdq(source: str, ranges: Dict[str, Any], target: str, per_channel: bo
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-    from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
+    from onnxruntime.quantization.quant_utils import QuantizationMode, load_model_with_shape_infer
 
     limits = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
-    quantizer = QDQQuantizer(
-        load_model_with_shape_infer(Path(source)),
-        per_channel,
-        False,  # reduce_range
-        QuantType.QInt8,
-        QuantType.QUInt8 if activation_type == "quint8" else QuantType.QInt8,
-        TensorsData(CalibrationMethod.MinMax, limits),
-        [],
-        [],
-        ranges_of.operators(),
-        {"ActivationSymmetric": activation_type == "qint8"},
-    )
+    wanted = {
+        "model": load_model_with_shape_infer(Path(source)),
+        "per_channel": per_channel,
+        "reduce_range": False,
+        "weight_qType": QuantType.QInt8,
+        "activation_qType": QuantType.QUInt8 if activation_type == "quint8" else QuantType.QInt8,
+        "tensors_range": TensorsData(CalibrationMethod.MinMax, limits),
+        "nodes_to_quantize": [],
+        "nodes_to_exclude": [],
+        "op_types_to_quantize": ranges_of.operators(),
+        "extra_options": {"ActivationSymmetric": activation_type == "qint8"},
+    }
+    if "static" in inspect.signature(QDQQuantizer.__init__).parameters:  # before 1.18
+        wanted.update(mode=QuantizationMode.QLinearOps, static=True)
+    quantizer = QDQQuantizer(**wanted)
     quantizer.quantize_model()
     quantizer.model.save_model_to_file(target, False)
