@@ -144,12 +144,13 @@ def choose_stack(workflow: str, precision: str, device: DeviceInfo, stacks: Sequ
     info = WORKFLOWS.get(workflow)
     if info is None:
         return Refusal("unknown-workflow", f"there is no workflow {workflow!r}", f"Known: {', '.join(WORKFLOWS)}.")
-    if precision not in info.precisions:
-        reason = f"{workflow} does not run {precision}"
-        return Refusal("precision-unsupported", reason, f"It runs: {', '.join(info.precisions)}.")
     if device.kind not in info.device_kinds:
         reason = f"{workflow} does not run on a {device.kind}"
         return Refusal("device-kind-unsupported", reason, f"It runs on: {', '.join(info.device_kinds)}.")
+    able = info.precisions_on(device.kind)
+    if precision not in able:
+        reason = f"{workflow} does not run {precision} on a {device.kind}"
+        return Refusal("precision-unsupported", reason, f"It runs: {', '.join(able)}.")
     for stack in stacks:
         if not _lacks(info, stack):
             return stack

@@ -106,7 +106,7 @@ def probe(ctx: click.Context, form: str) -> int:
             click.echo(f"  {library}: {problem}")
     rows = []
     for name, info in WORKFLOWS.items():
-        for precision in info.precisions:
+        for precision in info.precisions_on(device.kind):
             answer = choose_stack(name, precision, device, found.stacks)
             words = f"no: {answer.reason}" if isinstance(answer, Refusal) else f"yes, on stack {answer.name}"
             rows.append([name, precision, words])

@@ -24,7 +24,7 @@ class WorkflowInfo:
 
     `requires` are importable modules that the stack must have. `options` maps each option to what it does and
     `values` to what it may be (an option without a row takes any number, text or truth value).
-    `sources` are the model sources that it can run.
+    `sources` are the model sources that it can run. `precisions_by_kind` narrows `precisions` on a kind of device.
     """
 
     name: str
@@ -35,6 +35,11 @@ class WorkflowInfo:
     options: Dict[str, str]
     values: Dict[str, OptionValues] = field(default_factory=dict)
     sources: Tuple[str, ...] = ("torchvision", "onnx", "fake")
+    precisions_by_kind: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
+
+    def precisions_on(self, kind: str) -> Tuple[str, ...]:
+        """The precisions that it runs on a kind of device."""
+        return self.precisions_by_kind.get(kind, self.precisions)
 
 
 FAKE_BEHAVIOURS = tuple(
@@ -48,12 +53,13 @@ _WORKFLOWS = (
     WorkflowInfo(
         name="pytorch",
         summary="PyTorch eager: the reference for speed-up and mismatch",
-        precisions=("fp32", "bf16"),
-        device_kinds=("cpu",),
+        precisions=("fp32", "tf32", "fp16", "bf16"),
+        device_kinds=("cpu", "gpu"),
         requires=("torch", "torchvision", "numpy"),
         options={"channels_last": "use the channels-last memory format (true or false)"},
         values={"channels_last": OptionValues("bool", default=False)},
         sources=("torchvision",),
+        precisions_by_kind={"cpu": ("fp32", "bf16")},
     ),
     WorkflowInfo(
         name="onnxruntime_cpu",

@@ -89,7 +89,8 @@ def test_the_first_stack_that_has_everything_is_chosen() -> None:
     [
         ("warp", "fp32", CPU, [], "unknown-workflow", "'warp'"),
         ("pytorch", "int8", CPU, [stack("a", FULL)], "precision-unsupported", "pytorch does not run int8"),
-        ("pytorch", "fp32", GPU, [stack("a", FULL)], "device-kind-unsupported", "does not run on a gpu"),
+        ("onnxruntime_cpu", "fp32", GPU, [stack("a", FULL)], "device-kind-unsupported", "does not run on a gpu"),
+        ("pytorch", "fp16", CPU, [stack("a", FULL)], "precision-unsupported", "does not run fp16 on a cpu"),
         ("pytorch", "fp32", CPU, [], "no-stack", "box-cpu has no stack"),
         ("pytorch", "fp32", CPU, [stack("a", {"torch": "2"})], "library-missing", "no torchvision, no numpy"),
         ("pytorch", "fp32", CPU, [stack("a", FULL, {"torch": "bad ELF"})], "library-missing", "(bad ELF)"),

@@ -17,7 +17,12 @@ from tests.island.harness import NOTHING, Island, model_job
 from workers.workflows.registry import TABLE
 
 pytestmark = pytest.mark.models
-_CASES = [(name, precision) for name in sorted(TABLE) for precision in WORKFLOWS[name].precisions]
+_CASES = [
+    (name, precision)
+    for name in sorted(TABLE)
+    if "cpu" in WORKFLOWS[name].device_kinds
+    for precision in WORKFLOWS[name].precisions_on("cpu")
+]
 _MEASURED = ("start", "load_engine", "first_inference", "warm_up", "measure", "outputs", "finish")
 
 

@@ -69,14 +69,12 @@ def test_a_fixed_batch_is_always_full() -> None:
 def test_the_rotation_is_twice_the_last_level_cache_within_bounds(
     monkeypatch: pytest.MonkeyPatch, cache_mib: int, bytes_each: int, count: int
 ) -> None:
-    monkeypatch.setattr(inputs, "last_level_cache_bytes", lambda: cache_mib * 2**20)
-    facts = inputs.rotation("rotated", bytes_each)
+    facts = inputs.rotation("rotated", bytes_each, cache_mib * 2**20)
     assert facts["input_count"] == count
     assert facts["llc_bytes"] == cache_mib * 2**20
-    assert inputs.rotation("warm", bytes_each)["input_count"] == 1
+    assert inputs.rotation("warm", bytes_each, None)["input_count"] == 1
 
 
 def test_an_unknown_cache_is_told_as_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "last_level_cache_bytes", lambda: None)
-    facts = inputs.rotation("rotated", 16 * 2**20)
+    facts = inputs.rotation("rotated", 16 * 2**20, None)
     assert (facts["llc_bytes"], facts["input_count"]) == (None, 4)

@@ -22,6 +22,7 @@ from workers.daemon.launch import Ended
 from workers.daemon.preflight import Preflight
 from workers.daemon.spool import BlobFile
 from workers.daemon.telemetry.cpu import CpuSampler, Telemetry
+from workers.daemon.telemetry.nvml import GpuSampler
 
 Metrics = dict[str, float | None]
 
@@ -51,6 +52,7 @@ class RunFacts:
     read: ReadResult
     preflight: Preflight = field(default_factory=Preflight)
     sampler: CpuSampler | None = None
+    gpu_sampler: GpuSampler | None = None
 
 
 @dataclass(frozen=True)
@@ -170,11 +172,12 @@ def _summarise(run: RunFacts, batch_size: int, stage: StageTime | None) -> Summa
 
 
 def _telemetry(run: RunFacts, batch_size: int, stage: StageTime | None) -> Telemetry:
-    if run.sampler is None:
-        return Telemetry()
     own = run.read.result.metrics if run.read.result else {}
-    count = len((run.read.samples or {}).get("latency") or ())
-    return run.sampler.summary(stage, count * batch_size, own.get("cpu_utilisation"))
+    inputs = len((run.read.samples or {}).get("latency") or ()) * batch_size
+    cpu = run.sampler.summary(stage, inputs, own.get("cpu_utilisation")) if run.sampler else Telemetry()
+    gpu = run.gpu_sampler.summary(stage, inputs) if run.gpu_sampler else Telemetry()
+    # On a GPU, `energy_per_input_j` is the GPU's: the processor's share is not the run's alone.
+    return Telemetry(cpu.metrics | gpu.metrics, [*cpu.flags, *gpu.flags])
 
 
 def _metrics(run: RunFacts, prepared: RunResult | None, summary: Summary, telemetry: Telemetry) -> Metrics:

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,17 @@ from workers.daemon.classify import Evidence, classify
 from workers.daemon.clock import boottime, unix_time, utc_now
 from workers.daemon.collect import JobFacts, RunFacts, collect
 from workers.daemon.ladder import Stop
-from workers.daemon.launch import GRACE_S, Launched, Plan
+from workers.daemon.launch import GRACE_S, Launched, Plan, device_environment
 from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, Lease
 from workers.daemon.ledger import Ledger
+from workers.daemon.nvml import Gpu, find_gpu, open_nvml
 from workers.daemon.preflight import Preflight, oom_kills, preflight
+from workers.daemon.preflight_gpu import join, preflight_gpu
 from workers.daemon.reporter import Progress, Reporter
 from workers.daemon.spool import Spool
 from workers.daemon.stages import StageClock
 from workers.daemon.telemetry.cpu import CpuSampler, CpuSensors
+from workers.daemon.telemetry.nvml import GpuSampler
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +120,7 @@ class _Execution:
         self._reporter = reporter
         self._ledger = Ledger(claim.job, bench.spool, bench.store)
         self._sensors = CpuSensors()
+        self._gpu: Gpu | None = None
         self._lock_fd = -1
         self._model_file: str | None = None
         self._trouble: str | None = None
@@ -137,7 +141,7 @@ class _Execution:
                 stop=self._lease.ended,
                 on_wait=self._tell_waiting,
             ) as self._lock_fd:
-                self._measure_all()
+                self._measure_on_device()
         except lock.WaitAbandonedError:
             log.info("job %s was given up while it waited for the device", job.job_id)
         except UnavailableError as error:
@@ -149,6 +153,18 @@ class _Execution:
                 control_dirs.job_dir(self._settings.work_dir, job.job_id, self._claim.attempt), ignore_errors=True
             )
         return self._finish()
+
+    def _measure_on_device(self) -> None:
+        if self._bench.device.kind != "gpu":
+            self._measure_all()
+            return
+        with open_nvml() as gpus:
+            self._gpu = find_gpu(gpus, self._bench.device)
+            self._measure_all()
+
+    def _preflight(self) -> Preflight:
+        host = preflight()
+        return join(host, preflight_gpu(self._gpu)) if self._bench.device.kind == "gpu" else host
 
     def _measure_all(self) -> None:
         if not self._still_ours():
@@ -202,7 +218,7 @@ class _Execution:
         return str(path)
 
     def _prepare(self) -> RunFacts | None:
-        run = self._launch(None, preflight())
+        run = self._launch(None, self._preflight())
         if run.outcome is Outcome.OK:
             return run
         if self._lease.reason is None and run.failure is not None:
@@ -210,7 +226,7 @@ class _Execution:
         return None
 
     def _measure(self, batch_size: int, prepared: RunFacts) -> None:
-        run = self._launch(batch_size, preflight())
+        run = self._launch(batch_size, self._preflight())
         collected = collect(self._facts, batch_size, run, prepared, self._ledger.is_stored)
         if not self._lease.lost:
             self._ledger.record(collected)
@@ -222,7 +238,12 @@ class _Execution:
         request = self._request(batch_size)
         control = control_dirs.prepare(self._settings.work_dir, request, self._claim.attempt)
         started_at, kills_before = utc_now(), oom_kills()
-        with CpuSampler(self._sensors) as sampler, Launched(self._plan(control, request.run_id)) as launched:
+        gpu_sampler = GpuSampler(self._gpu) if self._gpu else None
+        with (
+            CpuSampler(self._sensors) as sampler,
+            gpu_sampler or nullcontext(),
+            Launched(self._plan(control, request.run_id)) as launched,
+        ):
             self._lease.bind(launched)
             try:
                 ended = launched.follow(lambda clock: self._tell(batch_size, clock))
@@ -237,7 +258,7 @@ class _Execution:
         kills = None if kills_before is None or kills_after is None else kills_after - kills_before
         tail = control_dirs.log_tail(control)
         outcome, failure = classify(Evidence(request.run_id, ended, read.result, read.fault, tail, kills))
-        return RunFacts(outcome, failure, started_at, utc_now(), control, ended, read, before, sampler)
+        return RunFacts(outcome, failure, started_at, utc_now(), control, ended, read, before, sampler, gpu_sampler)
 
     def _request(self, batch_size: int | None) -> RunRequest:
         return RunRequest(
@@ -259,7 +280,12 @@ class _Execution:
             python=configured.python,
             bundle=self._bench.island.install(self._settings.cache_dir).path,
             control=control,
-            env={**configured.env, **self._bench.marks, stragglers.RUN_ENV: run_id},
+            env={
+                **configured.env,
+                **device_environment(self._bench.device),
+                **self._bench.marks,
+                stragglers.RUN_ENV: run_id,
+            },
             limits_s=self._job.protocol.stage_limits_s,
             lock_fd=self._lock_fd,
             deadline=self._lease.deadline,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Optional
 
 from farm.contract.codec import DecodeError, from_json
+from farm.contract.device import DeviceInfo
 from farm.contract.run import StageTime
 from workers.daemon import supervise
 from workers.daemon.control import Control, EventFollower, bound_log
@@ -197,6 +198,14 @@ def _supervisor_plan(plan: Plan) -> supervise.Plan:
 def runner_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """What a process of a stack gets: the few variables that any program needs, then `extra`."""
     return {key: os.environ[key] for key in _PASSED_ON if key in os.environ} | dict(extra)
+
+
+def device_environment(device: DeviceInfo) -> dict[str, str]:
+    """Which GPU a process of a run on `device` sees: its own by UUID, which no reordering changes; on a CPU none."""
+    if device.kind == "cpu":
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    uuid = device.facts.get("uuid")
+    return {"CUDA_VISIBLE_DEVICES": str(uuid)} if device.kind == "gpu" and uuid else {}
 
 
 def _close_quietly(stream: IO[bytes] | None) -> None:

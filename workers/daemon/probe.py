@@ -21,7 +21,8 @@ from farm.errors import UsageError
 from farm.settings import Settings, StackSettings
 from workers.daemon.bundle import EXIT_PYTHON_TOO_OLD, Bundle, make_bundle
 from workers.daemon.host import Files, cpu_model, instruction_sets, memory, physical_cores, usable_cpus
-from workers.daemon.launch import runner_environment
+from workers.daemon.launch import device_environment, runner_environment
+from workers.daemon.nvml import gpu_devices
 
 PROBE_LIMIT_S = 120.0
 
@@ -29,13 +30,14 @@ PROBE_LIMIT_S = 120.0
 def announcement(settings: Settings, device_id: str | None = None) -> Announcement:
     """The device and stacks of this host as a worker announces them. Takes seconds: it starts each stack."""
     device = find_device(settings, device_id)
-    stacks = probe_stacks(settings, make_bundle(settings.cache_dir))
+    stacks = probe_stacks(settings, make_bundle(settings.cache_dir), device)
     return Announcement(device, stacks, farm.__version__, os.getpid())
 
 
 def devices(settings: Settings) -> list[DeviceInfo]:
     """The devices of this host that a worker can serve."""
-    return [cpu_device(settings)]
+    cpu = cpu_device(settings)
+    return [cpu, *gpu_devices(cpu.host)]
 
 
 def find_device(settings: Settings, device_id: str | None = None) -> DeviceInfo:
@@ -77,9 +79,14 @@ def cpu_device(settings: Settings, files: Files | None = None) -> DeviceInfo:
     )
 
 
-def probe_stacks(settings: Settings, bundle: Bundle, limit_s: float = PROBE_LIMIT_S) -> list[StackInfo]:
-    """Ask each stack's interpreter what it has, in the operator's order; one that cannot answer is listed as well."""
-    return [probe_stack(name, stack, bundle, limit_s) for name, stack in settings.stacks.items()]
+def probe_stacks(settings: Settings, bundle: Bundle, device: DeviceInfo | None = None) -> list[StackInfo]:
+    """Ask each stack's interpreter what it has, in the operator's order; one that cannot answer is listed as well.
+
+    With `device`, each is asked in the environment that runs on that device get.
+    """
+    more = device_environment(device) if device else {}
+    asked = {name: stack.model_copy(update={"env": stack.env | more}) for name, stack in settings.stacks.items()}
+    return [probe_stack(name, stack, bundle) for name, stack in asked.items()]
 
 
 def probe_stack(name: str, stack: StackSettings, bundle: Bundle, limit_s: float = PROBE_LIMIT_S) -> StackInfo:

@@ -86,7 +86,7 @@ class Service:
             raise UnavailableError(
                 f"{settings.cache_dir} cannot be used: {error}", hint="Make FARM_HOME a directory you can write to."
             ) from error
-        stacks = probe_stacks(settings, bundle)
+        stacks = probe_stacks(settings, bundle, device)
         for stack in stacks:
             problems = stack.problems or "no problems"
             log.info("stack %s: Python %s, %s", stack.name, stack.python_version or "?", problems)

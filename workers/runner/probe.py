@@ -73,7 +73,11 @@ def _features(libraries: Dict[str, str], problems: Dict[str, str]) -> Dict[str, 
 
 
 def _torch_features(torch: Any) -> Dict[str, Any]:
-    return {"torch_cuda_available": bool(torch.cuda.is_available()), "torch_threads": torch.get_num_threads()}
+    return {
+        "torch_cuda_available": bool(torch.cuda.is_available()),
+        "torch_cuda": getattr(torch.version, "cuda", None),
+        "torch_threads": torch.get_num_threads(),
+    }
 
 
 def _onnxruntime_features(ort: Any) -> Dict[str, Any]:

@@ -79,7 +79,7 @@ def _open(control: Control, report: Report, request: RunRequest) -> Workflow:
     if request.mode not in ("prepare", "measure"):
         raise WorkflowError("there is no mode {!r}: `prepare` or `measure`".format(request.mode), None, "bad-request")
     kind = workflow_class(request.job.workflow)
-    check_request(request.job)
+    check_request(request.job, request.device.kind)
     threads = request.job.protocol.threads or default_threads()
     cache = Cache(request.cache_dir, writable=request.mode == "prepare", clock=measure.now_ns)
     report.context = Context(
@@ -101,6 +101,7 @@ def _measure(control: Control, report: Report, workflow: Workflow) -> None:
     with measure.quiet_collector():
         _timed(control, report, workflow, body, inputs)
     report.metrics.update(usage.memory_metrics())
+    report.metrics.update(workflow.metrics())
     with control.stage("outputs"):
         _compare(report, workflow, first)
 
@@ -126,7 +127,7 @@ def _assert_effective(effective: Dict[str, Any], ctx: Context) -> None:
 
 def _inputs(report: Report, workflow: Workflow, protocol: Protocol) -> Tuple[List[Any], Any]:
     """The inputs that the loop takes in turn, and the placed first one, which the reference was computed from."""
-    facts = rotation(protocol.inputs, workflow.input_bytes())
+    facts = rotation(protocol.inputs, workflow.input_bytes(), workflow.cache_bytes())
     report.effective.update(facts, boundary=protocol.boundary, batch_size=workflow.ctx.batch_size)
     host = workflow.host_inputs(facts["input_count"])
     if protocol.boundary == "end_to_end":

@@ -113,6 +113,12 @@ class Workflow:
 
         return inputs.input_bytes(self.ctx.job.model.input_shape, self.ctx.batch_size)
 
+    def cache_bytes(self) -> Optional[int]:
+        """Size of the device's last cache before its memory; None where it is not known. Asked after `load`."""
+        from workers.workflows import inputs
+
+        return inputs.last_level_cache_bytes()
+
     def to_device(self, host_input: Any) -> Any:
         """Place one host input where `infer` takes it from."""
         raise NotImplementedError
@@ -135,6 +141,10 @@ class Workflow:
     def engine_bytes(self) -> int:
         """Size of the file that was loaded to run."""
         raise NotImplementedError
+
+    def metrics(self) -> Dict[str, float]:
+        """What only the workflow can measure of itself, after the timed stage, by names of the metric table."""
+        return {}
 
     def build_s(self) -> Optional[float]:
         """What export, calibration and build of the loaded file took when it was made; None where it has none."""
@@ -186,17 +196,17 @@ def versions(*names: str) -> Dict[str, str]:
     return found
 
 
-def check_request(job: JobSpec) -> None:
-    """Refuse options and precisions that the workflow does not have, and sources that it cannot run.
+def check_request(job: JobSpec, kind: str) -> None:
+    """Refuse options, precisions and sources that the workflow does not have on a kind of device.
 
     Raises:
         Unsupported: naming what is allowed.
     """
     info = WORKFLOWS[job.workflow]
-    if job.precision not in info.precisions:
+    if job.precision not in info.precisions_on(kind):
         raise Unsupported(
-            "{} does not run {}".format(job.workflow, job.precision),
-            "It runs: {}.".format(", ".join(info.precisions)),
+            "{} does not run {} on a {}".format(job.workflow, job.precision, kind),
+            "It runs: {}.".format(", ".join(info.precisions_on(kind))),
             "precision-unsupported",
         )
     unknown = sorted(set(job.options) - set(info.options))

@@ -28,6 +28,9 @@ _OUT_OF_MEMORY_TEXTS = (
     "out of memory",
     "cannot allocate memory",
     "not enough memory",
+    "status_alloc_failed",
+    "cudaerrormemoryallocation",
+    "outofmemory",
 )
 
 
@@ -101,7 +104,7 @@ class WeightsUnavailable(WorkflowError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out, whichever allocator says so."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
         return True
     if not isinstance(error, (RuntimeError, OSError)) and not _is_onnxruntime(error):
         return False

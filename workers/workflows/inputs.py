@@ -53,13 +53,12 @@ def calibration_batches(job: JobSpec, calibration: Calibration, fixed: Optional[
         left -= size
 
 
-def rotation(protocol_inputs: str, bytes_each: int) -> Dict[str, Any]:
-    """How many distinct inputs to take in turn, and why: facts for the record.
+def rotation(protocol_inputs: str, bytes_each: int, cache: Optional[int]) -> Dict[str, Any]:
+    """How many distinct inputs to take in turn, and why: facts for the record. `cache` is the device's, in bytes.
 
     `rotated` takes at least two, enough for twice the last-level cache (so that no input is still cached when its turn
     comes again), at most 64 and at most 256 MB; one input that is larger than that on its own needs no second.
     """
-    cache = last_level_cache_bytes()
     facts = {"inputs": protocol_inputs, "input_bytes": bytes_each, "llc_bytes": cache}
     if protocol_inputs == "warm" or bytes_each == 0:
         return dict(facts, input_count=1)

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """PyTorch eager: the reference for speed-up and mismatch. fp32 means TF32 and every other shortcut off."""
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.run import Mismatch
 from workers.workflows import reference
 from workers.workflows.base import Context, Workflow
 from workers.workflows.errors import PrecisionNotHeld, Unsupported
+from workers.workflows.torch_device import TorchDevice
 from workers.workflows.torch_models import TorchModel
-from workers.workflows.torch_setup import import_torch, import_torchvision
+from workers.workflows.torch_setup import fp32_precision, import_torch, import_torchvision, use_tf32
 
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+_DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 class PyTorch(Workflow):
-    """Eager execution on the CPU, in inference mode."""
+    """Eager execution on the CPU or a GPU, in inference mode."""
 
     def __init__(self, ctx: Context) -> None:
         super().__init__(ctx)
@@ -22,6 +23,7 @@ class PyTorch(Workflow):
         self._channels_last = ctx.job.options.get("channels_last", False)
         self._module: Any = None
         self._torch: Any = None
+        self._device: Any = None
         self._last: Any = None
         self._inference_mode: Any = None
 
@@ -31,6 +33,9 @@ class PyTorch(Workflow):
             raise Unsupported("option channels_last is true or false, not {!r}".format(self._channels_last))
         if not self.ctx.preparing:
             self._torch = import_torch(self.ctx)
+            self._device = TorchDevice(self._torch, self.ctx.request.device, self.ctx.job.precision)
+            if self.ctx.job.precision == "tf32":
+                use_tf32(self._torch)
             import_torchvision()
 
     def prepare(self) -> None:
@@ -47,7 +52,7 @@ class PyTorch(Workflow):
     def load(self) -> None:
         """Build the module, load its weights, convert it."""
         dtype = getattr(self._torch, _DTYPES[self.ctx.job.precision])
-        module = self._model.module().to(dtype)
+        module = self._model.module().to(dtype).to(self._device.name)
         if self._channels_last:
             module = module.to(memory_format=self._torch.channels_last)
         _assert_dtype(module, dtype)
@@ -55,19 +60,25 @@ class PyTorch(Workflow):
         # Entered once: entering it for each inference would be part of every sample.
         self._inference_mode = self._torch.inference_mode()
         self._inference_mode.__enter__()
+        self._device.synchronize()
 
     def to_device(self, host_input: Any) -> Any:
         """A tensor of the model's precision and memory format."""
-        tensor = self._torch.from_numpy(host_input).to(getattr(self._torch, _DTYPES[self.ctx.job.precision]))
+        dtype = getattr(self._torch, _DTYPES[self.ctx.job.precision])
+        tensor = self._torch.from_numpy(host_input).to(device=self._device.name, dtype=dtype)
         return tensor.contiguous(memory_format=self._torch.channels_last) if self._channels_last else tensor
 
     def infer(self, batch: Any) -> None:
-        """One forward; on a CPU it is done when it returns."""
+        """One forward; on a CPU it is done when it returns, on a GPU it may only have begun."""
         self._last = self._module(batch)
+
+    def synchronize(self) -> None:
+        """Wait for the GPU."""
+        self._device.synchronize()
 
     def outputs(self) -> List[Tuple[str, Any]]:
         """The last forward's logits as float32."""
-        return [("output", self._last.float().numpy())]
+        return [("output", self._last.float().cpu().numpy())]
 
     def compare(self, outputs: List[Tuple[str, Any]]) -> List[Mismatch]:
         """Against PyTorch fp32 with the same weights: in fp32 itself again, so close to 0."""
@@ -76,9 +87,13 @@ class PyTorch(Workflow):
     def effective(self) -> Dict[str, Any]:
         """Precision is read from the parameters, threads from torch."""
         dtypes = {str(p.dtype).replace("torch.", "") for p in self._module.parameters()}
-        names = {dtype: precision for precision, dtype in _DTYPES.items()}
+        held = dict(
+            precision=self._held(dtypes.pop()) if len(dtypes) == 1 else "mixed",
+            reference_device="cpu",
+            **self._device.facts(),
+        )
         return {
-            "precision": names.get(dtypes.pop(), "other") if len(dtypes) == 1 else "mixed",
+            **held,
             "threads": self._torch.get_num_threads(),
             "provider": "pytorch-eager",
             "device": str(next(self._module.parameters()).device),
@@ -87,6 +102,21 @@ class PyTorch(Workflow):
             "fp32_matmul_precision": self._torch.get_float32_matmul_precision(),
             "tf32": bool(self._torch.backends.cuda.matmul.allow_tf32),
         }
+
+    def _held(self, dtype: str) -> str:
+        """The precision behind a parameter's type; on a GPU fp32 is also a matter of torch's switches."""
+        names = {"bfloat16": "bf16", "float16": "fp16", "float32": fp32_precision(self._torch)}
+        return names.get(dtype, "other")
+
+    def cache_bytes(self) -> Optional[int]:
+        """Of the device that runs."""
+        found: Optional[int] = self._device.cache_bytes()
+        return found
+
+    def metrics(self) -> Dict[str, float]:
+        """Memory of torch's allocator on a GPU."""
+        found: Dict[str, float] = self._device.metrics()
+        return found
 
     def engine_bytes(self) -> int:
         """Size of the state dict's file."""

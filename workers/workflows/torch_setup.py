@@ -40,8 +40,28 @@ def _strict_fp32(torch: Any) -> None:
         torch.set_float32_matmul_precision("highest")
         if torch.get_float32_matmul_precision() != "highest":
             raise PrecisionNotHeld("torch keeps a reduced precision for fp32 matrix products")
-    if torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32:
+    if fp32_precision(torch) != "fp32":
         raise PrecisionNotHeld("torch keeps TF32 on although it was turned off")
+
+
+def use_tf32(torch: Any) -> None:
+    """Let fp32 products run in TF32, which `import_torch` has turned off. Raises PrecisionNotHeld."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    if fp32_precision(torch) != "tf32":
+        raise PrecisionNotHeld("torch keeps TF32 off although it was turned on")
+
+
+def fp32_precision(torch: Any) -> str:
+    """In which precision fp32 products run on a GPU: `fp32`, `tf32`, or `mixed`. Read from every switch there is."""
+    found = {bool(torch.backends.cuda.matmul.allow_tf32), bool(torch.backends.cudnn.allow_tf32)}
+    # torch 2.9 and later: one switch for each operation; `none` is what the older switch leaves where it is off.
+    newer = (torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", None))
+    switches = [getattr(part, "fp32_precision", None) for part in newer]
+    found |= {switch == "tf32" for switch in switches if isinstance(switch, str)}
+    if len(found) > 1:
+        return "mixed"
+    return "tf32" if found.pop() else "fp32"
 
 
 def import_torchvision() -> Any:

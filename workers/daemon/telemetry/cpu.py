@@ -153,7 +153,7 @@ def summarise(
         "cpu_temperature_c": max(temperatures) if temperatures else None,
         "energy_per_input_j": _energy_per_input(samples, stage, inputs, energy_ranges_uj),
     }
-    flags = [_foreign_flag(inside, own_cpus, cpus), _steal_flag(inside), _drift_flag(frequencies)]
+    flags = [_foreign_flag(inside, own_cpus, cpus), _steal_flag(inside), drift_flag(frequencies)]
     return Telemetry(metrics, [flag for flag in flags if flag is not None])
 
 
@@ -169,7 +169,7 @@ def _energy_per_input(
     for (_, before), (_, after) in itertools.pairwise(known):
         used.append(used[-1] + sum(_step(a, b, r) for a, b, r in zip(before, after, ranges_uj, strict=False)))
     times = [ns for ns, _ in known]
-    spent_uj = _interpolate(times, used, stage.end_ns) - _interpolate(times, used, stage.start_ns)
+    spent_uj = interpolate(times, used, stage.end_ns) - interpolate(times, used, stage.start_ns)
     return spent_uj / 1e6 / inputs
 
 
@@ -177,7 +177,8 @@ def _step(before: float, after: float, range_uj: float) -> float:
     return after - before if after >= before else after - before + range_uj
 
 
-def _interpolate(times: Sequence[int], values: Sequence[float], at: int) -> float:
+def interpolate(times: Sequence[int], values: Sequence[float], at: int) -> float:
+    """The value at a time between two of `times`, as if it had risen evenly."""
     for i in range(1, len(times)):
         if times[i] >= at:
             share = (at - times[i - 1]) / (times[i] - times[i - 1])
@@ -216,7 +217,7 @@ def _steal_flag(inside: Sequence[Sample]) -> Flag | None:
     return Flag("stolen_time", "suspect", f"the hypervisor took {stolen:.2f} processors' time in the timed stage")
 
 
-def _drift_flag(frequencies: Sequence[float]) -> Flag | None:
+def drift_flag(frequencies: Sequence[float]) -> Flag | None:
     """Last third against first third of the stage (3 %)."""
     third = len(frequencies) // 3
     if third < 2:
