@@ -78,6 +78,22 @@ _WORKFLOWS = (
         sources=("torchvision", "onnx"),
     ),
     WorkflowInfo(
+        name="openvino",
+        summary="OpenVINO's CPU plugin: what a CPU user would pick; int8 is the Q/DQ file of onnxruntime_cpu",
+        precisions=("fp32", "int8"),
+        device_kinds=("cpu",),
+        requires=("openvino", "onnxruntime", "onnx", "torch", "torchvision", "numpy"),
+        options={
+            "per_channel": "int8: one scale per output channel of a weight (default true)",
+            "activation_type": "int8: quint8; qint8 is refused, since OpenVINO gets it wrong for some models",
+        },
+        values={
+            "per_channel": OptionValues("bool", default=True),
+            "activation_type": OptionValues("text", default="quint8", choices=("quint8", "qint8")),
+        },
+        sources=("torchvision", "onnx"),
+    ),
+    WorkflowInfo(
         name="fake",
         summary="No model at all: known latencies and failures on request, to test the farm itself",
         precisions=("fp32", "fp16", "int8"),

@@ -18,6 +18,7 @@ def save_model(
     quantized: bool = False,
     external: bool = False,
     half_weights: bool = False,
+    determinant: bool = False,
 ) -> Path:
     """Write a classifier of 10 classes for inputs of (batch, channels, height, width), any height and width."""
     import numpy as np
@@ -34,6 +35,10 @@ def save_model(
     shape: list[Any] = [batch, channels, "height", "width"]
     values = [helper.make_tensor_value_info(f"image{i or ''}", kind, shape) for i in range(inputs)]
     nodes = [*_feed(inputs, input_type), *_body(quantized, constants)]
+    if determinant:  # an operator that ONNX Runtime has and OpenVINO lacks
+        nodes[-1].output[0] = "product"
+        constants.append(numpy_helper.from_array(np.eye(2, dtype=np.float32), "unit"))
+        nodes += [helper.make_node("Det", ["unit"], ["one"]), helper.make_node("Mul", ["product", "one"], ["scores"])]
     output = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, 10])
     graph = helper.make_graph(nodes, "small", values, [output], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

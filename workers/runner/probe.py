@@ -7,16 +7,19 @@ import importlib.util
 import platform
 import sys
 import warnings
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 from farm.contract.codec import to_json
 from farm.contract.device import StackInfo
 from workers.runner.control import write_json
 from workers.runner.environment import LIBRARIES, cpu_flags, version_of
 from workers.workflows.base import default_threads
+from workers.workflows.openvino_setup import import_openvino
 from workers.workflows.torch_setup import import_torchvision
 
 _MOST_PROBLEM = 300
+#: Libraries whose plain import fails, or does what it should not.
+_IMPORTERS: Dict[str, Callable[[], Any]] = {"torchvision": import_torchvision, "openvino": import_openvino}
 
 
 def write_probe(path: str) -> None:
@@ -56,8 +59,8 @@ def _version(name: str) -> Optional[str]:
         return None
     if spec.origin is None:
         raise ImportError("only a folder of that name is left, without a package in it")
-    module = import_torchvision() if name == "torchvision" else importlib.import_module(name)
-    return version_of(module)
+    importer = _IMPORTERS.get(name)
+    return version_of(importer() if importer else importlib.import_module(name))
 
 
 def _features(libraries: Dict[str, str], problems: Dict[str, str]) -> Dict[str, Any]:

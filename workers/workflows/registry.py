@@ -10,6 +10,7 @@ from workers.workflows.errors import Unsupported
 TABLE = {
     "pytorch": "workers.workflows.pytorch:PyTorch",
     "onnxruntime_cpu": "workers.workflows.onnxruntime_cpu:OnnxRuntimeCpu",
+    "openvino": "workers.workflows.openvino:OpenVino",
     "fake": "workers.workflows.fake:Fake",
 }
 
