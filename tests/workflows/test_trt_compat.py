@@ -21,6 +21,7 @@ LISTS = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).par
 #: Names that TensorRT's classes share with all the world.
 COMMON = {
     "name",
+    "dtype",
     "type",
     "errors",
     "path",
