@@ -11,6 +11,7 @@ TABLE = {
     "pytorch": "workers.workflows.pytorch:PyTorch",
     "onnxruntime_cpu": "workers.workflows.onnxruntime_cpu:OnnxRuntimeCpu",
     "openvino": "workers.workflows.openvino:OpenVino",
+    "onnx_tensorrt": "workers.workflows.onnx_tensorrt:OnnxTensorRT",
     "fake": "workers.workflows.fake:Fake",
 }
 
