@@ -90,6 +90,10 @@ _WORKFLOWS = (
         values={
             "per_channel": OptionValues("bool", default=True),
             "activation_type": OptionValues("text", default="quint8", choices=("quint8", "qint8")),
+        },
+        sources=("torchvision", "onnx"),
+    ),
+    WorkflowInfo(
         name="onnx_tensorrt",
         summary="ONNX to a TensorRT engine: named tensors, pinned buffers, one stream",
         precisions=("fp32", "tf32", "fp16", "int8"),
