@@ -78,6 +78,24 @@ _WORKFLOWS = (
         sources=("torchvision", "onnx"),
     ),
     WorkflowInfo(
+        name="onnx_tensorrt",
+        summary="ONNX to a TensorRT engine: named tensors, pinned buffers, one stream",
+        precisions=("fp32", "tf32", "fp16", "int8"),
+        device_kinds=("gpu",),
+        requires=("tensorrt", "numpy"),
+        options={
+            "optimization_level": "the builder's effort, 0 to 5 (default: the builder's own; TensorRT 8.6 and later)",
+            "profile": "batch (default): an engine for each batch; ladder: one engine for all",
+            "allow_fp16": "int8: let layers without int8 run in fp16 (default false)",
+        },
+        values={
+            "optimization_level": OptionValues("int", minimum=0),
+            "profile": OptionValues("text", default="batch", choices=("batch", "ladder")),
+            "allow_fp16": OptionValues("bool", default=False),
+        },
+        sources=("torchvision", "onnx"),
+    ),
+    WorkflowInfo(
         name="fake",
         summary="No model at all: known latencies and failures on request, to test the farm itself",
         precisions=("fp32", "fp16", "int8"),

@@ -15,6 +15,7 @@ from workers.runner.control import write_json
 from workers.runner.environment import LIBRARIES, cpu_flags, version_of
 from workers.workflows.base import default_threads
 from workers.workflows.torch_setup import import_torchvision
+from workers.workflows.trt_compat import features
 
 _MOST_PROBLEM = 300
 
@@ -62,7 +63,7 @@ def _version(name: str) -> Optional[str]:
 
 def _features(libraries: Dict[str, str], problems: Dict[str, str]) -> Dict[str, Any]:
     found: Dict[str, Any] = {"cpu_count": default_threads(), "machine": platform.machine(), "cpu_flags": cpu_flags()}
-    for name, ask in (("torch", _torch_features), ("onnxruntime", _onnxruntime_features)):
+    for name, ask in (("torch", _torch_features), ("onnxruntime", _onnxruntime_features), ("tensorrt", features)):
         if name not in libraries:
             continue
         try:

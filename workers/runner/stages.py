@@ -125,15 +125,16 @@ def _assert_effective(effective: Dict[str, Any], ctx: Context) -> None:
         raise SettingNotHeld("{} threads were asked for and {} run".format(ctx.threads, effective["threads"]))
 
 
-def _inputs(report: Report, workflow: Workflow, protocol: Protocol) -> Tuple[List[Any], Any]:
-    """The inputs that the loop takes in turn, and the placed first one, which the reference was computed from."""
+def _inputs(report: Report, workflow: Workflow, protocol: Protocol) -> Tuple[List[Any], Callable[[], Any]]:
+    """The inputs that the loop takes in turn, and what places the first, which the reference was computed from."""
     facts = rotation(protocol.inputs, workflow.input_bytes(), workflow.cache_bytes())
     report.effective.update(facts, boundary=protocol.boundary, batch_size=workflow.ctx.batch_size)
     host = workflow.host_inputs(facts["input_count"])
     if protocol.boundary == "end_to_end":
-        return host, workflow.to_device(host[0])
+        # Placed when it is needed: with copies, a workflow may place every input in the same memory.
+        return host, lambda: workflow.to_device(host[0])
     placed = [workflow.to_device(item) for item in host]
-    return placed, placed[0]
+    return placed, lambda: placed[0]
 
 
 def _body(workflow: Workflow, protocol: Protocol) -> Callable[[Any], None]:
@@ -182,8 +183,8 @@ def _timed(
     )
 
 
-def _compare(report: Report, workflow: Workflow, first: Any) -> None:
-    workflow.infer(first)
+def _compare(report: Report, workflow: Workflow, first: Callable[[], Any]) -> None:
+    workflow.infer(first())
     workflow.synchronize()
     report.mismatch = workflow.compare(workflow.outputs())
     report.metrics.update(reference.metrics(report.mismatch))

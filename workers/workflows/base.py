@@ -174,7 +174,10 @@ def require(name: str) -> Any:
 
 
 #: Distributions that bring each module, where the names differ. All that are installed count.
-_DISTRIBUTIONS = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training")}
+_DISTRIBUTIONS = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training"),
+    "tensorrt": ("tensorrt", "tensorrt-cu11", "tensorrt-cu12", "tensorrt-cu13"),
+}
 
 
 def versions(*names: str) -> Dict[str, str]:

@@ -11,6 +11,8 @@ WorkflowError                failed       workflow-failed
   SettingNotHeld             failed       setting-not-held
   NotPrepared                failed       not-prepared
   WeightsUnavailable         failed       weights-unavailable
+  ParserFailed               failed       parser-failed
+  BuildOutOfMemory           out_of_memory out-of-memory-build
 """
 
 # ruff: noqa: N818 - the names say what is the matter, as the references do
@@ -100,6 +102,19 @@ class WeightsUnavailable(WorkflowError):
     """A model's weights could not be had."""
 
     reference = "weights-unavailable"
+
+
+class ParserFailed(WorkflowError):
+    """TensorRT's parser does not take an ONNX file for what is in it, other than an unsupported operator."""
+
+    reference = "parser-failed"
+
+
+class BuildOutOfMemory(WorkflowError):
+    """Memory ran out while an engine was built: told apart from loading it and running it."""
+
+    outcome = Outcome.OUT_OF_MEMORY
+    reference = "out-of-memory-build"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

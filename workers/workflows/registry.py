@@ -10,6 +10,7 @@ from workers.workflows.errors import Unsupported
 TABLE = {
     "pytorch": "workers.workflows.pytorch:PyTorch",
     "onnxruntime_cpu": "workers.workflows.onnxruntime_cpu:OnnxRuntimeCpu",
+    "onnx_tensorrt": "workers.workflows.onnx_tensorrt:OnnxTensorRT",
     "fake": "workers.workflows.fake:Fake",
 }
 

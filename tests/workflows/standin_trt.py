@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stand-ins for `tensorrt` and `pycuda.driver`: "engines" are ONNX files that ONNX Runtime runs on the CPU.
+
+They show that the workflow's own steps fit together. They prove nothing about TensorRT or any hardware.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import Enum, IntEnum
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+_ARRAYS: dict[int, Any] = {}
+
+
+class BuilderFlag(IntEnum):
+    TF32 = 0
+    FP16 = 1
+    INT8 = 2
+
+
+class _Config:
+    builder_optimization_level = 3
+    int8_calibrator: Any = None
+
+    def __init__(self) -> None:
+        self.flags = {BuilderFlag.TF32}
+        self.profiles: list[Any] = []
+        self.cache = b""
+
+    def set_flag(self, flag: Any) -> None:
+        self.flags.add(flag)
+
+    def clear_flag(self, flag: Any) -> None:
+        self.flags.discard(flag)
+
+    def get_flag(self, flag: Any) -> bool:
+        return flag in self.flags
+
+    def add_optimization_profile(self, profile: Any) -> int:
+        self.profiles.append(profile)
+        return 0
+
+    def set_calibration_profile(self, profile: Any) -> bool:
+        return True
+
+    def create_timing_cache(self, content: bytes) -> Any:
+        return SimpleNamespace(serialize=lambda: content + b"t")
+
+    def set_timing_cache(self, cache: Any, ignore: bool) -> bool:
+        self.cache = cache
+        return True
+
+    def get_timing_cache(self) -> Any:
+        return self.cache
+
+
+class _Profile:
+    def set_shape(self, name: str, smallest: Any, best: Any, largest: Any) -> None:
+        self.shapes = (smallest, best, largest)
+
+
+class _Network:
+    num_layers = 0
+    num_inputs = num_outputs = 1
+    path = ""
+
+    def _tensor(self, found: Any) -> Any:
+        shape = tuple(extent if isinstance(extent, int) else -1 for extent in found.shape)
+        return SimpleNamespace(name=found.name, shape=shape, dtype=DataType.FLOAT)
+
+    def get_input(self, _index: int) -> Any:
+        return self._tensor(onnxruntime.InferenceSession(self.path).get_inputs()[0])
+
+    def get_output(self, _index: int) -> Any:
+        return self._tensor(onnxruntime.InferenceSession(self.path).get_outputs()[0])
+
+
+class Builder:
+    #: From this batch on, a build runs out of memory.
+    limit = 10**9
+    built = 0
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def create_network(self, _flags: int) -> Any:
+        return _Network()
+
+    def create_builder_config(self) -> Any:
+        return _Config()
+
+    def create_optimization_profile(self) -> Any:
+        return _Profile()
+
+    def build_serialized_network(self, network: Any, config: Any) -> Any:
+        Builder.built += 1
+        if config.profiles[0].shapes[2][0] >= Builder.limit:
+            self._logger.log(ILogger.Severity.ERROR, "Error Code 2: OutOfMemory (no further information)")
+            return None
+        calibrator = config.int8_calibrator
+        if calibrator is not None and calibrator.read_calibration_cache() is None:
+            while calibrator.get_batch(["input"]) is not None:
+                pass
+            calibrator.write_calibration_cache(b"table")
+        with open(network.path, "rb") as stream:
+            return json.dumps(sorted(int(f) for f in config.flags)).encode() + b"\n" + stream.read()
+
+
+class OnnxParser:
+    num_errors = 0
+
+    def __init__(self, network: Any, _logger: Any) -> None:
+        self._network = network
+
+    def parse_from_file(self, path: str) -> bool:
+        self._network.path = path
+        return True
+
+
+class ILogger:
+    Severity = Enum("Severity", "INTERNAL_ERROR ERROR WARNING INFO")
+
+
+class DataType(Enum):
+    FLOAT, HALF, INT8, INT32, BOOL = range(5)
+
+
+class TensorIOMode(Enum):
+    INPUT, OUTPUT = range(2)
+
+
+class _Context:
+    def __init__(self, session: Any) -> None:
+        self._session, self._bound = session, {}
+        self._shape: Any = None
+
+    def set_input_shape(self, _name: str, shape: Any) -> bool:
+        self._shape = shape
+        return True
+
+    def get_tensor_shape(self, _name: str) -> Any:
+        return (self._shape[0], *self._session.get_outputs()[0].shape[1:])
+
+    def set_tensor_address(self, name: str, address: int) -> None:
+        self._bound[name] = address
+
+    def execute_async_v3(self, _stream: int) -> bool:
+        feed = self._session.get_inputs()[0].name
+        data = np.frombuffer(_ARRAYS[self._bound[feed]], "float32").reshape(self._shape)
+        (out,) = self._session.run(None, {feed: data})
+        _ARRAYS[self._bound[self._session.get_outputs()[0].name]][:] = out.tobytes()
+        return True
+
+
+class _Engine:
+    num_io_tensors = 2
+    num_layers = 1
+
+    def __init__(self, content: bytes) -> None:
+        flags, _, model = content.partition(b"\n")
+        self._session = onnxruntime.InferenceSession(model)
+        held = (
+            "Int8" if BuilderFlag.INT8 in json.loads(flags) else "FP16" if BuilderFlag.FP16 in json.loads(flags) else ""
+        )
+        self._information = {"Layers": [{"Outputs": [{"Format/Datatype": held or "Row major linear FP32"}]}]}
+
+    def get_tensor_name(self, index: int) -> str:
+        return str((self._session.get_inputs() + self._session.get_outputs())[index].name)
+
+    def get_tensor_mode(self, name: str) -> Any:
+        return TensorIOMode.INPUT if name == self._session.get_inputs()[0].name else TensorIOMode.OUTPUT
+
+    def get_tensor_dtype(self, _name: str) -> Any:
+        return DataType.FLOAT
+
+    def create_execution_context(self) -> Any:
+        return _Context(self._session)
+
+    def create_engine_inspector(self) -> Any:
+        return SimpleNamespace(get_engine_information=lambda _form: json.dumps(self._information))
+
+
+class _Calibrator:
+    pass
+
+
+def tensorrt() -> Any:
+    """The module."""
+    module = ModuleType("tensorrt")
+    fields = {
+        "__version__": "0.stand-in",
+        "Builder": Builder,
+        "BuilderFlag": BuilderFlag,
+        "OnnxParser": OnnxParser,
+        "ILogger": ILogger,
+        "DataType": DataType,
+        "TensorIOMode": TensorIOMode,
+        "IBuilderConfig": _Config,
+        "IExecutionContext": _Context,
+        "IInt8EntropyCalibrator2": _Calibrator,
+        "IInt8MinMaxCalibrator": _Calibrator,
+        "NetworkDefinitionCreationFlag": SimpleNamespace(EXPLICIT_BATCH=0),
+        "LayerType": SimpleNamespace(QUANTIZE=1, DEQUANTIZE=2),
+        "ProfilingVerbosity": SimpleNamespace(DETAILED=1),
+        "LayerInformationFormat": SimpleNamespace(JSON=1),
+        "Runtime": lambda _logger: SimpleNamespace(deserialize_cuda_engine=_Engine),
+    }
+    vars(module).update(fields)
+    return module
+
+
+def pycuda_driver() -> Any:
+    """The module: device memory is host memory under made-up addresses."""
+    module = ModuleType("pycuda.driver")
+
+    class Allocation:
+        def __init__(self, size: int) -> None:
+            self.address = 4096 + len(_ARRAYS)
+            _ARRAYS[self.address] = bytearray(size)
+
+        def __int__(self) -> int:
+            return self.address
+
+        def free(self) -> None:
+            pass
+
+    def h2d(address: int, array: Any, _stream: Any) -> None:
+        _ARRAYS[address][:] = array.tobytes()
+
+    def d2h(array: Any, address: int, _stream: Any) -> None:
+        array[...] = np.frombuffer(_ARRAYS[address], array.dtype).reshape(array.shape)
+
+    context = SimpleNamespace(push=lambda: None, pop=lambda: None)
+    device: Any = SimpleNamespace(retain_primary_context=lambda: context, get_attribute=lambda _which: 2**20)
+    kind = type("Device", (), {"count": staticmethod(lambda: 1), "__new__": lambda _cls, _index: device})
+    vars(module).update(
+        Error=type("Error", (Exception,), {}),
+        init=lambda: None,
+        Device=kind,
+        Stream=lambda: SimpleNamespace(handle=7, synchronize=lambda: None),
+        mem_alloc=Allocation,
+        pagelocked_empty=lambda shape, dtype: np.empty(shape, dtype),
+        memcpy_htod_async=h2d,
+        memcpy_dtoh_async=d2h,
+        device_attribute=SimpleNamespace(L2_CACHE_SIZE=1),
+    )
+    return module

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The steps of `onnx_tensorrt` with stand-ins for TensorRT and CUDA: not a word about hardware."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from farm.contract.canonical import sha256_file
+from farm.contract.codec import from_json, to_json
+from farm.contract.device import DeviceInfo
+from farm.contract.job import BatchLadder, Calibration, JobSpec, ModelSpec
+from farm.contract.run import RunRequest, RunResult
+from tests.island.harness import TINY, model_job
+from tests.workflows.onnx_models import save_model
+
+pytest.importorskip("onnxruntime")
+from tests.workflows import standin_trt
+
+pytestmark = [pytest.mark.models, pytest.mark.filterwarnings("ignore")]
+
+GPU = DeviceInfo("box-gpu0", "nvidia-x", "gpu", "box", "X", {"uuid": "GPU-0", "compute_capability": "9.0"})
+Run = Callable[..., RunResult]
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = standin_trt.pycuda_driver()
+    package = ModuleType("pycuda")
+    vars(package).update(driver=driver, __path__=[])
+    for name, module in (("tensorrt", standin_trt.tensorrt()), ("pycuda", package), ("pycuda.driver", driver)):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(standin_trt.Builder, "limit", 10**9)
+    monkeypatch.setattr(standin_trt.Builder, "built", 0)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_model(tmp_path / "given.onnx")
+
+
+@pytest.fixture
+def job(model: Path) -> Callable[..., JobSpec]:
+    def make(
+        precision: str = "fp32", sizes: tuple[int, ...] = (1, 4), boundary: str = "compute", **more: Any
+    ) -> JobSpec:
+        spec = ModelSpec("mine", "onnx", (3, 16, 16), onnx_sha256=sha256_file(str(model)))
+        made = model_job(spec, "onnx_tensorrt", precision)
+        calibration = Calibration("entropy", 8, 4) if precision == "int8" else None
+        protocol = replace(TINY, boundary=boundary)
+        return replace(made, batches=BatchLadder(sizes), calibration=calibration, protocol=protocol, options=dict(more))
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path: Path, model: Path) -> Run:
+    """Prepare (no batch) or measure in this process."""
+    count = iter(range(100))
+
+    def do(spec: JobSpec, batch: int | None = None) -> RunResult:
+        import json
+
+        from workers.runner.stages import run_request
+
+        control = tmp_path / f"run-{next(count)}"
+        control.mkdir()
+        mode = "prepare" if batch is None else "measure"
+        request = RunRequest("r", mode, spec, GPU, str(tmp_path / "cache"), batch, str(model))
+        (control / "request.json").write_text(json.dumps(to_json(request)))
+        run_request(str(control))
+        return from_json(RunResult, json.loads((control / "result.json").read_text()))
+
+    return do
+
+
+def ok(result: RunResult) -> RunResult:
+    assert result.outcome == "ok", result.failure
+    return result
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "int8"])
+@pytest.mark.parametrize("boundary", ["compute", "end_to_end"])
+def test_a_job_goes_from_file_to_samples(run: Run, job: Callable[..., JobSpec], precision: str, boundary: str) -> None:
+    spec = job(precision, boundary=boundary)
+    prepared = ok(run(spec))
+    kinds = [artifact.kind for artifact in prepared.artifacts]
+    assert kinds.count("engine") == 2
+    assert ("trt_calibration" in kinds) == (precision == "int8")
+    for batch in (1, 4):
+        found = ok(run(spec, batch))
+        assert found.effective["precision"] == precision
+        assert found.effective["profile"] == [batch, batch, batch]
+        assert found.metrics["build_s"] > 0
+        assert found.metrics["relative_l2_error"] < 1e-6
+        assert "engine_inspector" in [artifact.kind for artifact in found.artifacts]
+        assert all(artifact.cached for artifact in found.artifacts if artifact.kind == "engine")
+
+
+def test_preparing_again_builds_nothing(run: Run, job: Callable[..., JobSpec]) -> None:
+    ok(run(job("int8")))
+    built = standin_trt.Builder.built
+    assert built == 3
+    ok(run(job("int8")))
+    assert standin_trt.Builder.built == built
+
+
+def test_one_engine_serves_a_ladder(run: Run, job: Callable[..., JobSpec]) -> None:
+    spec = job(profile="ladder")
+    ok(run(spec))
+    assert standin_trt.Builder.built == 1
+    assert ok(run(spec, 1)).effective["profile"] == [1, 4, 4]
+
+
+def test_a_batch_that_does_not_fit_ends_the_ladder_and_the_smaller_ones_are_measured(
+    run: Run, job: Callable[..., JobSpec]
+) -> None:
+    standin_trt.Builder.limit = 4
+    spec = job(sizes=(1, 4, 8))
+    ok(run(spec))
+    ok(run(spec, 1))
+    for batch in (4, 8):
+        found = run(spec, batch)
+        assert (found.outcome, found.failure and found.failure.reference) == ("out_of_memory", "out-of-memory-build")
+        assert "batch 4" in (found.failure.message if found.failure else "")
+
+
+def test_a_first_batch_that_does_not_fit_fails_in_its_stage(run: Run, job: Callable[..., JobSpec]) -> None:
+    standin_trt.Builder.limit = 1
+    found = run(job())
+    assert found.outcome == "out_of_memory"
+    assert found.failure is not None
+    assert (found.failure.stage, found.failure.reference) == ("build", "out-of-memory-build")
+
+
+def test_an_engine_that_was_not_recorded_is_never_loaded(run: Run, job: Callable[..., JobSpec]) -> None:
+    spec = job()
+    engine = next(a for a in ok(run(spec)).artifacts if a.kind == "engine")
+    with open(engine.path, "ab") as stream:
+        stream.write(b"foreign")
+    found = run(spec, 1)
+    assert (found.outcome, found.failure and found.failure.reference) == ("failed", "not-prepared")
+
+
+def test_without_onnxruntime_there_is_no_reference_and_the_record_says_why(
+    run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.workflows.trt_source.importlib.util.find_spec", lambda _name: None)
+    spec = job()
+    ok(run(spec))
+    found = ok(run(spec, 1))
+    assert found.mismatch == []
+    assert found.effective["reference"] is None
+    assert "no onnxruntime" in found.effective["reference_reason"]
+
+
+def test_an_option_out_of_range_is_refused(run: Run, job: Callable[..., JobSpec]) -> None:
+    found = run(job(optimization_level=9))
+    assert (found.outcome, found.failure and found.failure.reference) == ("unsupported", "unknown-option")

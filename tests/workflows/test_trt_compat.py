@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorRT's calls held against the names of each version's own binding. The lists are real; no GPU is involved."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.docs.tables import ROOT
+from workers.workflows import trt_compat
+from workers.workflows.errors import PrecisionNotHeld, Unsupported, WorkflowError
+from workers.workflows.onnx_tensorrt import held_precision, tensor_formats
+from workers.workflows.trt_compat import OPTIONAL, REQUIRED, Log, check, check_implicit_int8, features
+
+LISTS = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "trt_api").glob("*.json")}
+#: Names that TensorRT's classes share with all the world.
+COMMON = {
+    "name",
+    "dtype",
+    "type",
+    "errors",
+    "path",
+    "build",
+    "run",
+    "reset",
+    "value",
+    "shape",
+    "append",
+    "format",
+    "engine",
+    "logger",
+    "precision",
+    "flags",
+}
+VERSIONS = sorted(LISTS, key=lambda text: [int(part) for part in text.split(".")])
+
+
+def number(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def module(version: str) -> Any:
+    """A stand-in for the `tensorrt` of a version: its names, nothing behind them."""
+    kinds = {name: type(name, (), dict.fromkeys(names)) for name, names in LISTS[version].items()}
+    return SimpleNamespace(__version__=version, **kinds)
+
+
+def test_the_lists_cover_what_is_claimed() -> None:
+    assert {number(version)[0] for version in VERSIONS} == {8, 10, 11}
+    assert number(VERSIONS[0]) == (8, 5)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_name_that_is_called_without_asking_is_in_every_version(version: str) -> None:
+    names = LISTS[version]
+    lacks = [f"{kind}.{n}" for kind, needed in REQUIRED.items() for n in needed if n not in names.get(kind, ())]
+    assert lacks == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_optional_name_is_where_it_is_said_to_be(version: str) -> None:
+    names, wrong = LISTS[version], []
+    for kind, table in OPTIONAL.items():
+        for name, (first, last) in table.items():
+            expected = (first or (0, 0)) <= number(version) <= (last or (99, 99))
+            if (name in names.get(kind, ())) != expected:
+                wrong.append(f"{kind}.{name}")
+    assert wrong == []
+
+
+def test_every_call_of_tensorrt_is_in_the_tables_and_in_trt_compat_alone() -> None:
+    listed = {n for names in (*REQUIRED.values(), *OPTIONAL.values()) for n in names} | {*REQUIRED, *OPTIONAL}
+    known = {n for kinds in LISTS.values() for kind, names in kinds.items() for n in (kind, *names)} - COMMON
+    for path in (ROOT / "workers/workflows").glob("*.py"):
+        used = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        if path.name == "trt_compat.py":
+            assert (used & known) - listed == set()
+        elif path.name.startswith(("trt_", "onnx_tensorrt")):
+            # The calibrator is a class of TensorRT's own kind, and knows its batch.
+            assert (used & known) - {"get_batch_size"} == set(), path.name
+
+
+@pytest.mark.parametrize(
+    ("version", "fp16", "int8", "strong_only", "level"),
+    [
+        ("8.5.3.1", True, True, False, False),
+        ("8.6.0", True, True, False, True),
+        ("10.16.1.11", True, True, False, True),
+        ("11.4.0.106", False, False, True, True),
+    ],
+)
+def test_features_follow_from_the_names(version: str, fp16: bool, int8: bool, strong_only: bool, level: bool) -> None:
+    found = features(module(version))
+    assert (found["fp16_flag"], found["implicit_int8"]) == (fp16, int8)
+    assert (found["strongly_typed_only"], found["optimization_level"]) == (strong_only, level)
+    assert found["named_tensors"]
+
+
+def test_what_a_version_cannot_do_is_refused_with_the_way_out() -> None:
+    check(module("8.6.0"), "fp16", 3)
+    check(module("11.4.0.106"), "fp32", None)
+    check(module("11.4.0.106"), "tf32", 5)
+    with pytest.raises(Unsupported) as caught:
+        check(module("11.4.0.106"), "fp16", None)
+    assert caught.value.reference == "strongly-typed-only"
+    assert "converted" in (caught.value.hint or "")
+    with pytest.raises(Unsupported) as caught:
+        check_implicit_int8(module("11.0.0.114"), "entropy")
+    assert "Q/DQ" in (caught.value.hint or "")
+    with pytest.raises(Unsupported, match="optimization level"):
+        check(module("8.5.3.1"), "fp32", 3)
+    with pytest.raises(Unsupported, match="percentile"):
+        check_implicit_int8(module("10.16.1.11"), "percentile")
+
+
+class _Logger:
+    Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2, INFO=3)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("Error Code 2: OutOfMemory (no further information)", MemoryError),
+        ("Requested amount of GPU memory (8589934592 bytes) could not be allocated.", MemoryError),
+        ("Error Code 4: Internal Error (Could not find any implementation for node)", WorkflowError),
+    ],
+)
+def test_a_call_that_gave_nothing_is_explained_by_the_messages(words: str, kind: type[Exception]) -> None:
+    log = Log(SimpleNamespace(ILogger=_Logger))
+    log.logger.log(3, "chatter")
+    log.logger.log(1, words)
+    found = log.failure("TensorRT built no engine")
+    assert type(found) is kind
+    assert words in str(found)
+
+
+def _parser(*codes: str, named: bool) -> Any:
+    def error(i: int, code: str) -> Any:
+        fields = {"node": i, "code": code, "desc": "no importer", "file": "p.cpp", "line": 7}
+        more = {"node_name": "/conv", "node_operator": "Wild"} if named else {}
+        return SimpleNamespace(**{k: (lambda value=v: value) for k, v in (fields | more).items()})
+
+    return SimpleNamespace(num_errors=len(codes), get_error=lambda i: error(i, codes[i]))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_parser_errors_are_told_node_by_node(named: bool) -> None:
+    trt = SimpleNamespace(__version__="x")
+    parser = _parser("ErrorCode.UNSUPPORTED_NODE", "ErrorCode.INVALID_NODE", named=named)
+    found = trt_compat._parser_failed(trt, parser, SimpleNamespace(errors=[]))  # type: ignore[arg-type]
+    assert (found.outcome, found.reference) == ("unsupported", "parser-failed")
+    assert "node 0" in str(found.__cause__)
+    assert "node 1" in str(found.__cause__)
+    assert ("'/conv' (Wild)" in found.message) is named
+    broken = trt_compat._parser_failed(
+        trt,
+        _parser("ErrorCode.MODEL_DESERIALIZE_FAILED", named=named),
+        SimpleNamespace(errors=[]),  # type: ignore[arg-type]
+    )
+    assert (broken.outcome, broken.reference) == ("failed", "parser-failed")
+
+
+def inspector(*types: str) -> str:
+    return json.dumps({"Layers": [{"Name": "l", "Outputs": [{"Format/Datatype": words}]} for words in types]})
+
+
+def test_the_inspectors_formats_are_counted() -> None:
+    text = inspector(
+        "Row major linear FP32",
+        "Channel major FP16 format where channel % 8 == 0",
+        "Thirty-two wide channel vectorized row major Int8 format",
+        "Half",
+        "Int32",
+    )
+    assert tensor_formats(text) == {"fp32": 1, "fp16": 2, "int8": 1, "other": 1}
+    assert tensor_formats('{"Layers": ["conv1"]}') == {}
+    assert tensor_formats("no JSON") == {}
+
+
+FLAGS = {"tf32": False, "fp16": False, "int8": False}
+PLAIN = {"quantize": 0}
+
+
+@pytest.mark.parametrize(
+    ("flags", "onnx", "held"),
+    [
+        ({}, PLAIN, "fp32"),
+        ({"tf32": True}, PLAIN, "tf32"),
+        ({"fp16": True}, PLAIN, "fp16"),
+        ({"int8": True, "fp16": True}, PLAIN, "int8"),
+        ({"int8": None, "fp16": None}, {"quantize": 3}, "int8"),
+        ({"int8": None, "fp16": None}, PLAIN, "fp32"),
+    ],
+)
+def test_the_precision_held_follows_from_the_flags(flags: dict[str, Any], onnx: dict[str, Any], held: str) -> None:
+    assert held_precision(FLAGS | flags, {}, onnx) == held
+
+
+@pytest.mark.parametrize(
+    ("flags", "formats"),
+    [
+        ({"fp16": True}, ["FP32"]),
+        ({"int8": True}, ["FP32", "FP16"]),
+        ({}, ["FP32", "FP16"]),
+        ({"tf32": True}, ["Int8"]),
+    ],
+)
+def test_an_engine_that_runs_otherwise_than_asked_is_a_failure(flags: dict[str, Any], formats: list[str]) -> None:
+    with pytest.raises(PrecisionNotHeld):
+        held_precision(FLAGS | flags, tensor_formats(inspector(*formats)), PLAIN)

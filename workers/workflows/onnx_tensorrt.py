@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX to TensorRT: parser, builder, engine; named tensors, pinned buffers and one stream.
+
+Engines are built in prepare. Measuring loads one whose digest was recorded and needs neither torch nor onnx.
+"""
+
+import json
+import os
+from typing import Any, Dict, List, Optional, Tuple
+
+from farm.contract.canonical import sha256_file
+from farm.contract.run import ArtifactFile, Mismatch
+from workers.workflows.base import Context, Workflow, require
+from workers.workflows.errors import PrecisionNotHeld
+from workers.workflows.onnx_files import check_batch
+from workers.workflows.trt_compat import Engine, Log, features
+from workers.workflows.trt_engine import Engines
+from workers.workflows.trt_memory import open_memory
+from workers.workflows.trt_source import source_of
+
+_INSPECTOR_FILE = "inspector.json"
+
+
+class Placed:
+    """One input on the device, and the pinned copy that it came from."""
+
+    def __init__(self, memory: Any, host_input: Any) -> None:
+        self.staged = memory.pinned(host_input.shape, "float32")
+        self.address = memory.allocate(host_input.nbytes)
+
+
+class OnnxTensorRT(Workflow):
+    """One engine, one context, one stream, one input in flight."""
+
+    def __init__(self, ctx: Context) -> None:
+        super().__init__(ctx)
+        self._source = source_of(ctx)
+        self._engines = Engines(ctx, self._source)
+        self._entry: Any = None
+        self._content = b""
+        self._trt: Any = None
+        self._memory: Any = None
+        self._engine: Any = None
+        self._outputs: Dict[str, Tuple[Any, int]] = {}
+        self._reused: Optional[Placed] = None
+        self._formats: Dict[str, int] = {}
+
+    def setup(self) -> None:
+        """Import TensorRT, refuse what it cannot do, make the CUDA context; without a GPU this is where it shows."""
+        if not self.ctx.preparing:
+            require("numpy")
+            self._trt = require("tensorrt")
+            self._engines.check(self._trt)
+            self._memory = open_memory()
+
+    def prepare(self) -> None:
+        """Make the ONNX file, for int8 TensorRT's calibration table, an engine for each batch, the references."""
+        with self.ctx.stage("load_model"):
+            self._source.load_model()
+        with self.ctx.stage("export"):
+            self._source.onnx()
+        if self._engines.needs_calibration():
+            with self.ctx.stage("calibrate"):
+                self._engines.calibration()
+        with self.ctx.stage("build"):
+            self._engines.build_all()
+        with self.ctx.stage("reference"):
+            self._source.prepare_reference()
+
+    def find(self) -> None:
+        """The engine, read and held against its recorded digest."""
+        check_batch(self._source.onnx().facts, self.ctx.batch_size)
+        self._entry = self._engines.engine(self.ctx.batch_size)
+        self._content = self._engines.read(self._entry)
+
+    def load(self) -> None:
+        """Deserialise the engine, make its context, allocate and bind the outputs."""
+        shape = (self.ctx.batch_size, *self.ctx.job.model.input_shape)
+        engine = Engine(self._trt, self._content, Log(self._trt), shape)
+        self._content = b""
+        for name in engine.outputs:
+            staged = self._memory.pinned(engine.output_shape(name), engine.numpy_type(name))
+            self._outputs[name] = (staged, self._memory.allocate(staged.nbytes))
+            engine.bind(name, self._outputs[name][1])
+        self._engine = engine
+
+    def to_device(self, host_input: Any) -> Any:
+        """Copy the input to device memory of its own; with `end_to_end` always to the same, through pinned memory."""
+        end_to_end = self.ctx.job.protocol.boundary == "end_to_end"
+        placed = self._reused if end_to_end and self._reused else Placed(self._memory, host_input)
+        if end_to_end:
+            self._reused = placed
+        placed.staged[...] = host_input
+        self._memory.to_device(placed.address, placed.staged)
+        if not end_to_end:
+            self._memory.synchronize()
+        return placed
+
+    def infer(self, batch: Any) -> None:
+        """Put one inference on the stream."""
+        self._engine.bind(self._engine.input, batch.address)
+        self._engine.run(self._memory.stream)
+
+    def synchronize(self) -> None:
+        """Wait for the stream."""
+        self._memory.synchronize()
+
+    def outputs(self) -> List[Tuple[str, Any]]:
+        """Copies of the last inference's outputs."""
+        for staged, address in self._outputs.values():
+            self._memory.to_host(staged, address)
+        self._memory.synchronize()
+        return [(name, staged.copy()) for name, (staged, _) in self._outputs.items()]
+
+    def compare(self, outputs: List[Tuple[str, Any]]) -> List[Mismatch]:
+        """Against the source's reference, in its order of outputs; nothing where this stack can make none."""
+        order = self._source.onnx().facts["outputs"]
+        found: List[Mismatch] = self._source.compare(sorted(outputs, key=lambda pair: order.index(pair[0])))
+        return found
+
+    def effective(self) -> Dict[str, Any]:
+        """The precision from the builder's flags and, where the inspector tells them, the formats between layers."""
+        flags, formats = self._entry.facts["flags"], self._inspect()
+        held = {
+            "precision": held_precision(flags, formats, self._source.onnx().facts),
+            "threads": self.ctx.threads,
+            "provider": "tensorrt",
+            "device": "cuda:0",
+            "tensorrt": self._trt.__version__,
+            "tensorrt_features": features(self._trt),
+            "builder_flags": flags,
+            "layer_formats": formats,
+            "layers": self._engine.layers(),
+            "profile": self._entry.facts["profile"],
+            "optimization_level": self._engines.level,
+            "allow_fp16": self._engines.allow_fp16,
+            "timing_cache_bytes_before": self._entry.facts["timing_cache_bytes_before"],
+            "memory_library": self._memory.name,
+            "reference": self._source.reference_name,
+            "reference_device": "cpu" if self._source.reference_name else None,
+        }
+        if self._source.no_reference:
+            held["reference_reason"] = self._source.no_reference
+        return held
+
+    def cache_bytes(self) -> Optional[int]:
+        """The GPU's level-2 cache."""
+        return int(self._memory.cache_bytes())
+
+    def engine_bytes(self) -> int:
+        """Size of the engine's file."""
+        return int(self._entry.size_bytes)
+
+    def build_s(self) -> Optional[float]:
+        """Export, calibration and build of that engine, when they were done."""
+        return float(self._entry.total_build_s)
+
+    def close(self) -> None:
+        """Free the engine before the memory that it is bound to."""
+        self._engine = self._reused = None
+        self._outputs = {}
+        self._engines.close()
+        if self._memory is not None:
+            self._memory.close()
+
+    def _inspect(self) -> Dict[str, int]:
+        """Keep the inspector's description as an artifact; return how many tensors between layers have each type."""
+        path = os.path.join(self.ctx.control_dir, _INSPECTOR_FILE)
+        text = self._engine.information()
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        self.ctx.artifacts.append(
+            ArtifactFile("engine_inspector", _INSPECTOR_FILE, sha256_file(path), os.path.getsize(path))
+        )
+        return tensor_formats(text)
+
+
+def tensor_formats(text: str) -> Dict[str, int]:
+    """Count the types of layers' outputs in an inspector's JSON; empty where it holds no layer in detail."""
+    try:
+        layers = json.loads(text)["Layers"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    found = {"fp32": 0, "fp16": 0, "int8": 0, "other": 0}
+    for layer in layers:
+        for tensor in layer.get("Outputs", ()) if isinstance(layer, dict) else ():
+            found[_type_of(str(tensor.get("Format/Datatype", "")).lower())] += 1
+    return found if sum(found.values()) else {}
+
+
+def _type_of(words: str) -> str:
+    """`Channel major FP16 format where channel % 8 == 0` is fp16."""
+    for name, marks in (("int8", ("int8",)), ("fp16", ("fp16", "half")), ("fp32", ("fp32", "float"))):
+        if any(mark in words for mark in marks):
+            return name
+    return "other"
+
+
+def held_precision(flags: Dict[str, Any], formats: Dict[str, int], onnx: Dict[str, Any]) -> str:
+    """The precision that an engine runs in.
+
+    Raises:
+        PrecisionNotHeld: the flags allow a precision that no tensor between layers has, or one has what they forbid.
+    """
+    # Without the flag (TensorRT 11), int8 is where the graph has Q/DQ nodes.
+    int8 = flags["int8"] or (flags["int8"] is None and onnx["quantize"] > 0)
+    wanted = "int8" if int8 else "fp16" if flags["fp16"] else "tf32" if flags["tf32"] else "fp32"
+    if not formats:
+        return wanted
+    if wanted in ("fp16", "int8") and not formats[wanted]:
+        raise PrecisionNotHeld(
+            "TensorRT built an engine for {} and no tensor in it is {}: {}".format(wanted, wanted, formats),
+            "The builder found fp32 faster, or no such kernel for this model: measure it in fp32.",
+        )
+    if wanted in ("fp32", "tf32") and (formats["fp16"] or formats["int8"]):
+        raise PrecisionNotHeld("the engine was to run in {} and holds other tensors: {}".format(wanted, formats))
+    return wanted

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorRT engines in the cache: built in prepare, by all that they depend on, and read only as they were recorded."""
+
+import hashlib
+import os
+import tempfile
+from typing import Any, Dict, List, Optional, Tuple
+
+from farm.contract.canonical import digest, short_digest
+from workers.workflows.base import Context, require, versions
+from workers.workflows.cache import CachedFile
+from workers.workflows.errors import BuildOutOfMemory, NotPrepared, Unsupported, WorkflowError, is_out_of_memory
+from workers.workflows.inputs import calibration_batches
+from workers.workflows.trt_calibration import check_table, make_calibrator
+from workers.workflows.trt_compat import Log, Network, Plan, check, check_implicit_int8, features
+from workers.workflows.trt_memory import Memory, open_memory
+
+RECIPE = 1
+
+
+class Engines:
+    """The engines of one job, one for each batch or one for the ladder; `source` gives the ONNX file."""
+
+    def __init__(self, ctx: Context, source: Any) -> None:
+        self._ctx, self._source = ctx, source
+        job = ctx.job
+        self.level: Optional[int] = job.options.get("optimization_level")
+        self.ladder = job.options.get("profile", "batch") == "ladder"
+        self.allow_fp16 = bool(job.options.get("allow_fp16", False))
+        self._memory: Optional[Memory] = None
+        self._network: Any = None
+        self._log: Any = None
+
+    def check(self, trt: Any) -> None:
+        """Refuse options and versions that do not go together."""
+        if self.level is not None and not 0 <= self.level <= 5:
+            raise Unsupported("optimization_level is 0 to 5, not {}".format(self.level), None, "unknown-option")
+        check(trt, self._ctx.job.precision, self.level)
+
+    def profile(self, batch: int) -> Tuple[int, int, int]:
+        """The smallest, best and largest batch of the engine that runs `batch`."""
+        sizes = self._ctx.job.batches.sizes
+        return (min(sizes), max(sizes), max(sizes)) if self.ladder else (batch, batch, batch)
+
+    def batches(self) -> List[int]:
+        """One batch for each engine to build, in the ladder's order; a file with a fixed batch has one."""
+        fixed = self._source.onnx().facts["input_shape"][0]
+        sizes = [size for size in self._ctx.job.batches.sizes if fixed in (None, size)]
+        return sizes[:1] if self.ladder else sizes
+
+    def needs_calibration(self) -> bool:
+        """int8 of a graph without Q/DQ nodes."""
+        return self._ctx.job.precision == "int8" and not self._source.onnx().facts["quantize"]
+
+    def calibration(self) -> CachedFile:
+        """TensorRT's calibration table."""
+        key = self._calibration_key()
+        return self._ctx.cached("trt_calibration", key, "calibration.cache", self._calibrate, self._ready)
+
+    def engine(self, batch: int) -> CachedFile:
+        """The engine for a batch.
+
+        Raises:
+            BuildOutOfMemory: memory ran out while it was built, now or in this job's prepare.
+        """
+        try:
+            return self._ctx.cached(
+                "engine", self._key(batch), "model.engine", lambda path: self._build(batch, path), self._ready,
+                self._upstream_s,
+            )  # fmt: skip
+        except NotPrepared:
+            self._raise_recorded(batch)
+            raise
+
+    def build_all(self) -> None:
+        """Build every engine; a later one that runs out of memory ends the building, not the job.
+
+        Raises:
+            BuildOutOfMemory: already the first did not fit.
+        """
+        batches = self.batches()
+        for i, batch in enumerate(batches):
+            try:
+                self.engine(batch)
+            except BuildOutOfMemory as error:
+                if i == 0:
+                    raise
+                self._record_failure(batch, error)
+                return
+            self._ctx.progress((i + 1) / len(batches))
+
+    def read(self, entry: CachedFile) -> bytes:
+        """The engine's bytes, held against the recorded digest: these bytes, not the file, are then loaded."""
+        with open(entry.path, "rb") as stream:
+            content = stream.read()
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise WorkflowError(
+                "the engine {} is not the one that was recorded".format(entry.path),
+                "It is not loaded, because an engine is code. Find out what writes to the worker's cache.",
+                "engine-not-recorded",
+            )
+        return content
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._network = None
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+
+    def _key(self, batch: int) -> Dict[str, Any]:
+        onnx = self._source.onnx()
+        key = dict(
+            self._platform(),
+            onnx=onnx.sha256,
+            precision=self._ctx.job.precision,
+            profile=list(self.profile(batch)),
+            input_shape=list(self._ctx.job.model.input_shape),
+            options={"optimization_level": self.level, "allow_fp16": self.allow_fp16},
+            recipe=RECIPE,
+        )
+        return dict(key, calibration=self.calibration().sha256) if self.needs_calibration() else key
+
+    def _platform(self) -> Dict[str, Any]:
+        """What an engine and a timing cache are tied to."""
+        device = self._ctx.request.device
+        facts = {name: device.facts.get(name) for name in ("compute_capability", "driver_version", "memory_bytes")}
+        return dict(facts, versions=versions("tensorrt"), device_class=device.device_class)
+
+    def _calibration_key(self) -> Dict[str, Any]:
+        job, calibration = self._ctx.job, _calibration(self._ctx)
+        return {
+            "onnx": self._source.onnx().sha256,
+            "platform": self._platform(),
+            "method": calibration.method,
+            "samples": calibration.samples,
+            "batch": calibration.batch,
+            "input_shape": list(job.model.input_shape),
+            "data": job.data,
+            "seed": job.seed,
+            "recipe": RECIPE,
+        }
+
+    def _ready(self) -> None:
+        """Import TensorRT, make a context and parse the file: none of it is build time."""
+        if self._network is not None:
+            return
+        trt = require("tensorrt")
+        self.check(trt)
+        if self.needs_calibration():
+            check_implicit_int8(trt, _calibration(self._ctx).method)
+        self._memory = self._memory or open_memory()
+        self._log = Log(trt)
+        self._network = Network(trt, self._source.onnx().path, self._log)
+
+    def _upstream_s(self) -> float:
+        total = self._source.onnx().total_build_s
+        return total + (self.calibration().total_build_s if self.needs_calibration() else 0.0)
+
+    def _calibrate(self, path: str) -> Dict[str, Any]:
+        """Let TensorRT calibrate in a build whose engine is thrown away, as cheap a one as this version can make."""
+        trt, calibration = require("tensorrt"), _calibration(self._ctx)
+        data = calibration_batches(self._ctx.job, calibration, calibration.batch)
+        found = make_calibrator(trt, calibration.method, calibration.batch, None, data, self._memory)
+        batch = calibration.batch
+        level = 0 if features(trt)["optimization_level"] else None
+        self._run_build(Plan("int8", self._ctx.job.model.input_shape, (batch, batch, batch), level), found)
+        table = check_table(found, asked_allowed=True)
+        with open(path, "wb") as stream:
+            stream.write(table)
+        return {"method": calibration.method, "batches": found.asked - 1}
+
+    def _build(self, batch: int, path: str) -> Dict[str, Any]:
+        job, calibrator = self._ctx.job, None
+        if self.needs_calibration():
+            calibration = _calibration(self._ctx)
+            with open(self.calibration().path, "rb") as stream:
+                table = stream.read()
+            calibrator = make_calibrator(
+                require("tensorrt"), calibration.method, calibration.batch, table, iter(()), None
+            )
+        plan = Plan(job.precision, job.model.input_shape, self.profile(batch), self.level, self.allow_fp16)
+        built, before = self._run_build(plan, calibrator)
+        if calibrator is not None:
+            check_table(calibrator, asked_allowed=False)
+        with open(path, "wb") as stream:
+            stream.write(built.engine)
+        return {"flags": built.flags, "profile": list(plan.profile), "timing_cache_bytes_before": before}
+
+    def _run_build(self, plan: Plan, calibrator: Any) -> Tuple[Any, int]:
+        """Build with the timing cache of this kind of device, and keep what it has grown to."""
+        path = os.path.join(self._ctx.cache.root, "timing", short_digest(self._platform(), 24) + ".cache")
+        known = _read_if_there(path)
+        try:
+            built = self._network.build(plan, known, calibrator)
+        except Exception as error:
+            if isinstance(error, WorkflowError) or not is_out_of_memory(error):
+                raise
+            raise BuildOutOfMemory(
+                "memory ran out while TensorRT built the engine for batch {}: {}".format(plan.profile[2], error),
+                "Use a smaller batch, or a device with more memory.",
+            ) from error
+        _write(path, built.timing_cache)
+        return built, len(known)
+
+    def _failure_key(self, batch: int) -> Dict[str, Any]:
+        job = self._ctx.job
+        return {"engine": digest(self._key(batch)), "job": job.job_id, "generation": job.generation}
+
+    def _record_failure(self, batch: int, error: BuildOutOfMemory) -> None:
+        def write(path: str) -> Dict[str, Any]:
+            _write(path, error.message.encode("utf-8"))
+            return {"message": error.message}
+
+        self._ctx.cached("engine_failure", self._failure_key(batch), "failure.txt", write)
+
+    def _raise_recorded(self, batch: int) -> None:
+        """Tell a measured point why prepare left no engine for it: this batch, or a smaller one, did not fit."""
+        for size in self.batches():
+            try:
+                entry = self._ctx.cached("engine_failure", self._failure_key(size), "failure.txt", _never)
+            except NotPrepared:
+                if size == batch:
+                    return
+                continue
+            raise BuildOutOfMemory(entry.facts["message"], "Use a smaller batch, or a device with more memory.")
+
+
+def _calibration(ctx: Context) -> Any:
+    if ctx.job.calibration is None:
+        raise WorkflowError("the job says nothing about calibration, which int8 needs", None, "bad-request")
+    return ctx.job.calibration
+
+
+def _never(path: str) -> Dict[str, Any]:
+    raise WorkflowError("engines are built in prepare only")
+
+
+def _read_if_there(path: str) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError:
+        return b""
+
+
+def _write(path: str, content: bytes) -> None:
+    """Write by rename: another worker of this host may read or write the same timing cache."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), delete=False) as stream:
+        stream.write(content)
+    os.replace(stream.name, path)
