@@ -55,6 +55,8 @@ class LocalFarm:
     flower: bool = False
     listen: str = "127.0.0.1"
     say: Callable[[str], None] = lambda _text: None
+    #: The device that the worker serves; None: the settings' choice.
+    device: str | None = None
     parts: list[Part] = field(default_factory=list)
     _broker: EmbeddedBroker | None = None
 
@@ -110,9 +112,10 @@ class LocalFarm:
     def _make_parts(self) -> None:
         farm = [sys.executable, "-m", "farm.cli.main"]
         logs = self.settings.run_dir
+        device = ["--device", self.device] if self.device else []
         self.parts = [
             Part("scheduler", [*farm, "scheduler"], logs / "scheduler.log"),
-            Part("worker", [*farm, "worker"], logs / "worker.log"),
+            Part("worker", [*farm, "worker", *device], logs / "worker.log"),
         ]
         if self.flower:
             self.parts.append(Part("flower", [*farm, "flower"], logs / "flower.log"))
