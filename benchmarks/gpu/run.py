@@ -96,7 +96,6 @@ def measure(farm: Any, device: str, sweeps: list[Path], limit_s: float) -> None:
     from farm.errors import UnavailableError
     from farm.local import LocalFarm
 
-    farm.store.create()
     end = time.monotonic() + limit_s
     with LocalFarm(farm.settings, say=print, device=device) as local:
         for entry in farm.devices():
@@ -155,8 +154,10 @@ def main() -> None:
     from farm.api import Farm
 
     farm = Farm()
+    device = choose_device(farm.settings, options.device)
+    farm.store.create()
     try:
-        measure(farm, choose_device(farm.settings, options.device), options.sweeps, options.limit_s)
+        measure(farm, device, options.sweeps, options.limit_s)
     finally:
         take_away(farm, home, options.out.absolute())
 

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command for GPU hosts: a stack that needs PYTHONPATH is found in isolated mode, its other variables are kept."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farm.settings import load_settings
+from tests.docs.tables import ROOT
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    spec = importlib.util.spec_from_file_location("gpu_run", ROOT / "benchmarks/gpu/run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_stack_with_an_environment_file_runs_isolated(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "only_here.py").write_text("ANSWER = 42\n")
+    env_file = tmp_path / "env.sh"
+    env_file.write_text(f"export PYTHONPATH={site} LD_LIBRARY_PATH='/a b:/c'\n")
+    base = getattr(sys, "_base_executable", sys.executable)
+    stack = script.stack_settings(f"trt={base},{env_file}", tmp_path)
+    name, python, variables = stack
+    assert (name, variables["LD_LIBRARY_PATH"]) == ("trt", "/a b:/c")
+    assert "PYTHONPATH" not in variables
+    done = subprocess.run(
+        [python, "-I", "-c", "import only_here; print(only_here.ANSWER)"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "42\n"
+    monkeypatch.setenv("FARM_CONFIG", "")
+    script.write_settings(tmp_path / "home", [stack])
+    settings = load_settings()
+    assert settings.home == tmp_path / "home"
+    assert (settings.stacks["trt"].python, settings.stacks["trt"].env) == (python, variables)
+
+
+def test_a_stack_without_one_is_taken_as_it_is(script: Any, tmp_path: Path) -> None:
+    assert script.stack_settings(f"own={sys.executable}", tmp_path) == ("own", sys.executable, {})
