@@ -22,6 +22,7 @@ KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 NOT_REFERENCES = {
     "utf-8", "rev-parse", "inferfarm-worker", "task-started", "task-progress", "take-back", "cpu-thermal",
     "onnxruntime-gpu", "onnxruntime-training", "onnxruntime-openvino", "pytorch-eager", "tz-seconds",
+    "max-autotune", "reduce-overhead",
 }  # fmt: skip
 
 
