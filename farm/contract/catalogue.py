@@ -78,6 +78,24 @@ _WORKFLOWS = (
         sources=("torchvision", "onnx"),
     ),
     WorkflowInfo(
+        name="torch_compile",
+        summary="torch.compile with Inductor: the first thing a PyTorch user would try",
+        precisions=("fp32", "bf16"),
+        device_kinds=("cpu",),
+        requires=("torch", "torchvision", "numpy"),
+        options={
+            "mode": "Inductor's mode: default or max-autotune; reduce-overhead is refused on CPUs",
+            "dynamic": "compile for shapes that vary (true or false)",
+            "channels_last": "use the channels-last memory format (true or false)",
+        },
+        values={
+            "mode": OptionValues("text", default="default", choices=("default", "reduce-overhead", "max-autotune")),
+            "dynamic": OptionValues("bool", default=False),
+            "channels_last": OptionValues("bool", default=False),
+        },
+        sources=("torchvision",),
+    ),
+    WorkflowInfo(
         name="openvino",
         summary="OpenVINO's CPU plugin: what a CPU user would pick; int8 is the Q/DQ file of onnxruntime_cpu",
         precisions=("fp32", "int8"),

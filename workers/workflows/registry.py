@@ -10,6 +10,7 @@ from workers.workflows.errors import Unsupported
 TABLE = {
     "pytorch": "workers.workflows.pytorch:PyTorch",
     "onnxruntime_cpu": "workers.workflows.onnxruntime_cpu:OnnxRuntimeCpu",
+    "torch_compile": "workers.workflows.torch_compile:TorchCompile",
     "openvino": "workers.workflows.openvino:OpenVino",
     "onnx_tensorrt": "workers.workflows.onnx_tensorrt:OnnxTensorRT",
     "fake": "workers.workflows.fake:Fake",

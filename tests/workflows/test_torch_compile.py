@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""torch.compile: what is measured was compiled, before, from the farm's own cache; never eager execution."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farm.contract.job import BatchLadder, ModelSpec
+from tests.island.harness import Island, artifact, model_job
+from workers.workflows import inductor, torch_compile
+from workers.workflows.errors import NotPrepared, ProviderFellBack, Unsupported, WorkflowError
+
+pytestmark = pytest.mark.models
+_SMALL = ModelSpec("squeezenet1_1", input_shape=(3, 64, 64))  # the contract test's, so compiled once
+_ALL_OPTIONS = {"mode": "max-autotune", "dynamic": True, "channels_last": True}
+
+
+def test_the_first_inference_is_an_inference_and_the_compiled_code_is_the_prepared_one(
+    shared: Island, tmp_path: Path
+) -> None:
+    job = model_job(_SMALL, "torch_compile")
+    prepared = shared.prepare(job)
+    measured = shared.measure(job, env={"TMPDIR": str(tmp_path)})
+    effective, metrics = measured.effective, measured.metrics
+    assert (effective["provider"], effective["graphs"], effective["graph_breaks"]) == ("inductor", 1, 0)
+    assert effective["graphs_traced_anew"] == 0
+    assert effective["compiled_kernels"] > 5
+    assert metrics["build_s"] == artifact(prepared, "inductor").build_s
+    assert metrics["load_ms"] < 1000 * metrics["build_s"], "loading took what was compiled before"
+    assert metrics["first_inference_ms"] < metrics["load_ms"] / 2
+    assert (effective["tf32"], effective["fp32_matmul_precision"]) == (False, "highest")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [], "nothing was compiled beside the cache"
+
+
+def test_every_option_is_compiled_for_each_batch_size(shared: Island) -> None:
+    job = model_job(_SMALL, "torch_compile", options=_ALL_OPTIONS, batches=BatchLadder(sizes=(2,)))
+    shared.prepare(job)
+    measured = shared.measure(job, 2)
+    assert {key: measured.effective[key] for key in _ALL_OPTIONS} == _ALL_OPTIONS
+    assert measured.metrics["relative_l2_error"] < 1e-5
+    shared.run(job, 1).failed("failed", "not-prepared")
+
+
+@pytest.mark.parametrize(("mode", "says"), [("reduce-overhead", "CUDA graphs"), ("fastest", "not 'fastest'")])
+def test_modes_that_a_cpu_does_not_have_are_refused(shared: Island, mode: str, says: str) -> None:
+    failure = shared.run(model_job(_SMALL, "torch_compile", options={"mode": mode}), 1)
+    refused = failure.failed("unsupported", "mode-unsupported").failure
+    assert refused is not None
+    assert says in refused.message
+
+
+def test_without_a_compiler_it_is_unsupported_with_a_hint(shared: Island, tmp_path: Path) -> None:
+    job = model_job(_SMALL, "torch_compile")
+    for batch_size in (None, 1):
+        failure = shared.run(job, batch_size, env={"PATH": str(tmp_path)}).failed("unsupported", "compiler-missing")
+        assert failure.failure is not None
+        assert "'g++'" in failure.failure.message
+        assert "apt-get install g++" in (failure.failure.hint or "")
+        assert failure.failure.stage == "start"
+
+
+def test_a_torch_that_is_told_to_run_eagerly_is_found_out(shared: Island) -> None:
+    job = model_job(_SMALL, "torch_compile")
+    shared.run(job, env={"TORCHDYNAMO_DISABLE": "1"}).failed("failed", "provider-fell-back")
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"graphs": 0, "loaded": 0}, ProviderFellBack),
+        ({"graphs": 2}, ProviderFellBack),
+        ({"graph_breaks": 1}, ProviderFellBack),
+        ({"compiled_anew": 1}, NotPrepared),
+        ({"loaded": 0}, NotPrepared),
+    ],
+)
+def test_what_dynamo_counted_decides(changed: dict[str, int], error: type[Exception]) -> None:
+    sound = {"graphs": 1, "graph_breaks": 0, "loaded": 1, "compiled_anew": 0}
+    torch_compile._assert_compiled(sound, 0)
+    with pytest.raises(error):
+        torch_compile._assert_compiled(sound | changed, 0)
+    with pytest.raises(NotPrepared, match="3 kernels anew"):
+        torch_compile._assert_compiled(sound, 3)
+
+
+def test_a_graph_break_is_unsupported_and_no_mix_of_compiled_and_eager() -> None:
+    torch = pytest.importorskip("torch")
+
+    def broken(x: Any) -> Any:
+        torch._dynamo.graph_break()
+        return x + 1
+
+    with pytest.raises(Exception, match="graph_break") as caught:
+        torch.compile(broken, backend=inductor.compile_only("default"), fullgraph=True)(torch.zeros(1))
+    found = inductor.explained(caught.value)
+    assert isinstance(found, Unsupported)
+    assert found.reference == "graph-break"
+
+
+def test_what_the_compiler_says_becomes_the_right_failure() -> None:
+    class InvalidCxxCompiler(RuntimeError):  # noqa: N818 - Inductor's name
+        pass
+
+    class InductorError(RuntimeError):
+        def __init__(self, inner_exception: Exception) -> None:
+            super().__init__(f"{type(inner_exception).__name__}: {inner_exception}")
+            self.inner_exception = inner_exception
+
+    def reference_of(error: Exception) -> str | None:
+        return getattr(inductor.explained(error), "reference", None)
+
+    assert reference_of(InductorError(InvalidCxxCompiler("g++"))) == "compiler-missing"
+    assert reference_of(InductorError(RuntimeError("C++ compile error"))) == "compile-failed"
+    assert reference_of(RuntimeError("DefaultCPUAllocator: can't allocate memory")) is None
+
+
+def test_an_archive_holds_the_same_bytes_for_the_same_code_and_needs_a_kernel(tmp_path: Path) -> None:
+    source = tmp_path / "cache"
+    (source / "locks").mkdir(parents=True)
+    (source / "ab").mkdir()
+    (source / "locks/one.lock").write_text("")
+    with pytest.raises(WorkflowError, match="no kernel"):
+        inductor.pack(str(source), str(tmp_path / "none.zip"))
+    (source / "ab/kernel.so").write_bytes(b"code")
+    archives = [tmp_path / "1.zip", tmp_path / "2.zip"]
+    assert [inductor.pack(str(source), str(path)) for path in archives] == [1, 1]
+    assert archives[0].read_bytes() == archives[1].read_bytes()
+    assert zipfile.ZipFile(archives[0]).namelist() == ["ab/kernel.so"]
+    inductor.unpack(str(archives[0]), str(tmp_path / "out"))
+    assert (tmp_path / "out/ab/kernel.so").read_bytes() == b"code"
