@@ -12,7 +12,7 @@ from farm.contract.device import DeviceInfo
 from tests.factories import DEVICE
 from workers.workflows.errors import PrecisionNotHeld, Unsupported, is_out_of_memory
 from workers.workflows.torch_device import TorchDevice
-from workers.workflows.torch_setup import fp32_precision, use_tf32
+from workers.workflows.torch_setup import fp32_precision, import_torch, use_tf32
 
 UUID = "0123abcd-1111-2222-3333-444455556666"
 GPU = DeviceInfo("box-gpu0123abcd", "nvidia-x", "gpu", "box", "X", {"uuid": f"GPU-{UUID}"})
@@ -74,12 +74,23 @@ def test_tf32_is_read_back_from_every_switch() -> None:
 
 
 @pytest.mark.models
-def test_this_torch_takes_tf32_and_gives_it_back() -> None:
+@pytest.mark.parametrize(
+    ("precision", "preparing", "expected"),
+    [("tf32", False, "tf32"), ("tf32", True, "fp32"), ("fp32", False, "fp32"), ("fp16", False, "fp32")],
+)
+def test_tf32_outlives_every_later_import_of_torch_and_never_reaches_the_reference(
+    precision: str, preparing: bool, expected: str
+) -> None:
+    """Each part of a workflow imports torch for itself: on an H200 the model's part once turned TF32 off again."""
     torch = pytest.importorskip("torch")
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    context: Any = SimpleNamespace(
+        threads=torch.get_num_threads(), preparing=preparing, job=SimpleNamespace(precision=precision)
+    )
     try:
-        use_tf32(torch)
-        assert fp32_precision(torch) == "tf32"
+        for _ in range(2):
+            import_torch(context)
+            assert fp32_precision(torch) == expected
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 

@@ -9,7 +9,7 @@ from workers.workflows.base import Context, Workflow
 from workers.workflows.errors import PrecisionNotHeld, Unsupported
 from workers.workflows.torch_device import TorchDevice
 from workers.workflows.torch_models import TorchModel
-from workers.workflows.torch_setup import fp32_precision, import_torch, import_torchvision, use_tf32
+from workers.workflows.torch_setup import fp32_precision, import_torch, import_torchvision
 
 _DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -34,8 +34,6 @@ class PyTorch(Workflow):
         if not self.ctx.preparing:
             self._torch = import_torch(self.ctx)
             self._device = TorchDevice(self._torch, self.ctx.request.device, self.ctx.job.precision)
-            if self.ctx.job.precision == "tf32":
-                use_tf32(self._torch)
             import_torchvision()
 
     def prepare(self) -> None:

@@ -13,7 +13,7 @@ _kept: List[Any] = []
 
 
 def import_torch(ctx: Context) -> Any:
-    """Import torch, take `ctx.threads` threads, and turn every lower-precision fp32 path off.
+    """Import torch, take `ctx.threads` threads, and turn every lower-precision fp32 path off but an asked-for TF32.
 
     Raises:
         MissingLibrary: torch is not installed.
@@ -29,7 +29,11 @@ def import_torch(ctx: Context) -> Any:
             "torch runs {} threads instead of {}".format(torch.get_num_threads(), ctx.threads),
             "Something else in this interpreter set the threads first; look at OMP_NUM_THREADS and at usercustomize.",
         )
-    _strict_fp32(torch)
+    # Decided here, since every part of a workflow that needs torch comes through here, and the last one has the say.
+    if ctx.job.precision == "tf32" and not ctx.preparing:
+        use_tf32(torch)
+    else:
+        _strict_fp32(torch)
     return torch
 
 
@@ -45,7 +49,7 @@ def _strict_fp32(torch: Any) -> None:
 
 
 def use_tf32(torch: Any) -> None:
-    """Let fp32 products run in TF32, which `import_torch` has turned off. Raises PrecisionNotHeld."""
+    """Let fp32 products run in TF32. Raises PrecisionNotHeld."""
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     if fp32_precision(torch) != "tf32":
