@@ -114,10 +114,18 @@ class Resender:
     def __init__(self, after_s: float = RESEND_AFTER_S) -> None:
         self._after_s = after_s
         self._waits: dict[str, tuple[float, float]] = {}
+        self._busy_s: dict[str, float] = {}
 
     def resend(self, slots: Sequence[Slot], send: Send, now_s: float) -> list[str]:
         """Send again what `lost` names and was not just sent; return the job ids. `now_s` is Redis's time."""
-        found = {job_id: (slot, name) for slot in slots for job_id, name in lost(slot, now_s, self._after_s)}
+        for slot in slots:
+            if len(slot.window) > len(slot.dispatched):
+                self._busy_s[slot.device_id] = now_s
+        found = {
+            job_id: (slot, name)
+            for slot in slots
+            for job_id, name in lost(slot, now_s, self._after_s, self._busy_s.get(slot.device_id, 0.0))
+        }
         self._waits = {job_id: wait for job_id, wait in self._waits.items() if job_id in found}
         done = []
         for job_id, (slot, name) in found.items():
@@ -131,18 +139,18 @@ class Resender:
         return done
 
 
-def lost(slot: Slot, now_s: float, after_s: float) -> list[tuple[str, str]]:
-    """Dispatched jobs whose message must be lost, as (id, name).
+def lost(slot: Slot, now_s: float, after_s: float, busy_s: float = 0.0) -> list[tuple[str, str]]:
+    """Dispatched jobs whose message must be lost, as (id, name). `busy_s`: when the device was last seen at work.
 
-    Messages of one queue arrive in order. So one is lost if the device has been idle for `after_s` since it was sent,
-    or if a job that was sent later has been claimed.
+    Messages of one queue arrive in order. So one is lost if the device has been idle for `after_s`, since it was sent
+    and since its last job, or if a job that was sent later has been claimed.
     """
     claimed = [view for view in slot.window if view.state is not JobState.DISPATCHED]
     latest_claimed_s = max((view.times.get("dispatched", 0.0) for view in claimed), default=0.0)
     found = []
     for view in slot.dispatched:
         sent_s = view.times.get("dispatched", 0.0)
-        idle = not claimed and now_s - sent_s > after_s
+        idle = not claimed and now_s - max(sent_s, busy_s) > after_s
         if idle or (sent_s < latest_claimed_s and now_s - sent_s > after_s):
             found.append((view.job_id, view.name))
     return found

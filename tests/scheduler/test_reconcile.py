@@ -64,6 +64,14 @@ def test_a_lost_message_is_sent_again_with_growing_pauses(sent: Sent) -> None:
     assert resender.resend([window], sent, 301.0) == ["a"], "once it was claimed, it starts anew"
 
 
+def test_a_job_that_waited_behind_a_long_one_is_not_sent_again_when_that_one_ends(sent: Sent) -> None:
+    resender = Resender(after_s=10)
+    behind = view("a", WAITS, 1.0)
+    assert resender.resend([slot(view("r", RUNS, 0.0), behind)], sent, 60.0) == []
+    assert resender.resend([slot(behind)], sent, 61.0) == [], "the device has just become free"
+    assert resender.resend([slot(behind)], sent, 71.0) == ["a"], "it stayed idle"
+
+
 def test_a_message_lost_on_the_way_is_sent_again_and_the_job_runs(
     client: redis.Redis, jobs: JobStore, register: Register, sent: Sent, store: Store
 ) -> None:
