@@ -60,5 +60,9 @@ if [ "$want" = dev ]; then
     say "installing Chromium for the tests of pages"
     apt_install chromium
   fi
+  if ! command -v g++ >/dev/null && can_apt; then
+    say "installing g++ for the tests of torch.compile"
+    apt_install g++
+  fi
   touch .venv/.ready-dev
 fi
