@@ -82,17 +82,7 @@ class GivenModel:
         return self._ctx.cached("onnx", self.key(), "model.onnx", self._take)
 
     def _take(self, path: str) -> Dict[str, Any]:
-        given = self._ctx.request.model_file
-        if given is None or not os.path.isfile(given):
-            raise WorkflowError(
-                "the ONNX file {} was not fetched for this run".format(self._sha256), None, "model-file-missing"
-            )
-        shutil.copyfile(given, path)
-        if sha256_file(path) != self._sha256:
-            raise DamagedModel(
-                "{} does not have the sha256 {}".format(given, self._sha256),
-                "Fetch it from the store again; `farm artifacts verify` tells whether the store's copy is good.",
-            )
+        copy_given(self._ctx, self._sha256, path)
         facts = examine(path)
         check_input(facts, self._ctx.job.model.input_shape)
         _refuse_other_precisions(facts)
@@ -139,3 +129,21 @@ def _refuse_other_precisions(facts: Dict[str, Any]) -> None:
 def optional_total_s(entry: CachedFile) -> Optional[float]:
     """Build time of a file that was built; None for one that was given."""
     return None if entry.facts.get("exporter") == "given" else entry.total_build_s
+
+
+def copy_given(ctx: Context, sha256: str, path: str) -> None:
+    """Copy the model file that came with the request to `path`, held against its digest.
+
+    Raises:
+        WorkflowError: no file came with the request.
+        DamagedModel: its digest is not `sha256`.
+    """
+    given = ctx.request.model_file
+    if given is None or not os.path.isfile(given):
+        raise WorkflowError("the ONNX file {} was not fetched for this run".format(sha256), None, "model-file-missing")
+    shutil.copyfile(given, path)
+    if sha256_file(path) != sha256:
+        raise DamagedModel(
+            "{} does not have the sha256 {}".format(given, sha256),
+            "Fetch it from the store again; `farm artifacts verify` tells whether the store's copy is good.",
+        )

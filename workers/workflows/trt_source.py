@@ -2,18 +2,15 @@
 """ONNX files for TensorRT: exported ones, and given ones that are read by TensorRT's parser instead of `onnx`."""
 
 import importlib.util
-import os
-import shutil
 from typing import Any, Dict, List, Optional, Tuple
 
-from farm.contract.canonical import sha256_file
 from farm.contract.run import Mismatch
 from workers.workflows import reference
 from workers.workflows.base import Context, require, versions
 from workers.workflows.cache import CachedFile
-from workers.workflows.errors import DamagedModel, Unsupported, WorkflowError
+from workers.workflows.errors import Unsupported, WorkflowError
 from workers.workflows.onnx_files import check_input
-from workers.workflows.onnx_source import ExportedModel
+from workers.workflows.onnx_source import ExportedModel, copy_given
 from workers.workflows.trt_compat import Log, Network
 from workers.workflows.trt_memory import open_memory
 
@@ -54,17 +51,7 @@ class ParsedModel:
         return self._ctx.cached("onnx", key, "model.onnx", self._take)
 
     def _take(self, path: str) -> Dict[str, Any]:
-        given = self._ctx.request.model_file
-        if given is None or not os.path.isfile(given):
-            raise WorkflowError(
-                "the ONNX file {} was not fetched for this run".format(self._sha256), None, "model-file-missing"
-            )
-        shutil.copyfile(given, path)
-        if sha256_file(path) != self._sha256:
-            raise DamagedModel(
-                "{} does not have the sha256 {}".format(given, self._sha256),
-                "Fetch it from the store again; `farm artifacts verify` tells whether the store's copy is good.",
-            )
+        copy_given(self._ctx, self._sha256, path)
         facts = _parsed(path)
         check_input(facts, self._ctx.job.model.input_shape)
         if facts["quantize"] and self._ctx.job.precision != "int8":
