@@ -206,10 +206,6 @@ class JobStore:
         """All jobs of a sweep, in their order."""
         return self._views(cast(list[str], self._redis.zrange(f"farm:sweep-jobs:{sweep_id}", 0, -1)))
 
-    def sweep_version(self, sweep_id: str) -> str:
-        """A token that changes whenever anything of the sweep does: what a watcher compares before it reads."""
-        return str(self._redis.get(f"farm:version:{sweep_id}"))
-
     def sweeps(self) -> list[SweepView]:
         """All sweeps, the newest last."""
         ids = cast(list[str], self._redis.zrange("farm:sweeps", 0, -1))

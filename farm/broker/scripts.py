@@ -34,7 +34,7 @@ local function dequeue(id,sweep,target)
 end
 local function set_state(id,sweep,from,to,...)
   redis.call('HSET',key(id),'state',to,'t_'..to,now(),...)
-  shift(sweep,from,to); redis.call('INCR','farm:version:'..sweep)
+  shift(sweep,from,to)
 end
 local function leave_device(id,device)
   if device and device~='' then redis.call('SREM','farm:window:'..device,id) end
@@ -66,7 +66,7 @@ for i=4,#ARGV,6 do
     enqueue(id,sweep,ARGV[i+3],ARGV[i+5]); added=added+1
   end
 end
-redis.call('INCR','farm:version:'..sweep); wake(); return added
+wake(); return added
 """
 
 #: ARGV: job, spec of the next generation. Only a job that has ended can be tried again.
@@ -126,9 +126,9 @@ return 1
 
 #: ARGV: job, token, progress as JSON.
 PROGRESS = """
-local id=ARGV[1]; local h=redis.call('HMGET',key(id),'token','sweep')
-if h[1]~=ARGV[2] then return 0 end
-redis.call('HSET',key(id),'progress',ARGV[3]); redis.call('INCR','farm:version:'..h[2]); return 1
+local id=ARGV[1]
+if redis.call('HGET',key(id),'token')~=ARGV[2] then return 0 end
+redis.call('HSET',key(id),'progress',ARGV[3]); return 1
 """
 
 #: ARGV: job, token, end state, summary. 1 done, 0 done before with this token, -1 fenced.
