@@ -136,7 +136,7 @@ def _to_input(image: Any, shape: Tuple[int, ...]) -> Any:
     short = max(height, width) * 256 // 224
     size = _resized(image.size, short)
     image = image.resize(size, require("PIL.Image").BILINEAR)
-    left, top = int(round((size[0] - width) / 2.0)), int(round((size[1] - height) / 2.0))
+    left, top = round((size[0] - width) / 2.0), round((size[1] - height) / 2.0)
     image = image.crop((left, top, left + width, top + height))
     pixels = np.asarray(image, dtype=np.float32) / np.float32(255)
     normal = (pixels - np.array(_MEAN, dtype=np.float32)) / np.array(_STD, dtype=np.float32)
