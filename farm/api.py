@@ -242,16 +242,21 @@ class Farm:
         sweep: Path | str | SweepSpec,
         *,
         again: bool = False,
+        devices: Sequence[str] = (),
         on_progress: Callable[[Progress], None] = lambda _progress: None,
         say: Callable[[str], None] = lambda _text: None,
     ) -> Any:
-        """Measure a sweep on this machine: start a farm, submit, wait, stop; return the `Submission`."""
+        """Measure a sweep on this machine: start a farm, submit, wait, stop; return the `Submission`.
+
+        `devices` are ids of this machine's devices, `gpus` or `all`: one worker each; none: the settings' choice.
+        """
         from farm.local import LocalFarm
+        from workers.daemon.probe import named_devices
 
         spec = _spec(sweep)
         self.store.create()
         self.store.check_writable()
-        with LocalFarm(self.settings, say=say):
+        with LocalFarm(self.settings, say=say, devices=named_devices(self.settings, devices)):
             submission = self.submit(spec, again=again)
             if submission.total:
                 for progress in self.watch(submission.sweep_id):

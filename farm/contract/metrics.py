@@ -28,6 +28,13 @@ _ROWS = (
     ("latency_p99_ms", "ms", "lower", "99th percentile of the latency; withheld below 662 samples"),
     ("latency_rcv", "1", "lower", "Robust coefficient of variation: 1.4826 * MAD / median"),
     ("sample_count", "1", None, "Number of timed inferences, all of them kept"),
+    (
+        "device_latency_ms",
+        "ms",
+        "lower",
+        "Median time of one inference between two events on the device, without the way there and back",
+    ),
+    ("enqueue_ms", "ms", "lower", "Median time until the call that starts an inference returns to the host"),
     ("throughput_per_s", "inputs/s", "higher", "Inputs finished in the timed stage over its wall clock"),
     ("first_inference_ms", "ms", "lower", "The very first inference after load, no warm-up"),
     ("load_ms", "ms", "lower", "Load of the model or engine until it is ready to run"),

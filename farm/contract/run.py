@@ -22,6 +22,7 @@ STAGES = (
     "first_inference",
     "warm_up",
     "measure",
+    "device_times",
     "outputs",
     "finish",
 )
@@ -69,7 +70,7 @@ class StageTime:
 class SampleFile:
     """Raw samples: a file of little-endian signed 64-bit integers in the control directory, none left out."""
 
-    name: str  # "latency", "warm_up"
+    name: str  # "latency", "warm_up", "device", "enqueue"
     path: str
     count: int
     unit: str = "ns"

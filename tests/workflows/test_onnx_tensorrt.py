@@ -98,6 +98,9 @@ def test_a_job_goes_from_file_to_samples(run: Run, job: Callable[..., JobSpec], 
         assert found.effective["precision"] == precision
         assert found.effective["profile"] == [batch, batch, batch]
         assert found.metrics["build_s"] > 0
+        counts = {file.name: file.count for file in found.samples}
+        assert ("device" in counts) == (boundary == "compute"), "copies are no part of the device's own time"
+        assert counts.get("device") == counts.get("enqueue")
         assert found.metrics["relative_l2_error"] < 1e-6
         assert "engine_inspector" in [artifact.kind for artifact in found.artifacts]
         assert all(artifact.cached for artifact in found.artifacts if artifact.kind == "engine")

@@ -16,7 +16,7 @@ from farm.contract.job import JobSpec
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.record import BlobRef, Flag, Record
 from farm.contract.run import ArtifactFile, RunResult, StageTime
-from farm.summary import Summary, summarise
+from farm.summary import Summary, median_ms, summarise
 from workers.daemon.control import Control, ReadResult, sample_path, shorten_log
 from workers.daemon.launch import Ended
 from workers.daemon.preflight import Preflight
@@ -188,10 +188,16 @@ def _metrics(run: RunFacts, prepared: RunResult | None, summary: Summary, teleme
     metrics: Metrics = {} if build_s is None else {"build_s": build_s}
     if report is not None and report.max_rss_bytes is not None:
         metrics["host_rss_peak_bytes"] = float(report.max_rss_bytes)
-    metrics |= run.preflight.metrics | telemetry.metrics | summary.metrics
+    metrics |= run.preflight.metrics | telemetry.metrics | summary.metrics | _device_times(run)
     if result is not None:
         metrics |= result.metrics
     return {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def _device_times(run: RunFacts) -> Metrics:
+    samples = run.read.samples or {}
+    names = {"device": "device_latency_ms", "enqueue": "enqueue_ms"}
+    return {metric: median_ms(samples[name]) for name, metric in names.items() if samples.get(name)}
 
 
 def _stages(run: RunFacts | None) -> list[StageTime]:

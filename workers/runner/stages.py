@@ -100,6 +100,7 @@ def _measure(control: Control, report: Report, workflow: Workflow) -> None:
         report.metrics["first_inference_ms"] = measure.once(lambda: body(inputs[0])) / 1e6
     with measure.quiet_collector():
         _timed(control, report, workflow, body, inputs)
+        _device_times(control, report, workflow, inputs)
     report.metrics.update(usage.memory_metrics())
     report.metrics.update(workflow.metrics())
     with control.stage("outputs"):
@@ -181,6 +182,17 @@ def _timed(
         warm_up_ended_by=warm.ended_by,
         garbage_collector="frozen and disabled while timing",
     )
+
+
+def _device_times(control: Control, report: Report, workflow: Workflow, inputs: List[Any]) -> None:
+    """With `compute` only: inputs that are not on the device yet would be copied between the events."""
+    timer = workflow.device_timer() if workflow.ctx.job.protocol.boundary == "compute" else None
+    if timer is None:
+        return
+    with control.stage("device_times"):
+        split = measure.device_loop(workflow.infer, workflow.synchronize, timer, inputs)
+    for name, samples in (("device", split.device), ("enqueue", split.enqueue)):
+        report.samples.append(control.write_samples(name, samples))
 
 
 def _compare(report: Report, workflow: Workflow, first: Callable[[], Any]) -> None:

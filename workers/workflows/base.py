@@ -78,6 +78,22 @@ class Context:
         return self._entries[known]
 
 
+class DeviceTimer:
+    """Two events on the stream that `infer` uses: the device's own time of one inference."""
+
+    def start(self) -> None:
+        """Put the first event on the stream."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Put the second event on the stream."""
+        raise NotImplementedError
+
+    def elapsed_ns(self) -> int:
+        """Nanoseconds between the two, once the stream was waited for."""
+        raise NotImplementedError
+
+
 class Workflow:
     """One way to run a model: the base of all workflows. It never times itself.
 
@@ -129,6 +145,10 @@ class Workflow:
 
     def synchronize(self) -> None:
         """Wait until everything that `infer` started is done."""
+
+    def device_timer(self) -> Optional[DeviceTimer]:
+        """Events on the device, asked for after `load`; None where the host's clock is the device's."""
+        return None
 
     def outputs(self) -> List[Tuple[str, Any]]:
         """The last inference's outputs as (name, float array in host memory); empty where there are none."""

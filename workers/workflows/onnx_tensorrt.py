@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.canonical import sha256_file
 from farm.contract.run import ArtifactFile, Mismatch
-from workers.workflows.base import Context, Workflow, require
+from workers.workflows.base import Context, DeviceTimer, Workflow, require
 from workers.workflows.errors import PrecisionNotHeld
 from workers.workflows.onnx_files import check_batch
 from workers.workflows.trt_compat import Engine, Log, features
@@ -104,6 +104,11 @@ class OnnxTensorRT(Workflow):
     def synchronize(self) -> None:
         """Wait for the stream."""
         self._memory.synchronize()
+
+    def device_timer(self) -> Optional[DeviceTimer]:
+        """CUDA events on the one stream."""
+        found: Optional[DeviceTimer] = self._memory.timer()
+        return found
 
     def outputs(self) -> List[Tuple[str, Any]]:
         """Copies of the last inference's outputs."""
