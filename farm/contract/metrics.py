@@ -66,6 +66,14 @@ _ROWS = (
     ("mismatch_1e-3_pct", "%", "lower", "Outputs not close to the reference at rtol 1e-3, atol 1e-8"),
     ("mismatch_1e-4_pct", "%", "lower", "Outputs not close to the reference at rtol 1e-4, atol 1e-8"),
     ("top1_agreement", "1", "higher", "Share of inputs whose largest output is the reference's"),
+    ("top1", "1", "higher", "Share of the test images whose class has the largest output"),
+    (
+        "top5",
+        "1",
+        "higher",
+        "Share of the test images whose class is among the five largest outputs; from 5 classes on",
+    ),
+    ("accuracy_samples", "1", None, "Number of test images that top1 and top5 are taken on"),
     ("relative_l2_error", "1", "lower", "L2 norm of the error over that of the reference, worst output"),
 )
 

@@ -24,6 +24,7 @@ STAGES = (
     "measure",
     "device_times",
     "outputs",
+    "accuracy",
     "finish",
 )
 
@@ -32,7 +33,8 @@ STAGES = (
 class RunRequest:
     """The whole of what one runner process is told.
 
-    `mode` is `prepare` (export, calibrate, build, reference: no timing, fills the cache) or `measure` (one point).
+    `mode` is `prepare` (export, calibrate, build, reference: no timing, fills the cache), `measure` (one point) or
+    `accuracy` (the test images, at one batch size: no timing).
     `cache_dir` is shared by the jobs of this worker: prepared files are found there by what they depend on.
     `model_file` is the local path of the ONNX file of a `source: onnx` model, or of a state dict given by sha256.
     """
