@@ -99,7 +99,7 @@ def test_uniform_data_have_no_classes() -> None:
     assert datasets.classes(replace(job, model=ModelSpec("resnet18"))) == 1000
 
 
-# Image folders -------------------------------------------------------------------------------------------------------
+# Image folders
 
 Folder = Callable[..., JobSpec]
 NAMES = ("ape", "bee", "cat")

@@ -90,7 +90,7 @@ def test_a_state_dict_of_ten_classes_is_taken_with_the_digits(island: Island, di
     island.run(other, model_file=file).failed("failed", "damaged-model")
 
 
-# The recipe itself, with a model that is trained in a moment -----------------------------------------------------------
+# The recipe itself, with a model that is trained in a moment
 
 Train = Callable[..., dict[str, Any]]
 
