@@ -154,7 +154,9 @@ WORKFLOWS: Dict[str, WorkflowInfo] = {w.name: w for w in _WORKFLOWS}
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 CALIBRATION_METHODS = ("minmax", "entropy", "percentile")
-DATA = ("uniform",)
+#: What inputs and calibration data are: random numbers, or images with classes.
+DATA = ("uniform", "digits", "imagenet")
+ACCURACY_DATA = ("digits", "imagenet")
 LADDER_STOPS = ("out_of_memory", "saturated")
 DEVICE_KINDS = ("cpu", "gpu", "soc")
 

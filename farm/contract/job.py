@@ -13,7 +13,8 @@ class ModelSpec:
 
     `source` is `torchvision` (by name), `onnx` (a file, by sha256, fetched from the store) or `fake`.
     `input_shape` is one sample's shape without the batch dimension, e.g. (3, 224, 224).
-    `weights` is `random:SEED`, `default` (the published ones) or `sha256:HEX` (a state dict in the store).
+    `weights` is `random:SEED`, `default` (the published ones), `digits:SEED` (trained once on the digits data set) or
+    `sha256:HEX` (a state dict in the store).
     """
 
     name: str
@@ -39,6 +40,18 @@ class Calibration:
     samples: int = 64
     batch: int = 8
     percentile: float = 99.999
+
+
+@dataclass(frozen=True)
+class AccuracySpec:
+    """What top-1 and top-5 are taken on: the test part of `digits`, or of `imagenet`, a folder on the worker host.
+
+    `path` is that folder; `limit` takes an evenly spread part of its test images.
+    """
+
+    dataset: str
+    path: Optional[str] = None
+    limit: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,7 @@ class JobSpec:
     data: str = "uniform"
     seed: int = 0
     generation: int = 0
+    accuracy: Optional[AccuracySpec] = None
     schema: int = JOB_SCHEMA
 
     @property

@@ -73,8 +73,9 @@ def _model(entry: ModelEntry, weights: str, file: OnnxFile | None) -> ModelSpec:
         return ModelSpec(entry.name, "onnx", tuple(entry.input or ()), own, file.sha256)
     shape = tuple(entry.input) if entry.input else _INPUTS.get(entry.name, (3, 224, 224))
     chosen = entry.weights or weights
-    if chosen.startswith("random:"):
-        chosen = f"random:{int(chosen.removeprefix('random:'))}"
+    kind, _, seed = chosen.partition(":")
+    if kind in ("random", "digits"):
+        chosen = f"{kind}:{int(seed)}"
     return ModelSpec(entry.name, "torchvision", shape, chosen)
 
 

@@ -175,6 +175,7 @@ def require(name: str) -> Any:
 
 #: Distributions that bring each module, where the names differ. All that are installed count.
 _DISTRIBUTIONS = {
+    "PIL": ("pillow", "pillow-simd"),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training"),
     "tensorrt": ("tensorrt", "tensorrt-cu11", "tensorrt-cu12", "tensorrt-cu13"),
 }

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Iterator, Optional
 from farm.contract.canonical import short_digest
 from farm.contract.job import Calibration
 from workers.workflows import calibration as ranges_of
+from workers.workflows import datasets
 from workers.workflows.base import Context, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import PrecisionNotHeld, Unsupported, is_out_of_memory
@@ -97,8 +98,7 @@ class Int8Model:
             "method": calibration.method,
             "samples": calibration.samples,
             "batch": calibration.batch,
-            "data": job.data,
-            "seed": job.seed,
+            "data": datasets.identity(job, "train"),
             "versions": versions("numpy"),
             "recipe": ranges_of.RECIPE,
         }

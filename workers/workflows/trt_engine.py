@@ -7,6 +7,7 @@ import tempfile
 from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.canonical import digest, short_digest
+from workers.workflows import datasets
 from workers.workflows.base import Context, require, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import BuildOutOfMemory, NotPrepared, Unsupported, WorkflowError, is_out_of_memory
@@ -136,8 +137,7 @@ class Engines:
             "samples": calibration.samples,
             "batch": calibration.batch,
             "input_shape": list(job.model.input_shape),
-            "data": job.data,
-            "seed": job.seed,
+            "data": datasets.identity(job, "train"),
             "recipe": RECIPE,
         }
 
