@@ -34,7 +34,7 @@ class BatchLadder:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How int8 ranges are found: `method` is `minmax`, `entropy` or `percentile`."""
+    """How int8 ranges are found: `method` is `minmax`, `entropy`, `percentile` or `mse`."""
 
     method: str = "minmax"
     samples: int = 64

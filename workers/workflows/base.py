@@ -195,8 +195,10 @@ def require(name: str) -> Any:
 
 #: Distributions that bring each module, where the names differ. All that are installed count.
 _DISTRIBUTIONS = {
+    "modelopt": ("nvidia-modelopt",),
     "PIL": ("pillow", "pillow-simd"),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training"),
+    "pytorch_quantization": ("pytorch-quantization",),
     "tensorrt": ("tensorrt", "tensorrt-cu11", "tensorrt-cu12", "tensorrt-cu13"),
 }
 
@@ -221,7 +223,7 @@ def versions(*names: str) -> Dict[str, str]:
 
 
 def check_request(job: JobSpec, kind: str) -> None:
-    """Refuse options, precisions and sources that the workflow does not have on a kind of device.
+    """Refuse options, precisions and calibration methods that the workflow does not have on a kind of device.
 
     Raises:
         Unsupported: naming what is allowed.
@@ -232,6 +234,12 @@ def check_request(job: JobSpec, kind: str) -> None:
             "{} does not run {} on a {}".format(job.workflow, job.precision, kind),
             "It runs: {}.".format(", ".join(info.precisions_on(kind))),
             "precision-unsupported",
+        )
+    if job.precision == "int8" and job.calibration and job.calibration.method not in info.calibration_methods:
+        raise Unsupported(
+            "{} has no calibration method {!r}".format(job.workflow, job.calibration.method),
+            "It has: {}.".format(", ".join(info.calibration_methods)),
+            "calibration-unsupported",
         )
     unknown = sorted(set(job.options) - set(info.options))
     if unknown:

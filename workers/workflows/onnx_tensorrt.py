@@ -32,9 +32,9 @@ class Placed:
 class OnnxTensorRT(Workflow):
     """One engine, one context, one stream, one input in flight."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, source: Any = None) -> None:
         super().__init__(ctx)
-        self._source = source_of(ctx)
+        self._source = source or source_of(ctx)
         self._engines = Engines(ctx, self._source)
         self._entry: Any = None
         self._content = b""
@@ -63,9 +63,13 @@ class OnnxTensorRT(Workflow):
             with self.ctx.stage("calibrate"):
                 self._engines.calibration()
         with self.ctx.stage("build"):
-            self._engines.build_all()
+            self.build()
         with self.ctx.stage("reference"):
             self._source.prepare_reference()
+
+    def build(self) -> None:
+        """Build every engine."""
+        self._engines.build_all()
 
     def find(self) -> None:
         """The engine, read and held against its recorded digest."""

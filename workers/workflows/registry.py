@@ -13,6 +13,7 @@ TABLE = {
     "torch_compile": "workers.workflows.torch_compile:TorchCompile",
     "openvino": "workers.workflows.openvino:OpenVino",
     "onnx_tensorrt": "workers.workflows.onnx_tensorrt:OnnxTensorRT",
+    "pytorch_quantization": "workers.workflows.pytorch_quantization:PytorchQuantization",
     "fake": "workers.workflows.fake:Fake",
 }
 
