@@ -30,6 +30,8 @@ _RELU = bytes.fromhex(
 )
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _TRY = "import sys; sys.path.insert(0, sys.argv[1]); from workers.workflows import ort_providers as p; p.answer()"
+#: One node is less than a subgraph then, so that trying TensorRT does not build an engine.
+_TRIAL = {TENSORRT: {"trt_min_subgraph_size": "5"}}
 _LIMIT_S = 45
 _MOST_REASON = 400
 _CAUSES = (r"Failed to load library [^\x1b\n]+", r"CUDA failure \d+: .+?(?= ; GPU=|\n|$)")
@@ -64,7 +66,7 @@ def why_not(ort: Any, provider: str) -> Optional[str]:
     raised, chosen = "", ""
     with captured() as said:
         try:
-            chosen = strict_session(ort, _RELU, None, [provider]).get_providers()[0]
+            chosen = strict_session(ort, _RELU, None, [(provider, _TRIAL.get(provider, {}))]).get_providers()[0]
         except Exception as error:  # a boundary: providers fail in any way
             raised = str(error) or type(error).__name__
     if chosen == provider:
