@@ -67,7 +67,7 @@ def why_not(ort: Any, provider: str) -> Optional[str]:
     with captured() as said:
         try:
             chosen = strict_session(ort, _RELU, None, [(provider, _TRIAL.get(provider, {}))]).get_providers()[0]
-        except Exception as error:  # a boundary: providers fail in any way
+        except Exception as error:  # noqa: BLE001 - the boundary: providers fail in any way
             raised = str(error) or type(error).__name__
     if chosen == provider:
         return None
