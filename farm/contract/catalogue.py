@@ -25,6 +25,7 @@ class WorkflowInfo:
     `requires` are importable modules that the stack must have. `options` maps each option to what it does and
     `values` to what it may be (an option without a row takes any number, text or truth value).
     `sources` are the model sources that it can run. `precisions_by_kind` narrows `precisions` on a kind of device.
+    `rebuilds`: it builds an engine, so that a sweep's `rebuilds` gives it a job for each build.
     """
 
     name: str
@@ -36,6 +37,7 @@ class WorkflowInfo:
     values: Dict[str, OptionValues] = field(default_factory=dict)
     sources: Tuple[str, ...] = ("torchvision", "onnx", "fake")
     precisions_by_kind: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
+    rebuilds: bool = False
 
     def precisions_on(self, kind: str) -> Tuple[str, ...]:
         """The precisions that it runs on a kind of device."""
@@ -128,6 +130,7 @@ _WORKFLOWS = (
             "allow_fp16": OptionValues("bool", default=False),
         },
         sources=("torchvision", "onnx"),
+        rebuilds=True,
     ),
     WorkflowInfo(
         name="fake",
@@ -154,6 +157,7 @@ WORKFLOWS: Dict[str, WorkflowInfo] = {w.name: w for w in _WORKFLOWS}
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 CALIBRATION_METHODS = ("minmax", "entropy", "percentile")
+TIMING_CACHES = ("cold", "shared")
 DATA = ("uniform",)
 LADDER_STOPS = ("out_of_memory", "saturated")
 DEVICE_KINDS = ("cpu", "gpu", "soc")

@@ -18,7 +18,9 @@ from farm.contract.job import JobSpec, Protocol
 from farm.contract.record import Record
 
 #: Facets in the order in which a variant names them. The sweep comes last: it is named only if nothing else differs.
-FACETS = ("options", "calibration", "protocol", "weights", "data", "seed", "input", "stack", "device", "sweep")
+FACETS = (
+    "options", "calibration", "rebuild", "protocol", "weights", "data", "seed", "input", "stack", "device", "sweep",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, order=True)
@@ -78,7 +80,7 @@ def switches(protocol: Protocol) -> dict[str, Any]:
 
 def facets(job: JobSpec, records: Sequence[Record]) -> dict[str, str]:
     """Every facet of a job as text; '' where it says nothing (a refused job has no stack)."""
-    calibration = ""
+    calibration, build = "", job.rebuild
     if job.calibration is not None:
         c = job.calibration
         calibration = f"{c.method}, {c.samples} samples"
@@ -89,6 +91,7 @@ def facets(job: JobSpec, records: Sequence[Record]) -> dict[str, str]:
     return {
         "options": ", ".join(f"{k}={_plain(job.options[k])}" for k in sorted(job.options)),
         "calibration": calibration,
+        "rebuild": "" if build is None else f"build {build.index + 1:02d} of {build.count}, {build.timing_cache}",
         "protocol": f"{job.protocol.name} {short_digest(switches(job.protocol), 4)}",
         "weights": f"weights {job.model.weights[:24]}",
         "data": f"data {job.data}",
@@ -130,7 +133,7 @@ def _variants(described: Mapping[JobKey, Mapping[str, str]]) -> dict[JobKey, str
 def _some_lack(facet: str, described: Mapping[JobKey, Mapping[str, str]]) -> bool:
     """Options that one job has and another has not set them apart; a stack or device unknown so far does not."""
     values = {d[facet] for d in described.values()}
-    return facet in ("options", "calibration") and "" in values and len(values) > 1
+    return facet in ("options", "calibration", "rebuild") and "" in values and len(values) > 1
 
 
 def _join(described: Mapping[JobKey, Mapping[str, str]], names: Sequence[str]) -> dict[JobKey, str]:

@@ -15,11 +15,19 @@ from farm.contract.job import BatchLadder, Calibration, ModelSpec, Protocol
 from farm.contract.protocols import PROTOCOLS
 from farm.devices import Selector, parse_conditions
 from farm.sweep.checks import DEFAULT_PRECISIONS
-from farm.sweep.document import BatchEntry, CalibrationEntry, DeviceEntry, ModelEntry, ProtocolEntry, SweepDocument
+from farm.sweep.document import (
+    BatchEntry,
+    CalibrationEntry,
+    DeviceEntry,
+    ModelEntry,
+    ProtocolEntry,
+    RebuildsEntry,
+    SweepDocument,
+)
 from farm.sweep.onnx_file import OnnxFile, look_at
 from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
-from farm.sweep.spec import Exclusion, SweepSpec, WorkflowChoice
+from farm.sweep.spec import Exclusion, Rebuilds, SweepSpec, WorkflowChoice
 
 DEFAULT_PROTOCOL = "quick"
 
@@ -62,6 +70,7 @@ def resolve(document: SweepDocument, files: dict[int, OnnxFile]) -> SweepSpec:
         seed=document.seed or 0,
         exclude=tuple(Exclusion(e.model, e.workflow, e.precision) for e in document.exclude or ()),
         priority=document.priority,
+        rebuilds=_rebuilds(document.rebuilds),
     )
     return spec.with_files({file.sha256: file.path for file in files.values()})
 
@@ -107,6 +116,12 @@ def _ladder(entry: BatchEntry | None) -> BatchLadder:
 def _selector(entry: DeviceEntry) -> Selector:
     conditions = [c for fact in sorted(entry.facts) for c in parse_conditions(fact, entry.facts[fact])]
     return Selector(entry.id, entry.device_class, entry.kind, tuple(conditions))
+
+
+def _rebuilds(entry: RebuildsEntry | None) -> Rebuilds | None:
+    if entry is None or entry.is_default:
+        return None
+    return Rebuilds(entry.count, entry.timing_cache or "cold")
 
 
 def _calibrations(entry: CalibrationEntry | None) -> tuple[Calibration, ...]:

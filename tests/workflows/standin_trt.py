@@ -108,7 +108,8 @@ class Builder:
                 pass
             calibrator.write_calibration_cache(b"table")
         with open(network.path, "rb") as stream:
-            return json.dumps(sorted(int(f) for f in config.flags)).encode() + b"\n" + stream.read()
+            head = {"flags": sorted(int(f) for f in config.flags), "build": Builder.built}
+            return json.dumps(head).encode() + b"\n" + stream.read()
 
 
 class OnnxParser:
@@ -162,11 +163,10 @@ class _Engine:
     num_layers = 1
 
     def __init__(self, content: bytes) -> None:
-        flags, _, model = content.partition(b"\n")
+        head, _, model = content.partition(b"\n")
         self._session = onnxruntime.InferenceSession(model)
-        held = (
-            "Int8" if BuilderFlag.INT8 in json.loads(flags) else "FP16" if BuilderFlag.FP16 in json.loads(flags) else ""
-        )
+        flags = json.loads(head)["flags"]
+        held = "Int8" if BuilderFlag.INT8 in flags else "FP16" if BuilderFlag.FP16 in flags else ""
         self._information = {"Layers": [{"Outputs": [{"Format/Datatype": held or "Row major linear FP32"}]}]}
 
     def get_tensor_name(self, index: int) -> str:

@@ -15,7 +15,7 @@ import pytest
 from farm.contract.canonical import sha256_file
 from farm.contract.codec import from_json, to_json
 from farm.contract.device import DeviceInfo
-from farm.contract.job import BatchLadder, Calibration, JobSpec, ModelSpec
+from farm.contract.job import BatchLadder, Calibration, JobSpec, ModelSpec, Rebuild
 from farm.contract.run import RunRequest, RunResult
 from tests.island.harness import TINY, model_job
 from tests.workflows.onnx_models import save_model
@@ -109,6 +109,49 @@ def test_preparing_again_builds_nothing(run: Run, job: Callable[..., JobSpec]) -
     assert built == 3
     ok(run(job("int8")))
     assert standin_trt.Builder.built == built
+
+
+def engine_of(result: RunResult) -> str:
+    return str(result.effective["engine_sha256"])
+
+
+@pytest.mark.parametrize("timing_cache", ["cold", "shared"])
+def test_every_rebuild_is_really_built_and_says_what_it_is(
+    run: Run, job: Callable[..., JobSpec], tmp_path: Path, timing_cache: str
+) -> None:
+    ok(run(job()))
+    timing = next((tmp_path / "cache/timing").glob("*.cache"))
+    known, built = timing.read_bytes(), standin_trt.Builder.built
+    found = []
+    for index in range(3):
+        spec = replace(job(sizes=(1,)), job_id=f"j{index}", rebuild=Rebuild(index, 3, timing_cache))
+        ok(run(spec))
+        ok(run(spec))
+        found.append(ok(run(spec, 1)))
+        assert found[-1].effective["rebuild"] == {"index": index, "count": 3, "timing_cache": timing_cache}
+        assert (found[-1].effective["timing_cache_bytes_before"] == 0) == (timing_cache == "cold")
+    assert standin_trt.Builder.built == built + 3
+    assert (timing.read_bytes() == known) == (timing_cache == "cold")
+    assert len({engine_of(result) for result in found}) == 3
+    assert len({result.effective["tactics_sha256"] for result in found}) == 1
+    assert len({result.effective["outputs_sha256"] for result in found}) == 1
+    assert all(result.effective["engine_build_s"] > 0 for result in found)
+
+
+def test_another_sweep_or_a_retry_builds_its_own(run: Run, job: Callable[..., JobSpec]) -> None:
+    spec = replace(job(sizes=(1,)), rebuild=Rebuild(0, 1, "cold"))
+    ok(run(spec))
+    for other in (replace(spec, job_id="another"), replace(spec, generation=1)):
+        built = standin_trt.Builder.built
+        ok(run(other))
+        assert standin_trt.Builder.built == built + 1
+
+
+def test_rebuilds_share_the_calibration(run: Run, job: Callable[..., JobSpec]) -> None:
+    for index in range(2):
+        made = ok(run(replace(job("int8", sizes=(1,)), job_id=f"j{index}", rebuild=Rebuild(index, 2))))
+        table = next(a for a in made.artifacts if a.kind == "trt_calibration")
+        assert table.cached == (index == 1)
 
 
 def test_one_engine_serves_a_ladder(run: Run, job: Callable[..., JobSpec]) -> None:

@@ -118,6 +118,7 @@ class Engines:
             input_shape=list(self._ctx.job.model.input_shape),
             options={"optimization_level": self.level, "allow_fp16": self.allow_fp16},
             recipe=RECIPE,
+            **self._ctx.rebuild_key,
         )
         return dict(key, calibration=self.calibration().sha256) if self.needs_calibration() else key
 
@@ -180,17 +181,18 @@ class Engines:
                 require("tensorrt"), calibration.method, calibration.batch, table, iter(()), None
             )
         plan = Plan(job.precision, job.model.input_shape, self.profile(batch), self.level, self.allow_fp16)
-        built, before = self._run_build(plan, calibrator)
+        rebuild = job.rebuild
+        built, before = self._run_build(plan, calibrator, cold=rebuild is not None and rebuild.timing_cache == "cold")
         if calibrator is not None:
             check_table(calibrator, asked_allowed=False)
         with open(path, "wb") as stream:
             stream.write(built.engine)
         return {"flags": built.flags, "profile": list(plan.profile), "timing_cache_bytes_before": before}
 
-    def _run_build(self, plan: Plan, calibrator: Any) -> Tuple[Any, int]:
-        """Build with the timing cache of this kind of device, and keep what it has grown to."""
+    def _run_build(self, plan: Plan, calibrator: Any, cold: bool = False) -> Tuple[Any, int]:
+        """Build with the timing cache of this kind of device, and keep what it has grown to; `cold`: with none."""
         path = os.path.join(self._ctx.cache.root, "timing", short_digest(self._platform(), 24) + ".cache")
-        known = _read_if_there(path)
+        known = b"" if cold else _read_if_there(path)
         try:
             built = self._network.build(plan, known, calibrator)
         except Exception as error:
@@ -200,7 +202,8 @@ class Engines:
                 "memory ran out while TensorRT built the engine for batch {}: {}".format(plan.profile[2], error),
                 "Use a smaller batch, or a device with more memory.",
             ) from error
-        _write(path, built.timing_cache)
+        if not cold:
+            _write(path, built.timing_cache)
         return built, len(known)
 
     def _failure_key(self, batch: int) -> Dict[str, Any]:
