@@ -9,10 +9,10 @@ Outputs = List[Tuple[str, Any]]
 
 def outputs_sha256(outputs: Outputs) -> Optional[str]:
     """A digest of names, types, shapes and bytes, in order: equal only for equal outputs. None where there are none."""
-    import numpy as np
-
     if not outputs:
         return None
+    import numpy as np
+
     hasher = hashlib.sha256()
     for name, array in outputs:
         held = np.ascontiguousarray(array)
@@ -23,6 +23,8 @@ def outputs_sha256(outputs: Outputs) -> Optional[str]:
 
 def nonfinite_counts(outputs: Outputs) -> Dict[str, int]:
     """How many values of each output are NaN or infinite, for the outputs that have any."""
+    if not outputs:
+        return {}
     import numpy as np
 
     found = {name: int((~np.isfinite(np.asarray(array))).sum()) for name, array in outputs}
