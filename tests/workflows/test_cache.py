@@ -131,7 +131,7 @@ def test_a_miss_names_the_fields_in_which_the_nearest_entry_differs(tmp_path: Pa
 def test_an_entry_that_others_may_write_is_not_used_however_consistent(tmp_path: Path, mode: int) -> None:
     build = _Build()
     entry = _cache(tmp_path).fetch("engine", _KEY, "f", build)
-    os.chmod(Path(entry.path).parent, mode)
+    Path(entry.path).parent.chmod(mode)
     with pytest.raises(NotPrepared, match="other users may write"):
         _cache(tmp_path, writable=False).fetch("engine", _KEY, "f", build)
     assert not _cache(tmp_path).fetch("engine", _KEY, "f", build).cached
