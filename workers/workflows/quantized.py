@@ -29,15 +29,25 @@ _PER_CHANNEL_OPSET = 13
 
 
 class Int8Model:
-    """The int8 model of one job. `onnx` gives the fp32 file; it is called only when something has to be made."""
+    """The int8 model of one job. `onnx` gives the fp32 file; it is called only when something has to be made.
 
-    def __init__(self, ctx: Context, onnx_key: Dict[str, Any], onnx: Callable[[], CachedFile]) -> None:
+    `activation_type` and `per_channel` are what the workflow takes where the job has no such option.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        onnx_key: Dict[str, Any],
+        onnx: Callable[[], CachedFile],
+        activation_type: str = "quint8",
+        per_channel: bool = True,
+    ) -> None:
         self._ctx = ctx
         self._onnx_key = onnx_key
         self._onnx = onnx
         self.calibration = ctx.job.calibration or Calibration()
-        self.per_channel = ctx.job.options.get("per_channel", True)
-        self.activation_type = ctx.job.options.get("activation_type", "quint8")
+        self.per_channel = ctx.job.options.get("per_channel", per_channel)
+        self.activation_type = ctx.job.options.get("activation_type", activation_type)
         self._seen = 0
         if not isinstance(self.per_channel, bool):
             raise Unsupported("option per_channel is true or false, not {!r}".format(self.per_channel))
@@ -54,6 +64,10 @@ class Int8Model:
             ready=self._preprocessed,
             upstream_s=lambda: self._preprocessed().total_build_s,
         )
+
+    def preprocessed(self) -> CachedFile:
+        """The fp32 file that is calibrated: the ranges are those of its tensors."""
+        return self._preprocessed()
 
     def model(self) -> CachedFile:
         """The int8 file; its facts are those of `onnx_files.examine`."""
