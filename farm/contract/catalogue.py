@@ -29,6 +29,7 @@ class WorkflowInfo:
     `sources` are the model sources that it can run. `precisions_by_kind` narrows `precisions` on a kind of device.
     `needs_features` maps a probed feature, a list, to what must be in it; why something is not, the probe tells in the
     feature of that name with `_problems` at its end.
+    `rebuilds`: it builds an engine, so that a sweep's `rebuilds` gives it a job for each build.
     """
 
     name: str
@@ -44,6 +45,7 @@ class WorkflowInfo:
     requires_by_kind: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
     calibration_methods: Tuple[str, ...] = ("minmax", "entropy", "percentile")
     needs_features: Dict[str, str] = field(default_factory=dict)
+    rebuilds: bool = False
 
     def precisions_on(self, kind: str) -> Tuple[str, ...]:
         """The precisions that it runs on a kind of device."""
@@ -175,6 +177,7 @@ _WORKFLOWS = (
         },
         sources=("torchvision", "onnx"),
         calibration_methods=("entropy", "minmax"),
+        rebuilds=True,
     ),
     WorkflowInfo(
         name="pytorch_quantization",
@@ -206,6 +209,7 @@ _WORKFLOWS = (
         },
         sources=("torchvision",),
         calibration_methods=("minmax", "entropy", "percentile", "mse"),
+        rebuilds=True,
     ),
     WorkflowInfo(
         name="fake",
@@ -232,6 +236,7 @@ WORKFLOWS: Dict[str, WorkflowInfo] = {w.name: w for w in _WORKFLOWS}
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 CALIBRATION_METHODS = ("minmax", "entropy", "percentile", "mse")
+TIMING_CACHES = ("cold", "shared")
 #: What inputs and calibration data are: random numbers, or images with classes.
 DATA = ("uniform", "digits", "imagenet")
 ACCURACY_DATA = ("digits", "imagenet")

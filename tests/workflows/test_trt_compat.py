@@ -14,8 +14,8 @@ import pytest
 from tests.docs.tables import ROOT
 from workers.workflows import trt_compat
 from workers.workflows.errors import PrecisionNotHeld, Unsupported, WorkflowError
-from workers.workflows.onnx_tensorrt import held_precision, tensor_formats
 from workers.workflows.trt_compat import OPTIONAL, REQUIRED, Log, check, check_implicit_int8, features
+from workers.workflows.trt_inspect import held_precision, tactics_sha256, tensor_formats
 
 LISTS = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "trt_api").glob("*.json")}
 #: Names that TensorRT's classes share with all the world.
@@ -181,6 +181,42 @@ def test_the_inspectors_formats_are_counted() -> None:
     assert tensor_formats(text) == {"fp32": 1, "fp16": 2, "int8": 1, "other": 1}
     assert tensor_formats('{"Layers": ["conv1"]}') == {}
     assert tensor_formats("no JSON") == {}
+
+
+def detailed(**changes: Any) -> dict[str, Any]:
+    """A layer as a detailed engine's inspector tells it."""
+    tensor = {"Name": "t", "Location": "Device", "Dimensions": [1, 64], "Format/Datatype": "Row major linear FP32"}
+    layer = {"Name": "conv1", "LayerType": "CaskConvolution", "Inputs": [tensor], "Outputs": [dict(tensor)]}
+    return layer | {"TacticName": "sm80_xmma_fprop", "TacticValue": "0x9cb304e2edbc1221", "StreamId": 0} | changes
+
+
+def test_equal_tactics_have_one_digest_and_a_change_of_kernel_another() -> None:
+    def of(*layers: Any) -> str | None:
+        return tactics_sha256(json.dumps({"Layers": list(layers), "Bindings": ["x"]}))
+
+    assert of(detailed()) == of(detailed(StreamId=3)) is not None
+    others = [
+        of(detailed(TacticName="sm80_other")),
+        of(detailed(TacticValue="0x1")),
+        of(detailed(Name="conv2")),
+        of(detailed(Outputs=[{"Format/Datatype": "Half"}])),
+        of(detailed(), detailed()),
+        of("conv1", "conv2"),
+        of("conv2", "conv1"),
+    ]
+    assert len({*others, of(detailed())}) == len(others) + 1
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[]", "{}", '{"Layers": null}', '{"Layers": []}'])
+def test_an_inspector_that_names_no_layer_gives_no_digest(text: str) -> None:
+    assert tactics_sha256(text) is None
+    assert tensor_formats(text) == {}
+
+
+def test_layers_of_an_odd_form_do_not_end_the_run() -> None:
+    odd = json.dumps({"Layers": [{"Name": "x", "Inputs": None, "Outputs": ["t"]}, 3, None]})
+    assert tactics_sha256(odd) is not None
+    assert tensor_formats(odd) == {}
 
 
 FLAGS = {"tf32": False, "fp16": False, "int8": False}

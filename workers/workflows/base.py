@@ -52,6 +52,17 @@ class Context:
         return self.request.mode == "prepare"
 
     @property
+    def rebuild_key(self) -> Dict[str, Any]:
+        """What to add to an engine's cache key so that each of a sweep's `rebuilds` is really built; else nothing.
+
+        The job is in it, so that the same sweep again, or on another device of the class, builds its own.
+        """
+        job = self.job
+        if job.rebuild is None:
+            return {}
+        return {"rebuild": {"job": job.job_id, "generation": job.generation, "timing_cache": job.rebuild.timing_cache}}
+
+    @property
     def batch_size(self) -> int:
         """The batch size to measure. Raises WorkflowError where the request has none."""
         if self.request.batch_size is None:

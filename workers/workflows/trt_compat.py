@@ -336,7 +336,12 @@ class Engine:
         self._runtime = trt.Runtime(log.logger)
         self._engine = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
-            raise log.failure("TensorRT does not load the engine", "Delete it from the cache and run again.")
+            raise log.failure(
+                "TensorRT {} does not take the engine".format(trt.__version__),
+                "It is from another version or GPU: delete the kind `engine` from the worker's cache and run the job "
+                "again, which builds it anew.",
+                "engine-foreign",
+            )
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise log.failure("TensorRT made no execution context for the engine")

@@ -3,6 +3,7 @@
 
 import hashlib
 import os
+import sys
 import tempfile
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -12,11 +13,14 @@ from workers.workflows.base import Context, require, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import BuildOutOfMemory, NotPrepared, Unsupported, WorkflowError, is_out_of_memory
 from workers.workflows.inputs import calibration_batches
+from workers.workflows.keys import Difference, described, differing, nearest
 from workers.workflows.trt_calibration import check_table, make_calibrator
 from workers.workflows.trt_compat import Log, Network, Plan, check, check_implicit_int8, features
 from workers.workflows.trt_memory import Memory, open_memory
 
 RECIPE = 1
+#: The fields of an engine's key that say where it runs, and not what it is.
+_PLATFORM = ("compute_capability", "driver_version", "memory_bytes", "versions", "device_class")
 
 
 class Engines:
@@ -119,13 +123,14 @@ class Engines:
             input_shape=list(self._ctx.job.model.input_shape),
             options={"optimization_level": self.level, "allow_fp16": self.allow_fp16},
             recipe=RECIPE,
+            **self._ctx.rebuild_key,
         )
         return dict(key, calibration=self.calibration().sha256) if self.needs_calibration() else key
 
     def _platform(self) -> Dict[str, Any]:
         """What an engine and a timing cache are tied to."""
         device = self._ctx.request.device
-        facts = {name: device.facts.get(name) for name in ("compute_capability", "driver_version", "memory_bytes")}
+        facts = {name: device.facts.get(name) for name in _PLATFORM[:3]}
         return dict(facts, versions=versions("tensorrt"), device_class=device.device_class)
 
     def _calibration_key(self) -> Dict[str, Any]:
@@ -179,18 +184,30 @@ class Engines:
             calibrator = make_calibrator(
                 require("tensorrt"), calibration.method, calibration.batch, table, iter(()), None
             )
+        instead = self._instead_of(batch)
         plan = Plan(job.precision, job.model.input_shape, self.profile(batch), self.level, self.allow_fp16)
-        built, before = self._run_build(plan, calibrator)
+        rebuild = job.rebuild
+        built, before = self._run_build(plan, calibrator, cold=rebuild is not None and rebuild.timing_cache == "cold")
         if calibrator is not None:
             check_table(calibrator, asked_allowed=False)
         with open(path, "wb") as stream:
             stream.write(built.engine)
-        return {"flags": built.flags, "profile": list(plan.profile), "timing_cache_bytes_before": before}
+        facts = {"flags": built.flags, "profile": list(plan.profile), "timing_cache_bytes_before": before}
+        return dict(facts, instead_of=instead)
 
-    def _run_build(self, plan: Plan, calibrator: Any) -> Tuple[Any, int]:
-        """Build with the timing cache of this kind of device, and keep what it has grown to."""
+    def _instead_of(self, batch: int) -> Optional[str]:
+        """Why an engine of the cache for this very model is not used, where only the platform has changed."""
+        parts = stale(self._key(batch), self._ctx.cache.keys("engine"))
+        if parts is None:
+            return None
+        words = "an engine in the cache is for another platform and is not used: {}".format(described(parts))
+        sys.stderr.write(words + "; building anew\n")
+        return words
+
+    def _run_build(self, plan: Plan, calibrator: Any, cold: bool = False) -> Tuple[Any, int]:
+        """Build with the timing cache of this kind of device, and keep what it has grown to; `cold`: with none."""
         path = os.path.join(self._ctx.cache.root, "timing", short_digest(self._platform(), 24) + ".cache")
-        known = _read_if_there(path)
+        known = b"" if cold else _read_if_there(path)
         try:
             built = self._network.build(plan, known, calibrator)
         except Exception as error:
@@ -200,7 +217,8 @@ class Engines:
                 "memory ran out while TensorRT built the engine for batch {}: {}".format(plan.profile[2], error),
                 "Use a smaller batch, or a device with more memory.",
             ) from error
-        _write(path, built.timing_cache)
+        if not cold:
+            _write(path, built.timing_cache)
         return built, len(known)
 
     def _failure_key(self, batch: int) -> Dict[str, Any]:
@@ -224,6 +242,15 @@ class Engines:
                     return
                 continue
             raise BuildOutOfMemory(entry.facts["message"], "Use a smaller batch, or a device with more memory.")
+
+
+def stale(wanted: Dict[str, Any], known: List[Dict[str, Any]]) -> Optional[List[Difference]]:
+    """How the nearest engine differs that was built for the same thing on another platform; None where none was. Pure.
+
+    Such an engine is what somebody expects to find again after an update of TensorRT or of the driver.
+    """
+    same = [key for key in known if all(part[0].split(".")[0] in _PLATFORM for part in differing(wanted, key))]
+    return nearest(wanted, same)
 
 
 def _calibration(ctx: Context) -> Any:
