@@ -13,6 +13,7 @@ TABLE = {
     "torch_compile": "workers.workflows.torch_compile:TorchCompile",
     "openvino": "workers.workflows.openvino:OpenVino",
     "onnx_tensorrt": "workers.workflows.onnx_tensorrt:OnnxTensorRT",
+    "torch_tensorrt": "workers.workflows.torch_tensorrt:TorchTensorRT",
     "fake": "workers.workflows.fake:Fake",
 }
 
