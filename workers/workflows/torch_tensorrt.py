@@ -45,7 +45,7 @@ class TorchTensorRT(PyTorch):
         self._torch = import_torch(self.ctx)
         self._device = TorchDevice(self._torch, device, job.precision)
         import_torchvision()
-        self._models.open(self._torch)
+        self._models.open(self._torch, self._device)
 
     def prepare(self) -> None:
         """Make the weights, for int8 TensorRT's calibration table, the model of each batch, the references."""

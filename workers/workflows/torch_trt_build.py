@@ -13,7 +13,6 @@ from workers.workflows.errors import BuildOutOfMemory, Unsupported, WorkflowErro
 from workers.workflows.torch_trt_compat import Settings
 from workers.workflows.torch_trt_graph import Partition, engine_paths, script_partition, watched
 
-_DEVICE = "cuda:0"
 #: Where a serialised engine keeps the plan among its fields, up to the versions that tell.
 _ENGINE_FIELD = 3
 _NOT_WHOLE = ("full compilation", "not all operations in graph are supported")
@@ -21,9 +20,15 @@ _EXPORT_ERRORS = ("Unsupported", "UserError", "TorchRuntimeError", "ConstraintVi
 
 
 def build(
-    torch: Any, torch_tensorrt: Any, module: Any, plan: Settings, shape: Tuple[int, ...], calibrator: Any = None
+    torch: Any,
+    torch_tensorrt: Any,
+    module: Any,
+    plan: Settings,
+    shape: Tuple[int, ...],
+    device: str,
+    calibrator: Any = None,
 ) -> Tuple[Any, Dict[str, Any]]:
-    """Compile a copy of `module` (fp32, on the host) for inputs of `shape`; return the script module and facts.
+    """Compile a copy of `module` (fp32, on the host) for inputs of `shape`; return it as a script, and facts.
 
     Raises:
         BuildOutOfMemory: memory ran out.
@@ -32,8 +37,8 @@ def build(
     """
     dtype = getattr(torch, plan.module_dtype)
     try:
-        placed = copy.deepcopy(module).requires_grad_(False).to(dtype).to(_DEVICE)
-        example = torch.zeros(shape, dtype=dtype, device=_DEVICE)
+        placed = copy.deepcopy(module).requires_grad_(False).to(dtype).to(device)
+        example = torch.zeros(shape, dtype=dtype, device=device)
         front_end = _dynamo if plan.frontend == "dynamo" else _torchscript
         with torch.no_grad():
             script, partition = front_end(torch, torch_tensorrt, placed, plan, example, calibrator)

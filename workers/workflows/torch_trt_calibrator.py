@@ -11,9 +11,11 @@ from workers.workflows.torch_trt_compat import calibrator_base
 
 
 def make_calibrator(
-    torch: Any, torch_tensorrt: Any, method: str, table: Optional[bytes], batches: Iterator[Any]
+    torch: Any, torch_tensorrt: Any, method: str, table: Optional[bytes], batches: Iterator[Any], device: Any
 ) -> Any:
     """A calibrator that either gives `table`, or goes through `batches` (float32, host) and keeps the table made.
+
+    `device` is the `TorchDevice` that they are placed on.
 
     With a table no data is ever given. `asked` counts the batches asked for, `error` is what went wrong in here.
     """
@@ -42,8 +44,8 @@ def make_calibrator(
                 found = next(batches, None)
                 if found is None:
                     return None
-                self._placed = torch.from_numpy(found).to("cuda:0")
-                torch.cuda.synchronize()
+                self._placed = torch.from_numpy(found).to(device.name)
+                device.synchronize()
                 return [self._placed.data_ptr()]
             except Exception as error:  # noqa: BLE001 - the boundary to C++
                 self.error = error

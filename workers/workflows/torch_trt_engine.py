@@ -29,6 +29,7 @@ class CompiledModels:
         # False is what leaving it out means, and must not ask an old version for it.
         self.options["require_full_compilation"] = self.options["require_full_compilation"] or None
         self._torch: Any = None
+        self._device: Any = None
         self._library: Any = None
         self._able: Optional[Features] = None
         self._failures = BuildFailures(ctx, self._key)
@@ -43,9 +44,9 @@ class CompiledModels:
         """Torch-TensorRT's, after `open`."""
         return self._able.version if self._able is not None else None
 
-    def open(self, torch: Any) -> None:
+    def open(self, torch: Any, device: Any) -> None:
         """Import Torch-TensorRT, which also makes its engines loadable, and refuse what it cannot do."""
-        self._torch, self._library = torch, import_torch_tensorrt()
+        self._torch, self._device, self._library = torch, device, import_torch_tensorrt()
         self._able = features(self._library)
         check(self._able, self.frontend, self._ctx.job.precision, self.method, self.options)
 
@@ -133,8 +134,8 @@ class CompiledModels:
     def _ready(self) -> None:
         """Load the model and wake the GPU, which is no part of building."""
         self._model.module()
-        self._torch.zeros(1, device="cuda:0")
-        self._torch.cuda.synchronize()
+        self._torch.zeros(1, device=self._device.name)
+        self._device.synchronize()
 
     def _upstream_s(self) -> float:
         return self.calibration().total_build_s if self._needs_calibration() else 0.0
@@ -143,7 +144,7 @@ class CompiledModels:
         """Let TensorRT calibrate in a build whose engine is thrown away."""
         calibration = self._calibration()
         data = calibration_batches(self._ctx.job, calibration, calibration.batch)
-        calibrator = make_calibrator(self._torch, self._library, calibration.method, None, data)
+        calibrator = make_calibrator(self._torch, self._library, calibration.method, None, data, self._device)
         self._compile(calibration.batch, calibrator)
         table = check_table(calibrator, asked_allowed=True)
         with open(path, "wb") as stream:
@@ -155,7 +156,8 @@ class CompiledModels:
         if self._needs_calibration():
             with open(self.calibration().path, "rb") as stream:
                 table = stream.read()
-            calibrator = make_calibrator(self._torch, self._library, self._calibration().method, table, iter(()))
+            method = self._calibration().method
+            calibrator = make_calibrator(self._torch, self._library, method, table, iter(()), self._device)
         script, facts = self._compile(batch, calibrator)
         if calibrator is not None:
             check_table(calibrator, asked_allowed=False)
@@ -165,7 +167,8 @@ class CompiledModels:
     def _compile(self, batch: int, calibrator: Any) -> Any:
         shape = (batch, *self._ctx.job.model.input_shape)
         try:
-            return build(self._torch, self._library, self._model.module(), self.settings(), shape, calibrator)
+            module, plan = self._model.module(), self.settings()
+            return build(self._torch, self._library, module, plan, shape, self._device.name, calibrator)
         except WorkflowError:
             if calibrator is not None and calibrator.error is not None:
                 raise WorkflowError(
