@@ -212,6 +212,26 @@ _WORKFLOWS = (
         rebuilds=True,
     ),
     WorkflowInfo(
+        name="torch_tensorrt",
+        summary="Torch-TensorRT: TensorRT engines inside of a PyTorch module, by either of its front ends",
+        precisions=("fp32", "tf32", "fp16", "int8"),
+        device_kinds=("gpu",),
+        requires=("torch", "torchvision", "torch_tensorrt", "numpy"),
+        options={
+            "frontend": "dynamo (default) or ts, the TorchScript front end; int8 needs ts",
+            "optimization_level": "dynamo: the builder's effort, 0 to 5 (default: the builder's own)",
+            "min_block_size": "fewest operators that make an engine (default: the library's own)",
+            "require_full_compilation": "refuse a model that TensorRT does not take as a whole (true or false)",
+        },
+        values={
+            "frontend": OptionValues("text", default="dynamo", choices=("dynamo", "ts")),
+            "optimization_level": OptionValues("int", minimum=0),
+            "min_block_size": OptionValues("int", minimum=1),
+            "require_full_compilation": OptionValues("bool", default=False),
+        },
+        sources=("torchvision",),
+    ),
+    WorkflowInfo(
         name="fake",
         summary="No model at all: known latencies and failures on request, to test the farm itself",
         precisions=("fp32", "fp16", "int8"),

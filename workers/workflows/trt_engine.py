@@ -7,9 +7,10 @@ import sys
 import tempfile
 from typing import Any, Dict, List, Optional, Tuple
 
-from farm.contract.canonical import digest, short_digest
+from farm.contract.canonical import short_digest
 from workers.workflows import datasets
 from workers.workflows.base import Context, require, versions
+from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import BuildOutOfMemory, NotPrepared, Unsupported, WorkflowError, is_out_of_memory
 from workers.workflows.inputs import calibration_batches
@@ -32,6 +33,7 @@ class Engines:
         self.level: Optional[int] = job.options.get("optimization_level")
         self.ladder = job.options.get("profile", "batch") == "ladder"
         self.allow_fp16 = bool(job.options.get("allow_fp16", False))
+        self._failures = BuildFailures(ctx, self.batches, self._key)
         self._memory: Optional[Memory] = None
         self._network: Any = None
         self._log: Any = None
@@ -74,25 +76,12 @@ class Engines:
                 self._upstream_s,
             )  # fmt: skip
         except NotPrepared:
-            self._raise_recorded(batch)
+            self._failures.tell(batch)
             raise
 
     def build_all(self) -> None:
-        """Build every engine; a later one that runs out of memory ends the building, not the job.
-
-        Raises:
-            BuildOutOfMemory: already the first did not fit.
-        """
-        batches = self.batches()
-        for i, batch in enumerate(batches):
-            try:
-                self.engine(batch)
-            except BuildOutOfMemory as error:
-                if i == 0:
-                    raise
-                self._record_failure(batch, error)
-                return
-            self._ctx.progress((i + 1) / len(batches))
+        """Build every engine; a later one that cannot be built ends the building, not the job."""
+        self._failures.build_all(self.engine)
 
     def read(self, entry: CachedFile) -> bytes:
         """The engine's bytes, held against the recorded digest: these bytes, not the file, are then loaded."""
@@ -221,28 +210,6 @@ class Engines:
             _write(path, built.timing_cache)
         return built, len(known)
 
-    def _failure_key(self, batch: int) -> Dict[str, Any]:
-        job = self._ctx.job
-        return {"engine": digest(self._key(batch)), "job": job.job_id, "generation": job.generation}
-
-    def _record_failure(self, batch: int, error: BuildOutOfMemory) -> None:
-        def write(path: str) -> Dict[str, Any]:
-            _write(path, error.message.encode("utf-8"))
-            return {"message": error.message}
-
-        self._ctx.cached("engine_failure", self._failure_key(batch), "failure.txt", write)
-
-    def _raise_recorded(self, batch: int) -> None:
-        """Tell a measured point why prepare left no engine for it: this batch, or a smaller one, did not fit."""
-        for size in self.batches():
-            try:
-                entry = self._ctx.cached("engine_failure", self._failure_key(size), "failure.txt", _never)
-            except NotPrepared:
-                if size == batch:
-                    return
-                continue
-            raise BuildOutOfMemory(entry.facts["message"], "Use a smaller batch, or a device with more memory.")
-
 
 def stale(wanted: Dict[str, Any], known: List[Dict[str, Any]]) -> Optional[List[Difference]]:
     """How the nearest engine differs that was built for the same thing on another platform; None where none was. Pure.
@@ -257,10 +224,6 @@ def _calibration(ctx: Context) -> Any:
     if ctx.job.calibration is None:
         raise WorkflowError("the job says nothing about calibration, which int8 needs", None, "bad-request")
     return ctx.job.calibration
-
-
-def _never(path: str) -> Dict[str, Any]:
-    raise WorkflowError("engines are built in prepare only")
 
 
 def _read_if_there(path: str) -> bytes:
