@@ -65,5 +65,5 @@ def _check_classes(torch: Any, module: Any, images: Any, labels: Any) -> None:
         raise Unsupported(
             "the data have {} classes and the model {} outputs".format(int(labels.max()) + 1, outputs),
             "Give weights that were trained for these data.",
-            "classes-mismatch",
+            "classes-unsupported",
         )

@@ -168,12 +168,12 @@ class _OnnxRuntime(Workflow):
 
 
 def _for_onnxruntime(path: str) -> None:
-    from workers.workflows import qdq_graph
+    from workers.workflows import qdq_graph, qdq_integer
 
-    rewritten(path, qdq_graph.fold_constants, qdq_graph.fold_batch_norm)
+    rewritten(path, *qdq_graph.FOLDING, *qdq_integer.REWRITING)
 
 
 def _for_tensorrt(path: str) -> None:
     from workers.workflows import qdq_graph
 
-    rewritten(path, qdq_graph.fold_constants, qdq_graph.fold_batch_norm, qdq_graph.float_weights)
+    rewritten(path, *qdq_graph.FOLDING, qdq_graph.float_weights)

@@ -84,6 +84,9 @@ def fold_constants(graph: Graph) -> None:
     """
     floats = _float_tensors(graph.model)
     for node in list(graph.nodes):
+        if node.op_type == "Transpose":
+            _fold_transpose(graph, node)
+            continue
         if node.op_type == "Cast" and attribute(node, "to", 0) == _FLOAT and node.input[0] in floats:
             if node.output[0] not in graph.outputs:
                 graph.bypass(node)
@@ -120,11 +123,8 @@ def float_weights(graph: Graph) -> None:
     import onnx
 
     for node in [n for n in graph.nodes if n.op_type == "DequantizeLinear" and n.input[0] in graph.constants]:
-        codes, scale = graph.constants[node.input[0]], graph.constants[node.input[1]]
-        shape = _along(scale, codes.ndim, attribute(node, "axis", 1))
         stem = node.output[0]
-        graph.add(stem + "_weight", (codes.astype(scale.dtype) * scale.reshape(shape)).astype(scale.dtype))
-        pair = [stem + "_weight", *node.input[1:]]
+        pair = [graph.add(stem + "_weight", dequantized(graph, node)), *node.input[1:]]
         quantize = onnx.helper.make_node("QuantizeLinear", pair, [stem + "_codes"], name=stem + "_quantize")
         quantize.attribute.extend(node.attribute)
         graph.insert(node, quantize)
@@ -135,10 +135,25 @@ def quantized(array: Any, scale: Any, zero_point: Any, axis: int) -> Any:
     """QuantizeLinear in numpy: round to even, then saturate; codes of the zero point's type."""
     import numpy as np
 
-    shape = _along(scale, array.ndim, axis)
+    shape = along(scale, array.ndim, axis)
     low, high = _CODES[zero_point.dtype.name]
     codes = np.rint(array / scale.reshape(shape)) + zero_point.astype(np.float32).reshape(shape)
     return np.clip(codes, low, high).astype(zero_point.dtype)
+
+
+def dequantized(graph: Graph, node: Any) -> Any:
+    """What a DequantizeLinear of constants gives, with zero points of zero; float32."""
+    codes, scale = graph.constants[node.input[0]], graph.constants[node.input[1]]
+    return codes.astype(scale.dtype) * scale.reshape(along(scale, codes.ndim, attribute(node, "axis", 1)))
+
+
+def along(scale: Any, rank: int, axis: int) -> Any:
+    """The shape in which a scale or zero point broadcasts against an array: along `axis`, or as one number."""
+    if scale.size == 1:
+        return (1,) * rank
+    shape = [1] * rank
+    shape[axis] = scale.size
+    return tuple(shape)
 
 
 def _fold_one(graph: Graph, norm: Any, convolution: Any, weight: Any, bias: Any) -> None:
@@ -166,21 +181,30 @@ def _fold_one(graph: Graph, norm: Any, convolution: Any, weight: Any, bias: Any)
     convolution.output[0] = norm.output[0]
 
 
+def _fold_transpose(graph: Graph, node: Any) -> None:
+    """Transpose the codes of a weight instead of the weight, as exporters do for matrix products."""
+    import numpy as np
+
+    weight = graph.producer(node.input[0])
+    if weight is None or weight.op_type != "DequantizeLinear" or graph.only_consumer(node.input[0]) is not node:
+        return
+    if weight.input[0] not in graph.constants:
+        return
+    codes = graph.constants[weight.input[0]]
+    order = list(attribute(node, "perm", None) or reversed(range(codes.ndim)))
+    weight.input[0] = graph.add(node.output[0] + "_codes", np.ascontiguousarray(codes.transpose(order)))
+    if graph.constants[weight.input[1]].size > 1:
+        _set_axis(weight, order.index(attribute(weight, "axis", 1) % codes.ndim))
+    weight.output[0] = node.output[0]
+    graph.remove(node)
+
+
 def _set_axis(node: Any, axis: int) -> None:
     import onnx
 
     kept = [a for a in node.attribute if a.name != "axis"]
     del node.attribute[:]
     node.attribute.extend([*kept, onnx.helper.make_attribute("axis", axis)])
-
-
-def _along(scale: Any, rank: int, axis: int) -> Any:
-    """The shape in which a scale or zero point broadcasts against an array: along `axis`, or as one number."""
-    if scale.size == 1:
-        return (1,) * rank
-    shape = [1] * rank
-    shape[axis] = scale.size
-    return tuple(shape)
 
 
 def _constant_value(graph: Graph, node: Any) -> Optional[Any]:
@@ -214,3 +238,7 @@ def _rename(names: Any, old: str, new: str) -> None:
     for i, name in enumerate(names):
         if name == old:
             names[i] = new
+
+
+#: What every runtime's file has in common.
+FOLDING = (fold_constants, fold_batch_norm)

@@ -178,11 +178,13 @@ class QuantizedTorchModel:
             seen += len(batch)
             self._ctx.progress(min(seen / self.calibration.samples, 1.0))
 
-    def _calibrated(self) -> Any:
-        """A copy of the model that quantises with the ranges found."""
+    def _calibrated(self, state: Any = None) -> Any:
+        """A copy of the model that quantises with the ranges found, with the weights of `state` where it is given."""
         from workers.workflows.quantizers import set_ranges
 
         module, quantizers = self._inserted()
+        if state is not None:  # before the ranges, since a quantizer that has one expects it among the weights
+            module.load_state_dict(state)
         with open(self.ranges().path, encoding="utf-8") as stream:
             set_ranges(quantizers, json.load(stream))
         return module
@@ -200,11 +202,10 @@ class QuantizedTorchModel:
         return {"loss": loss, "images": len(images)}
 
     def _export(self, path: str) -> Dict[str, Any]:
-        torch, module, shape = import_torch(self._ctx), self._calibrated(), self._ctx.job.model.input_shape
+        torch, shape, state = import_torch(self._ctx), self._ctx.job.model.input_shape, None
         if self.mode == "qat":
             state = torch.load(self.trained().path, map_location="cpu", weights_only=True)
-            # The ranges are set already and are no part of the weights.
-            module.load_state_dict(state, strict=False)
+        module = self._calibrated(state)
         with toolkit(self.library).exporting():
             export(torch, module, shape, path, fallback=False)
         self._rewrite(path)
