@@ -167,7 +167,17 @@ def _lacks(info: WorkflowInfo, stack: StackInfo) -> list[str]:
             found.append(f"{module} cannot be imported ({stack.problems[module]})")
         elif module not in stack.libraries:
             found.append(f"no {module}")
-    return found
+    return found or [text for need in info.needs_features.items() if (text := _lacks_feature(*need, stack))]
+
+
+def _lacks_feature(feature: str, wanted: str, stack: StackInfo) -> str | None:
+    """Why a probed feature does not have what is wanted. A probe that did not ask says nothing against a stack."""
+    there = stack.features.get(feature)
+    if not isinstance(there, list) or wanted in there:
+        return None
+    why = stack.features.get(f"{feature}_problems")
+    reason = why.get(wanted) if isinstance(why, dict) else None
+    return f"{wanted} does not load ({reason})" if reason else f"no {wanted}"
 
 
 def _no_stack(info: WorkflowInfo, device: DeviceInfo, stacks: Sequence[StackInfo]) -> Refusal:
@@ -175,5 +185,6 @@ def _no_stack(info: WorkflowInfo, device: DeviceInfo, stacks: Sequence[StackInfo
         return Refusal("no-stack", f"{device.device_id} has no stack", "Name its interpreters in FARM_STACKS.")
     lacks = [f"stack {stack.name!r}: {', '.join(_lacks(info, stack))}" for stack in stacks]
     reason = f"no stack of {device.device_id} can run {info.name}; {'; '.join(lacks)}"
-    hint = f"Install {', '.join(info.requires)} for {stacks[0].python}, then start the worker again."
+    needs = ", ".join([*info.requires, *info.needs_features.values()])
+    hint = f"Install {needs} for {stacks[0].python}, then start the worker again."
     return Refusal("library-missing", reason, hint)

@@ -26,6 +26,8 @@ class WorkflowInfo:
     `values` to what it may be (an option without a row takes any number, text or truth value).
     `sources` are the model sources that it can run. `precisions_by_kind` narrows `precisions` on a kind of device.
     `rebuilds`: it builds an engine, so that a sweep's `rebuilds` gives it a job for each build.
+    `needs_features` maps a probed feature, a list, to what must be in it; why something is not, the probe tells in the
+    feature of that name with `_problems` at its end.
     """
 
     name: str
@@ -38,6 +40,7 @@ class WorkflowInfo:
     sources: Tuple[str, ...] = ("torchvision", "onnx", "fake")
     precisions_by_kind: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
     rebuilds: bool = False
+    needs_features: Dict[str, str] = field(default_factory=dict)
 
     def precisions_on(self, kind: str) -> Tuple[str, ...]:
         """The precisions that it runs on a kind of device."""
@@ -78,6 +81,40 @@ _WORKFLOWS = (
             "activation_type": OptionValues("text", default="quint8", choices=("quint8", "qint8")),
         },
         sources=("torchvision", "onnx"),
+    ),
+    WorkflowInfo(
+        name="onnxruntime_cuda",
+        summary="ONNX Runtime's CUDA execution provider; fp16 is a converted file, int8 static Q/DQ",
+        precisions=("fp32", "tf32", "fp16", "int8"),
+        device_kinds=("gpu",),
+        requires=("onnxruntime", "onnx", "numpy"),
+        options={
+            "per_channel": "int8: one scale per output channel of a weight (default true)",
+            "activation_type": "int8: qint8 (default) or quint8",
+        },
+        values={
+            "per_channel": OptionValues("bool", default=True),
+            "activation_type": OptionValues("text", default="qint8", choices=("quint8", "qint8")),
+        },
+        sources=("torchvision", "onnx"),
+        needs_features={"onnxruntime_providers_loadable": "CUDAExecutionProvider"},
+    ),
+    WorkflowInfo(
+        name="onnxruntime_trt",
+        summary="ONNX Runtime's TensorRT execution provider; int8 by a calibration table",
+        precisions=("fp32", "tf32", "fp16", "int8"),
+        device_kinds=("gpu",),
+        requires=("onnxruntime", "onnx", "numpy"),
+        options={
+            "optimization_level": "the builder's effort, 0 to 5 (default: the provider's own, 3)",
+            "allow_fp16": "int8: let layers without int8 run in fp16 (default false)",
+        },
+        values={
+            "optimization_level": OptionValues("int", minimum=0),
+            "allow_fp16": OptionValues("bool", default=False),
+        },
+        sources=("torchvision", "onnx"),
+        needs_features={"onnxruntime_providers_loadable": "TensorrtExecutionProvider"},
     ),
     WorkflowInfo(
         name="torch_compile",

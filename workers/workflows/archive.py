@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A directory that a library keeps its compiled code in, as one file: packed in prepare, unpacked to be measured."""
 
+import contextlib
 import os
 import shutil
 import zipfile
-from typing import Iterable
+from typing import Iterable, Iterator
 
 from workers.workflows.errors import WorkflowError
 
@@ -29,3 +30,14 @@ def unpack(path: str, directory: str) -> None:
             archive.extractall(directory)
     except zipfile.BadZipFile as error:
         raise WorkflowError("{} is damaged: {}".format(path, error), None, "cache-unusable") from error
+
+
+@contextlib.contextmanager
+def working_in(directory: str) -> Iterator[None]:
+    """Make a directory the current one, for libraries that leave files where the process is."""
+    before = os.getcwd()
+    os.chdir(directory)
+    try:
+        yield
+    finally:
+        os.chdir(before)

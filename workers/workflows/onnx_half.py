@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """fp16 as a graph: an fp32 ONNX file with its weights and operators converted, its inputs and outputs left in fp32."""
 
+import heapq
 import importlib
 import importlib.util
 import warnings
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List, Set
 
 from workers.workflows.base import Context, versions
 from workers.workflows.cache import CachedFile
@@ -50,7 +51,9 @@ class HalfModel:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a line for each weight that fp16 rounds to 0
-                onnx.save(convert(onnx.load(source.path), keep_io_types=True), path)
+                model = convert(onnx.load(source.path), keep_io_types=True)
+            sort_nodes(model.graph)
+            onnx.save(model, path)
         except Exception as error:  # a boundary: the converter fails on some graphs in any way
             if is_out_of_memory(error):
                 raise
@@ -81,6 +84,40 @@ def _converter() -> Any:
         "this stack has no library that converts ONNX files to fp16",
         "Install onnxruntime or onnxconverter-common into the stack's interpreter.",
     )
+
+
+def sort_nodes(graph: Any) -> None:
+    """Put a graph's nodes after those that they need, else in their order: converters add theirs at the end.
+
+    Method: A. B. Kahn, "Topological sorting of large networks", CACM 5 (1962), with the lowest index first.
+    """
+    nodes = list(graph.node)
+    maker = {name: i for i, node in enumerate(nodes) for name in node.output if name}
+    needs = [{maker[name] for name in _read_by(node) if name in maker} - {i} for i, node in enumerate(nodes)]
+    users: List[List[int]] = [[] for _ in nodes]
+    for i, needed in enumerate(needs):
+        for j in needed:
+            users[j].append(i)
+    ready, left = [i for i, needed in enumerate(needs) if not needed], [len(needed) for needed in needs]
+    order: List[int] = []
+    while ready:
+        order.append(heapq.heappop(ready))
+        for i in users[order[-1]]:
+            left[i] -= 1
+            if not left[i]:
+                heapq.heappush(ready, i)
+    del graph.node[:]
+    graph.node.extend(nodes[i] for i in order)
+
+
+def _read_by(node: Any) -> Set[str]:
+    """What a node takes, also by the graphs inside of it (`If`, `Loop`)."""
+    found = set(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                found |= _read_by(inner)
+    return found
 
 
 def _half_count(path: str) -> int:

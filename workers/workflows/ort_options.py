@@ -40,26 +40,28 @@ def parse(text: str) -> Version:
     """`1.17.1` as (1, 17). Raises Unsupported for text that is no version."""
     parts = text.split(".")
     if len(parts) < 2 or not (parts[0].isdigit() and parts[1].isdigit()):
-        raise Unsupported("onnxruntime's version {!r} cannot be read".format(text), None, "onnxruntime-too-old")
+        raise Unsupported("the version {!r} cannot be read".format(text), None, "onnxruntime-too-old")
     return int(parts[0]), int(parts[1])
 
 
 def check_versions(onnxruntime: str, numpy: str) -> None:
     """Refuse what is older than the options used here, and a pair that crashes.
 
+    Each is what `base.versions` gives: distributions with their versions, `onnxruntime-gpu 1.17.1`.
+
     Raises:
-        Unsupported: naming both versions.
+        Unsupported: naming both.
     """
-    version = parse(onnxruntime)
-    if version < _OLDEST:
+    oldest = min(parse(distribution.split()[-1]) for distribution in onnxruntime.split(", "))
+    if oldest < _OLDEST:
         raise Unsupported(
-            "ONNX Runtime {} is older than 1.17, the first with the options that this needs".format(onnxruntime),
+            "this stack's {} is older than 1.17, the first with the options that this needs".format(onnxruntime),
             "Use a stack with a newer onnxruntime-gpu.",
             "onnxruntime-too-old",
         )
-    if version < _NUMPY_2 and int(numpy.split(".")[0]) >= 2:
+    if oldest < _NUMPY_2 and parse(numpy.split()[-1]) >= (2, 0):
         raise Unsupported(
-            "ONNX Runtime {} is built for numpy 1 and the stack has numpy {}".format(onnxruntime, numpy),
+            "this stack's {} is built for numpy 1, and it has {}".format(onnxruntime, numpy),
             "Install `numpy<2` into the stack, or onnxruntime-gpu 1.19 or newer.",
             "numpy-too-new",
         )

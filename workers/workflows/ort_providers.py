@@ -7,6 +7,7 @@ tries is caught, because a library that is missing is logged and passed over, no
 
 import contextlib
 import ctypes
+import faulthandler
 import json
 import os
 import re
@@ -59,9 +60,9 @@ def find_libraries(ort: Any, provider: str) -> None:
 
 def why_not(ort: Any, provider: str) -> Optional[str]:
     """Why a provider does not load; None where it does. It may end the process: ask in one that can be lost."""
-    listed = ort.get_available_providers()
-    if provider not in listed:
-        return "onnxruntime {} is built without it; it has {}".format(ort.__version__, ", ".join(listed))
+    reason = _not_listed(ort, provider)
+    if reason is not None:
+        return reason
     find_libraries(ort, provider)
     raised, chosen = "", ""
     with captured() as said:
@@ -74,6 +75,20 @@ def why_not(ort: Any, provider: str) -> Optional[str]:
     return _cause(said.text + "\n" + raised) or "ONNX Runtime chose {} instead".format(chosen)
 
 
+def _not_listed(ort: Any, provider: str) -> Optional[str]:
+    listed = ort.get_available_providers()
+    if provider in listed:
+        return None
+    return "onnxruntime {} is built without it; it has {}".format(ort.__version__, ", ".join(listed))
+
+
+def check_listed(provider: str) -> None:
+    """Refuse an onnxruntime that is built without a provider. Raises MissingLibrary, Unsupported."""
+    reason = _not_listed(require("onnxruntime"), provider)
+    if reason is not None:
+        raise _not_loadable(provider, reason)
+
+
 def require_provider(provider: str) -> Any:
     """Import onnxruntime and hold it to loading a provider.
 
@@ -84,13 +99,17 @@ def require_provider(provider: str) -> Any:
     ort = require("onnxruntime")
     reason = why_not(ort, provider)
     if reason is not None:
-        raise Unsupported(
-            "this stack's ONNX Runtime cannot load its {}: {}".format(provider, reason),
-            "Install onnxruntime-gpu with the CUDA, cuDNN and TensorRT versions that it was built for, and let the "
-            "stack's LD_LIBRARY_PATH find them; `farm probe` shows what loads.",
-            "provider-not-loadable",
-        )
+        raise _not_loadable(provider, reason)
     return ort
+
+
+def _not_loadable(provider: str, reason: str) -> Unsupported:
+    return Unsupported(
+        "this stack's ONNX Runtime cannot load {}: {}".format(provider, reason),
+        "Install onnxruntime-gpu with the CUDA, cuDNN and TensorRT versions that it was built for, and let the stack's "
+        "LD_LIBRARY_PATH find them; `farm probe` shows what loads.",
+        "provider-not-loadable",
+    )
 
 
 def probe(ort: Any) -> Dict[str, Any]:
@@ -148,14 +167,18 @@ def captured() -> Iterator[Captured]:
     """Catch what native code writes to standard error; it is written there all the same, afterwards."""
     found = Captured()
     sys.stderr.flush()
-    kept = os.dup(2)
+    kept, traces = os.dup(2), faulthandler.is_enabled()
     with tempfile.TemporaryFile() as stream:
         os.dup2(stream.fileno(), 2)
+        if traces:  # the stack of a crash must not end in a file that nobody sees
+            faulthandler.enable(kept)
         try:
             yield found
         finally:
             sys.stderr.flush()
             os.dup2(kept, 2)
+            if traces:
+                faulthandler.enable(2)
             os.close(kept)
             stream.seek(0)
             content = stream.read()

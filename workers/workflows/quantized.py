@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
 from farm.contract.canonical import short_digest
 from farm.contract.job import Calibration
 from workers.workflows import calibration as ranges_of
+from workers.workflows.archive import working_in
 from workers.workflows.base import Context, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import PrecisionNotHeld, Unsupported, is_out_of_memory
@@ -85,16 +86,20 @@ class Int8Model:
             upstream_s=lambda: self.ranges().total_build_s,
         )
 
+    def calibration_facts(self) -> Dict[str, Any]:
+        """How the ranges were found, for the record."""
+        return {
+            "method": self.calibration.method,
+            "samples": self.calibration.samples,
+            "percentile": self.calibration.percentile if self.calibration.method == "percentile" else None,
+            "ranges": short_digest(self._ranges_key()),
+        }
+
     def effective(self) -> Dict[str, Any]:
         """How it was quantised."""
         entry = self.model()
         return {
-            "calibration": {
-                "method": self.calibration.method,
-                "samples": self.calibration.samples,
-                "percentile": self.calibration.percentile if self.calibration.method == "percentile" else None,
-                "ranges": short_digest(self._ranges_key()),
-            },
+            "calibration": self.calibration_facts(),
             "activation_type": self.activation_type,
             "per_channel": self.per_channel,
             "quantized_nodes": {
@@ -200,21 +205,11 @@ def _copied(source: str, target: str) -> Iterator[str]:
         yield path
 
 
-@contextlib.contextmanager
-def _working_in(directory: str) -> Iterator[None]:
-    before = os.getcwd()
-    os.chdir(directory)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
 def _preprocess(source: str, target: str) -> None:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     # Where symbolic shape inference fails, it leaves its graph in the working directory.
-    with tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as scratch, _working_in(scratch):
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as scratch, working_in(scratch):
         try:
             quant_pre_process(source, target)
         except Exception as error:  # a boundary: it fails on some graphs in any way
