@@ -278,7 +278,8 @@ Run = Callable[..., RunResult]
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     """Put the stand-in where the library would be, with the CPU as the "GPU"; gives the calls of its compiler."""
-    here = SimpleNamespace(name="cpu", synchronize=lambda: None, facts=dict, metrics=dict, cache_bytes=lambda: None)
+    quiet = {"synchronize": lambda: None, "cache_bytes": lambda: None, "timer": lambda: None}
+    here = SimpleNamespace(name="cpu", facts=dict, metrics=dict, **quiet)
 
     def install(limit: int = 10**9, leave: bool = False, plan_bytes: int = 1000) -> list[Any]:
         seen: list[Any] = []

@@ -14,9 +14,9 @@ from workers.workflows.base import Context, DeviceTimer, Workflow, require
 from workers.workflows.onnx_files import check_batch
 from workers.workflows.trt_compat import Engine, Log, features
 from workers.workflows.trt_engine import Engines
+from workers.workflows.trt_graph import TypedGraph
 from workers.workflows.trt_inspect import held_precision, tactics_sha256, tensor_formats
 from workers.workflows.trt_memory import open_memory
-from workers.workflows.trt_source import source_of
 
 _INSPECTOR_FILE = "inspector.json"
 
@@ -34,7 +34,7 @@ class OnnxTensorRT(Workflow):
 
     def __init__(self, ctx: Context, source: Any = None) -> None:
         super().__init__(ctx)
-        self._source = source or source_of(ctx)
+        self._source = source or TypedGraph(ctx)
         self._engines = Engines(ctx, self._source)
         self._entry: Any = None
         self._content = b""
@@ -54,12 +54,15 @@ class OnnxTensorRT(Workflow):
             self._memory = open_memory()
 
     def prepare(self) -> None:
-        """Make the ONNX file, for int8 TensorRT's calibration table, an engine for each batch, the references."""
+        """Make the ONNX file, for int8 its Q/DQ nodes or TensorRT's calibration table, the engines, the references."""
         with self.ctx.stage("load_model"):
             self._source.load_model()
         with self.ctx.stage("export"):
-            self._source.onnx()
-        if self._engines.needs_calibration():
+            self._source.export()
+        if self._source.explicit:
+            with self.ctx.stage("calibrate"):
+                self._source.onnx()
+        elif self._engines.needs_calibration():
             with self.ctx.stage("calibrate"):
                 self._engines.calibration()
         with self.ctx.stage("build"):
@@ -132,7 +135,8 @@ class OnnxTensorRT(Workflow):
         flags, text = self._entry.facts["flags"], self._inspect()
         formats = tensor_formats(text)
         held = {
-            "precision": held_precision(flags, formats, self._source.onnx().facts),
+            "precision": held_precision(flags, formats, self._source.onnx().facts, self._engines.strong(self._trt)),
+            "typing": "strong" if self._engines.strong(self._trt) else "weak",
             "threads": self.ctx.threads,
             "provider": "tensorrt",
             "device": "cuda:0",
@@ -157,7 +161,7 @@ class OnnxTensorRT(Workflow):
             held["reference_reason"] = self._source.no_reference
         if self.ctx.job.rebuild is not None:
             held["rebuild"] = to_json(self.ctx.job.rebuild)
-        return held
+        return dict(held, **self._source.effective())
 
     def cache_bytes(self) -> Optional[int]:
         """The GPU's level-2 cache."""

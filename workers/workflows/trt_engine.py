@@ -17,6 +17,7 @@ from workers.workflows.inputs import calibration_batches
 from workers.workflows.keys import Difference, described, differing, nearest
 from workers.workflows.trt_calibration import check_table, make_calibrator
 from workers.workflows.trt_compat import Log, Network, Plan, check, check_implicit_int8, features
+from workers.workflows.trt_graph import strongly_typed
 from workers.workflows.trt_memory import Memory, open_memory
 
 RECIPE = 1
@@ -42,7 +43,12 @@ class Engines:
         """Refuse options and versions that do not go together."""
         if self.level is not None and not 0 <= self.level <= 5:
             raise Unsupported("optimization_level is 0 to 5, not {}".format(self.level), None, "unknown-option")
-        check(trt, self._ctx.job.precision, self.level)
+        check(trt, self.level)
+        self.strong(trt)
+
+    def strong(self, trt: Any) -> bool:
+        """Whether the networks are strongly typed. Raises Unsupported where that cannot be."""
+        return strongly_typed(self._ctx.job, features(trt))
 
     def profile(self, batch: int) -> Tuple[int, int, int]:
         """The smallest, best and largest batch of the engine that runs `batch`."""
@@ -110,11 +116,16 @@ class Engines:
             precision=self._ctx.job.precision,
             profile=list(self.profile(batch)),
             input_shape=list(self._ctx.job.model.input_shape),
-            options={"optimization_level": self.level, "allow_fp16": self.allow_fp16},
+            options=self._options(),
             recipe=RECIPE,
             **self._ctx.rebuild_key,
         )
         return dict(key, calibration=self.calibration().sha256) if self.needs_calibration() else key
+
+    def _options(self) -> Dict[str, Any]:
+        """What the builder is told. Whether a TensorRT has no other than strong typing goes without saying."""
+        told = {"optimization_level": self.level, "allow_fp16": self.allow_fp16}
+        return dict(told, typing="strong") if self._ctx.job.options.get("typing") == "strong" else told
 
     def _platform(self) -> Dict[str, Any]:
         """What an engine and a timing cache are tied to."""
@@ -142,10 +153,10 @@ class Engines:
         trt = require("tensorrt")
         self.check(trt)
         if self.needs_calibration():
-            check_implicit_int8(trt, _calibration(self._ctx).method)
+            check_implicit_int8(trt, _calibration(self._ctx).method, self.strong(trt))
         self._memory = self._memory or open_memory()
         self._log = Log(trt)
-        self._network = Network(trt, self._source.onnx().path, self._log)
+        self._network = Network(trt, self._source.onnx().path, self._log, self.strong(trt))
 
     def _upstream_s(self) -> float:
         total = self._source.onnx().total_build_s
@@ -174,7 +185,8 @@ class Engines:
                 require("tensorrt"), calibration.method, calibration.batch, table, iter(()), None
             )
         instead = self._instead_of(batch)
-        plan = Plan(job.precision, job.model.input_shape, self.profile(batch), self.level, self.allow_fp16)
+        strong = self.strong(require("tensorrt"))
+        plan = Plan(job.precision, job.model.input_shape, self.profile(batch), self.level, self.allow_fp16, strong)
         rebuild = job.rebuild
         built, before = self._run_build(plan, calibrator, cold=rebuild is not None and rebuild.timing_cache == "cold")
         if calibrator is not None:

@@ -59,15 +59,17 @@ def _type_of(words: str) -> str:
     return "other"
 
 
-def held_precision(flags: Dict[str, Any], formats: Dict[str, int], onnx: Dict[str, Any]) -> str:
-    """The precision that an engine runs in.
+def held_precision(flags: Dict[str, Any], formats: Dict[str, int], onnx: Dict[str, Any], strong: bool = False) -> str:
+    """The precision that an engine runs in: by the builder's flags, or by the graph where the network is strongly typed.
 
     Raises:
         PrecisionNotHeld: the flags allow a precision that no tensor between layers has, or one has what they forbid.
     """
-    # Without the flag (TensorRT 11), int8 is where the graph has Q/DQ nodes.
-    int8 = flags["int8"] or (flags["int8"] is None and onnx["quantize"] > 0)
-    wanted = "int8" if int8 else "fp16" if flags["fp16"] else "tf32" if flags["tf32"] else "fp32"
+    # TensorRT 11 has no such flags at all.
+    by_graph = strong or flags["int8"] is None
+    int8 = flags["int8"] or (by_graph and onnx["quantize"] > 0)
+    fp16 = flags["fp16"] or (by_graph and onnx.get("compute_half", 0) > 0)
+    wanted = "int8" if int8 else "fp16" if fp16 else "tf32" if flags["tf32"] else "fp32"
     if not formats:
         return wanted
     if wanted in ("fp16", "int8") and not formats[wanted]:
