@@ -34,7 +34,7 @@ class BatchLadder:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How int8 ranges are found: `method` is `minmax`, `entropy` or `percentile`."""
+    """How int8 ranges are found: `method` is `minmax`, `entropy`, `percentile` or `mse`."""
 
     method: str = "minmax"
     samples: int = 64
@@ -64,6 +64,18 @@ class AccuracySpec:
         """About how many images are evaluated: exact for digits, at most ImageNet's own number for a folder."""
         most = 360 if self.dataset == "digits" else 50000
         return min(most, self.limit or most)
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """Which of several builds of the same engine: `index` is 0 to `count` - 1.
+
+    `timing_cache` is `cold` (each build starts with an empty one and leaves none) or `shared` (that of the device).
+    """
+
+    index: int
+    count: int
+    timing_cache: str = "cold"
 
 
 @dataclass(frozen=True)
@@ -132,12 +144,16 @@ class JobSpec:
     generation: int = 0
     accuracy: Optional[AccuracySpec] = None
     data_path: Optional[str] = None
+    rebuild: Optional[Rebuild] = None
     schema: int = JOB_SCHEMA
 
     @property
     def name(self) -> str:
-        """What people and Flower see: `resnet18/onnxruntime_cpu/int8`."""
-        return "{}/{}/{}".format(self.model.name, self.workflow, self.precision)
+        """What people and Flower see: `resnet18/onnxruntime_cpu/int8`, with `/build-2-of-3` for a rebuild."""
+        name = "{}/{}/{}".format(self.model.name, self.workflow, self.precision)
+        if self.rebuild is None:
+            return name
+        return "{}/build-{}-of-{}".format(name, self.rebuild.index + 1, self.rebuild.count)
 
     def run_id(self, batch_size: Optional[int]) -> str:
         """The id of one measured point: the same point of the same generation always has the same id."""

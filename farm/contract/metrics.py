@@ -60,6 +60,12 @@ _ROWS = (
     ("gpu_power_w", "W", None, "Mean power of the GPU board in the timed stage"),
     ("gpu_temperature_c", "C", None, "Largest GPU temperature in the timed stage"),
     ("gpu_throttled_share", "1", "lower", "Share of the timed stage in which heat or the board held the clock back"),
+    (
+        "fallback_node_share",
+        "1",
+        "lower",
+        "Share of the graph's operators that run outside of the engine or provider asked for",
+    ),
     ("involuntary_switches", "1", None, "Involuntary context switches of the measuring process in the timed stage"),
     ("timer_overhead_ns", "ns", None, "Cost of reading the clock twice, measured at start"),
     ("timer_resolution_ns", "ns", None, "Smallest step of the clock, measured at start"),

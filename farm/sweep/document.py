@@ -22,6 +22,7 @@ from farm.contract.catalogue import (
     DEVICE_KINDS,
     LADDER_STOPS,
     PRECISIONS,
+    TIMING_CACHES,
     TORCHVISION_MODELS,
     WORKFLOWS,
 )
@@ -31,6 +32,9 @@ from farm.devices import parse_conditions
 from farm.sweep.fields import BatchSize, Count, Name, OneOf, OneOrMore, Positive, Seconds, Weights, ascending
 from farm.sweep.options import option_problems
 from farm.sweep.problems import Problem, custom, several
+
+#: The study that `rebuilds` is for takes 10 to 20 builds.
+MAX_REBUILDS = 100
 
 
 class Part(BaseModel):
@@ -281,10 +285,26 @@ class ExcludeEntry(Part):
         return self
 
 
-def _only_one(value: int) -> int:
-    if value != 1:
-        raise custom("not available yet: only 1 is; `farm submit --again` measures a sweep once more")
-    return value
+class RebuildsEntry(Shorthand):
+    """How often engines are built; a number alone means with a cold timing cache."""
+
+    count: Annotated[int, Field(ge=1, le=MAX_REBUILDS)]
+    timing_cache: Annotated[str, OneOf(TIMING_CACHES, "timing cache")] | None = None
+
+    @classmethod
+    def short_schema(cls) -> JsonSchemaValue:
+        """The number of builds."""
+        return {"type": "integer", "minimum": 1, "maximum": MAX_REBUILDS}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return value if isinstance(value, dict) else {"count": value}
+
+    @property
+    def is_default(self) -> bool:
+        """Whether this is what leaving it out means: one build, with the device's timing cache."""
+        return self.count == 1 and self.timing_cache != "cold"
 
 
 class SweepDocument(Part):
@@ -301,7 +321,7 @@ class SweepDocument(Part):
     data: Annotated[str, OneOf(DATA, "data")] | None = None
     weights: Weights | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    rebuilds: Annotated[int, AfterValidator(_only_one)] | None = None
+    rebuilds: RebuildsEntry | None = None
     accuracy: AccuracyEntry | None = None
     exclude: Annotated[list[ExcludeEntry], Field(max_length=1000)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] | None = None
@@ -318,6 +338,7 @@ KEYS: dict[tuple[str | int, ...], Sequence[str]] = {
     ("calibration",): tuple(CalibrationEntry.model_fields),
     ("accuracy",): tuple(AccuracyEntry.model_fields),
     ("exclude", 0): tuple(ExcludeEntry.model_fields),
+    ("rebuilds",): tuple(RebuildsEntry.model_fields),
 }
 
 

@@ -23,13 +23,14 @@ from farm.sweep.document import (
     DeviceEntry,
     ModelEntry,
     ProtocolEntry,
+    RebuildsEntry,
     SweepDocument,
 )
 from farm.sweep.images import data_of
 from farm.sweep.onnx_file import OnnxFile, look_at
 from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
-from farm.sweep.spec import Exclusion, SweepSpec, WorkflowChoice
+from farm.sweep.spec import Exclusion, Rebuilds, SweepSpec, WorkflowChoice
 
 DEFAULT_PROTOCOL = "quick"
 
@@ -73,6 +74,7 @@ def resolve(document: SweepDocument, files: dict[int, OnnxFile]) -> SweepSpec:
         exclude=tuple(Exclusion(e.model, e.workflow, e.precision) for e in document.exclude or ()),
         priority=document.priority,
         accuracy=_accuracy(document.accuracy),
+        rebuilds=_rebuilds(document.rebuilds),
     )
     return spec.with_files({file.sha256: file.path for file in files.values()})
 
@@ -126,6 +128,12 @@ def _accuracy(entry: AccuracyEntry | None) -> AccuracySpec | None:
         return None
     path = None if entry.path is None else os.path.normpath(entry.path)
     return AccuracySpec(entry.dataset, path, entry.limit)
+
+
+def _rebuilds(entry: RebuildsEntry | None) -> Rebuilds | None:
+    if entry is None or entry.is_default:
+        return None
+    return Rebuilds(entry.count, entry.timing_cache or "cold")
 
 
 def _calibrations(entry: CalibrationEntry | None) -> tuple[Calibration, ...]:

@@ -42,8 +42,18 @@ class Exclusion:
         return all(wanted in (None, found) for wanted, found in pairs)
 
 
+@dataclass(frozen=True)
+class Rebuilds:
+    """How often each engine is built anew, and with which timing cache (`Rebuild` has the meanings)."""
+
+    count: int
+    timing_cache: str = "cold"
+
+
 class SweepSpec(BaseModel):
     """One sweep. `devices` None means every class known; `calibrations` are used for int8; `again` counts repeats.
+
+    `rebuilds` None means: engines are built once and used again.
 
     `priority` None means: 5 for a new sweep, unchanged for a known one. It is no part of the sweep's identity.
     """
@@ -64,6 +74,7 @@ class SweepSpec(BaseModel):
     priority: int | None = None
     accuracy: AccuracySpec | None = None
     again: int = 0
+    rebuilds: Rebuilds | None = None
 
     _files: dict[str, Path] = PrivateAttr(default_factory=dict)
     _stored_id: str | None = PrivateAttr(default=None)
@@ -122,4 +133,6 @@ class SweepSpec(BaseModel):
             del content["again"]
         if self.accuracy is None:
             del content["accuracy"]  # sweeps without it keep the ids that they had before there was any
+        if self.rebuilds is None:
+            del content["rebuilds"]
         return content

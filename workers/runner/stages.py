@@ -16,6 +16,7 @@ from workers.workflows.base import Context, Workflow, check_request, default_thr
 from workers.workflows.cache import Cache
 from workers.workflows.errors import PrecisionNotHeld, SettingNotHeld, WorkflowError
 from workers.workflows.inputs import rotation
+from workers.workflows.outputs import outputs_sha256
 from workers.workflows.registry import workflow_class
 
 
@@ -216,5 +217,9 @@ def _device_times(control: Control, report: Report, workflow: Workflow, inputs: 
 def _compare(report: Report, workflow: Workflow, first: Callable[[], Any]) -> None:
     workflow.infer(first())
     workflow.synchronize()
-    report.mismatch = workflow.compare(workflow.outputs())
+    outputs = workflow.outputs()
+    digest = outputs_sha256(outputs)
+    if digest is not None:
+        report.effective["outputs_sha256"] = digest
+    report.mismatch = workflow.compare(outputs)
     report.metrics.update(reference.metrics(report.mismatch))
