@@ -5,7 +5,7 @@ from typing import Any, Callable, Dict, Sequence
 
 from farm.contract.canonical import digest
 from workers.workflows.base import Context
-from workers.workflows.errors import BuildOutOfMemory, NotPrepared, WorkflowError
+from workers.workflows.errors import BuildOutOfMemory, NotPrepared, Unsupported, WorkflowError
 
 _KIND = "build_failure"
 
@@ -24,11 +24,14 @@ class BuildFailures:
 
         Raises:
             WorkflowError: already the first could not be built.
+            Unsupported: any batch is not supported.
         """
         sizes = self._ctx.job.batches.sizes
         for i, size in enumerate(sizes):
             try:
                 build(size)
+            except Unsupported:
+                raise  # No batch would be any better.
             except WorkflowError as error:
                 if i == 0:
                     raise
