@@ -143,12 +143,11 @@ def test_an_archive_holds_the_same_bytes_for_the_same_code_and_needs_a_kernel(tm
     assert (tmp_path / "out/ab/kernel.so").read_bytes() == b"code"
 
 
-def _as_for_a_gpu(directory: Path, job: JobSpec, batch: int | None, *command: str) -> RunResult:
+def _as_for_a_gpu(cache: Path, control: Path, job: JobSpec, batch: int | None, *command: str) -> RunResult:
     """Run a request for a GPU in a process of its own; `command` is a script that does it, else the runner itself."""
-    control = directory / f"run-{len(list(directory.iterdir()))}"
     control.mkdir()
     mode = "prepare" if batch is None else "measure"
-    request = RunRequest("r", mode, job, GPU, str(directory / "cache"), batch, None)
+    request = RunRequest("r", mode, job, GPU, str(cache), batch, None)
     (control / "request.json").write_text(json.dumps(to_json(request)))
     subprocess.run(
         [sys.executable, *(command or ("-m", "workers.runner")), str(control)],
@@ -160,24 +159,26 @@ def _as_for_a_gpu(directory: Path, job: JobSpec, batch: int | None, *command: st
     return from_json(RunResult, json.loads((control / "result.json").read_text()))
 
 
-def test_what_is_compiled_for_a_gpu_is_run_once_and_found_again_where_it_was_compiled(tmp_path: Path) -> None:
-    """Takes half a minute, since Inductor compiles; nothing less shows that its own paths are found again."""
-    job = model_job(ModelSpec("alexnet", input_shape=(3, 64, 64)), "torch_compile", options={"mode": "reduce-overhead"})
+def test_what_is_compiled_for_a_gpu_is_run_once_and_found_again_where_it_was_compiled(
+    shared: Island, tmp_path: Path
+) -> None:
+    """Takes as long as Inductor compiles; nothing less shows that its own paths, and the switch of TF32, match."""
+    cache = shared.directory / "cache"
+    job = model_job(ModelSpec("alexnet", input_shape=(3, 64, 64)), "torch_compile", "tf32")
     script = str(ROOT / "tests/workflows/gpu_path_on_cpu.py")
-    prepared = _as_for_a_gpu(tmp_path, job, None, script)
+    prepared = _as_for_a_gpu(cache, tmp_path / "prepare", job, None, script)
     assert prepared.outcome == "ok", prepared.failure
-    measured = _as_for_a_gpu(tmp_path, job, 1, script)
+    measured = _as_for_a_gpu(cache, tmp_path / "measure", job, 1, script)
     assert measured.outcome == "ok", measured.failure
     assert measured.effective["graphs_traced_anew"] == 0
-    assert measured.effective["mode"] == "reduce-overhead"
     assert measured.metrics["relative_l2_error"] < 1e-5
-    assert [path for path in (tmp_path / "cache/inductor_work").rglob("*") if path.is_file()] == []
+    assert [path for path in (cache / "inductor_work").rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.skipif("triton" in sys.modules, reason="this interpreter has triton")
 @pytest.mark.parametrize("batch", [None, 1])
 def test_a_gpu_without_triton_is_unsupported(tmp_path: Path, batch: int | None) -> None:
-    failure = _as_for_a_gpu(tmp_path, model_job(_SMALL, "torch_compile", "fp16"), batch).failure
+    failure = _as_for_a_gpu(tmp_path, tmp_path / "run", model_job(_SMALL, "torch_compile", "fp16"), batch).failure
     assert failure is not None
     assert failure.reference == "missing-library"
     assert "triton" in failure.message
