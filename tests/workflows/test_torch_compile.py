@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -175,7 +176,7 @@ def test_what_is_compiled_for_a_gpu_is_run_once_and_found_again_where_it_was_com
     assert [path for path in (cache / "inductor_work").rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.skipif("triton" in sys.modules, reason="this interpreter has triton")
+@pytest.mark.skipif(importlib.util.find_spec("triton") is not None, reason="this interpreter has triton")
 @pytest.mark.parametrize("batch", [None, 1])
 def test_a_gpu_without_triton_is_unsupported(tmp_path: Path, batch: int | None) -> None:
     failure = _as_for_a_gpu(tmp_path, tmp_path / "run", model_job(_SMALL, "torch_compile", "fp16"), batch).failure
