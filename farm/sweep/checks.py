@@ -65,11 +65,29 @@ def _calibration(document: SweepDocument) -> Iterator[Problem]:
     methods, batches = entry.method or ["minmax"], entry.batch or [Calibration().batch]
     yield from _twice(("calibration", "method"), methods, "method", methods)
     yield from _twice(("calibration", "batch"), batches, "batch", batches)
+    yield from _calibration_methods(document, methods)
     if entry.percentile is not None and "percentile" not in methods:
         yield Problem(("calibration", "percentile"), "only the method `percentile` uses it", entry.percentile)
     samples = Calibration().samples if entry.samples is None else entry.samples
     if max(batches) > samples:
         yield Problem(("calibration",), f"the batch {max(batches)} is more than the samples, {samples}")
+
+
+def _calibration_methods(document: SweepDocument, methods: Sequence[str]) -> Iterator[Problem]:
+    """Methods that no workflow of the sweep has. One that only some have is refused for the others, as precisions are."""
+    infos = [WORKFLOWS[entry.name] for entry in document.workflows or ()]
+    able = {method for info in infos if "int8" in info.precisions for method in info.calibration_methods}
+    for index, method in enumerate(methods):
+        if able and method not in able:
+            message = f"none of the sweep's workflows ({', '.join(sorted({i.name for i in infos}))}) has it"
+            yield Problem(("calibration", "method", index), message, method, tuple(sorted(able)))
+
+
+def _training(document: SweepDocument) -> Iterator[Problem]:
+    for index, entry in enumerate(document.workflows or ()):
+        if entry.options.get("mode") == "qat" and (document.data or "uniform") == "uniform":
+            message = "training needs data with classes: set `data: digits` or `data: imagenet`"
+            yield Problem(("workflows", index, "mode"), message, "qat")
 
 
 def _excluded_names(document: SweepDocument) -> Iterator[Problem]:
@@ -117,7 +135,8 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_models, ("models",)),
     (_workflows, ("workflows",)),
     (_precisions, ("precisions", "workflows")),
-    (_calibration, ("calibration", "precisions")),
+    (_calibration, ("calibration", "precisions", "workflows")),
+    (_training, ("workflows", "data")),
     (_excluded_names, ("exclude", "models", "workflows", "precisions")),
     (_something_left, ("exclude", "models", "workflows", "precisions")),
     (_size, ("models", "workflows", "precisions", "calibration", "devices")),
