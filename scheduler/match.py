@@ -152,7 +152,9 @@ class _Answers:
 
 
 def _place(spec: SweepSpec, case: Case, place: Place, answers: _Answers) -> JobSpec | Refused:
-    refusals = [_source_refusal(case) or _method_refusal(case) or answers.refusal(case, entry) for entry in place.devices]
+    refusals = [
+        _source_refusal(case) or _method_refusal(case) or answers.refusal(case, entry) for entry in place.devices
+    ]
     able = [entry for entry, refusal in zip(place.devices, refusals, strict=True) if refusal is None]
     if not able:
         first = next(refusal for refusal in refusals if refusal is not None)

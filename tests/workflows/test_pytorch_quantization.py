@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
+import venv
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,7 +35,7 @@ GPU = DeviceInfo("box-gpu0", "nvidia-x", "gpu", "box", "X", {"uuid": "GPU-0", "c
 
 
 def _job(model: ModelSpec = RESNET, method: str = "minmax", data: str = "digits", **options: Any) -> JobSpec:
-    calibration = Calibration(method, 128, 16)
+    calibration = Calibration(method, 64 if data == "digits" else 16, 16)
     return model_job(model, "pytorch_quantization", "int8", calibration=calibration, data=data, options=options)
 
 
@@ -56,9 +57,7 @@ def fp32_top1(shared: Island) -> float:
 
 
 @pytest.mark.parametrize("library", sorted(TOOLKITS))
-def test_ptq_and_qat_keep_the_accuracy_and_the_record_says_how(
-    shared: Island, fp32_top1: float, library: str
-) -> None:
+def test_ptq_and_qat_keep_the_accuracy_and_the_record_says_how(shared: Island, fp32_top1: float, library: str) -> None:
     ptq, qat = _job(library=library), _job(library=library, mode="qat", epochs=1)
     prepared = shared.prepare(ptq)
     trained = shared.prepare(qat)
@@ -105,13 +104,8 @@ def test_what_cannot_be_done_is_refused_before_anything_is_made(
 
 
 def test_a_stack_without_either_library_is_told_what_to_install(alone: Island, tmp_path: Path) -> None:
-    # In Python's isolated mode an interpreter of its own is what lacks packages; one without any is at hand.
-    bare = tmp_path / "bare"
-    os.makedirs(bare)
-    import venv
-
-    venv.create(bare, with_pip=False)
-    island = replace(alone, python=bare / "bin" / "python")
+    venv.create(tmp_path / "bare", with_pip=False)
+    island = replace(alone, python=tmp_path / "bare" / "bin" / "python")
     result = island.run(_job()).failed("unsupported", "missing-library")
     assert result.failure is not None
     assert "no pytorch_quantization and no modelopt" in result.failure.message
@@ -127,6 +121,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch, shared: Island, tmp_path: Path) -> A
     driver, package = standin_trt.pycuda_driver(), ModuleType("pycuda")
     vars(package).update(driver=driver, __path__=[])
     for name, module in (("tensorrt", standin_trt.tensorrt()), ("pycuda", package), ("pycuda.driver", driver)):
+        module.__spec__ = ModuleSpec(name, None)  # torch asks for it when it exports
         monkeypatch.setitem(sys.modules, name, module)
 
     def run(job: JobSpec, batch: int | None = None) -> RunResult:

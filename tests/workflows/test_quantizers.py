@@ -264,7 +264,9 @@ def test_training_refuses_classes_that_the_model_lacks_and_a_loss_that_is_not_fi
     with pytest.raises(Unsupported, match="8 classes and the model 5 outputs"):
         fine_tuning.fine_tune(copy.deepcopy(small), images, labels, 1, 0.1, 0, lambda _: None)
     with pytest.raises(WorkflowError) as caught:
-        fine_tuning.fine_tune(copy.deepcopy(small), images * np.float32(math.nan), labels % 5, 1, 0.1, 0, lambda _: None)
+        fine_tuning.fine_tune(
+            copy.deepcopy(small), images * np.float32(math.nan), labels % 5, 1, 0.1, 0, lambda _: None
+        )
     assert caught.value.reference == "training-diverged"
 
 

@@ -248,9 +248,8 @@ def _weights(graph: Graph, weight: Any) -> List[str]:
     scale, zero = (graph.constants[name] for name in weight.input[1:])
     if scale.size > 1:
         return list(weight.input)
-    stem = weight.input[0]
-    scalars = [graph.add(stem + "_scale", scale.reshape(())), graph.add(stem + "_zero", zero.reshape(-1)[:1].reshape(()))]
-    return [weight.input[0], *scalars]
+    scalars = (scale.reshape(()), zero.reshape(-1)[0].reshape(()))
+    return [weight.input[0], *(graph.add(weight.input[0] + "_scalar", array) for array in scalars)]
 
 
 def _drop_unused(graph: Graph) -> None:

@@ -110,7 +110,8 @@ def _explained() -> Iterator[None]:
         yield
     except (RuntimeError, OverflowError, ValueError, AssertionError) as error:
         text = str(error).lower()
-        if is_out_of_memory(error) or not any(word in text for word in ("finite", "infinity", "nan ", "count mismatch")):
+        told = any(word in text for word in ("finite", "infinity", "nan ", "count mismatch"))
+        if is_out_of_memory(error) or not told:
             raise
         raise _not_finite(str(error).splitlines()[0]) from error
 

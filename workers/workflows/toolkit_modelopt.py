@@ -7,6 +7,7 @@ from typing import Any, Iterator
 
 from workers.workflows.base import require
 
+
 def quantizer_class() -> Any:
     """The class of its quantizers. Raises MissingLibrary, also for the packages that its import needs unsaid."""
     require("modelopt.torch.quantization")
