@@ -99,6 +99,12 @@ MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
         {"precisions": ["int8"], "calibration": {"method": ["entropi"]}},
     ),
     ("$.calibration.percentile", "only the method", {"precisions": ["int8"], "calibration": {"percentile": 99.9}}),
+    ("$.calibration.method[1]", "has it", {"precisions": ["int8"], "calibration": {"method": ["minmax", "mse"]}}),
+    (
+        "$.workflows[0].mode",
+        "needs data with classes",
+        {"precisions": ["int8"], "workflows": [{"name": "pytorch_quantization", "mode": "qat"}]},
+    ),
     ("$.calibration", "more than the samples", {"precisions": ["int8"], "calibration": {"samples": 2}}),
     ("$.data", "allowed: uniform", {"data": "imagenett"}),
     ("$.data", "which says where the images are", {"data": "imagenet"}),
