@@ -69,12 +69,19 @@ class _Profile:
 
 
 class _Network:
-    num_layers = 0
     num_inputs = num_outputs = 1
     path = ""
 
     def __init__(self, strong: bool) -> None:
         self.strong = strong
+
+    @property
+    def num_layers(self) -> int:
+        return len(onnx.load(self.path).graph.node)
+
+    def get_layer(self, index: int) -> Any:
+        kinds = {"QuantizeLinear": LayerType.QUANTIZE, "DequantizeLinear": LayerType.DEQUANTIZE}
+        return SimpleNamespace(type=kinds.get(onnx.load(self.path).graph.node[index].op_type))
 
     def _tensor(self, found: Any) -> Any:
         shape = tuple(extent if isinstance(extent, int) else -1 for extent in found.shape)
@@ -85,6 +92,10 @@ class _Network:
 
     def get_output(self, _index: int) -> Any:
         return self._tensor(onnxruntime.InferenceSession(self.path).get_outputs()[0])
+
+
+class LayerType(Enum):
+    QUANTIZE, DEQUANTIZE = range(2)
 
 
 class Builder:
@@ -241,7 +252,7 @@ def tensorrt(generation: int = 8) -> Any:
         "IInt8EntropyCalibrator2": _Calibrator,
         "IInt8MinMaxCalibrator": _Calibrator,
         "NetworkDefinitionCreationFlag": SimpleNamespace(EXPLICIT_BATCH=0),
-        "LayerType": SimpleNamespace(QUANTIZE=1, DEQUANTIZE=2),
+        "LayerType": LayerType,
         "ProfilingVerbosity": SimpleNamespace(DETAILED=1),
         "LayerInformationFormat": SimpleNamespace(JSON=1),
         "Runtime": Runtime,

@@ -105,6 +105,136 @@ def test_a_job_goes_from_file_to_samples(run: Run, job: Callable[..., JobSpec], 
         assert all(artifact.cached for artifact in found.artifacts if artifact.kind == "engine")
 
 
+def use(monkeypatch: pytest.MonkeyPatch, generation: int) -> None:
+    """Put the stand-in of a generation of TensorRT in place."""
+    monkeypatch.setitem(sys.modules, "tensorrt", standin_trt.tensorrt(generation))
+
+
+@pytest.mark.parametrize(
+    ("generation", "options", "typing"),
+    [
+        (8, {"quantization": "explicit"}, "weak"),
+        (10, {"quantization": "explicit", "allow_fp16": True}, "weak"),
+        (10, {"quantization": "explicit", "typing": "strong"}, "strong"),
+        (11, {"quantization": "explicit"}, "strong"),
+    ],
+)
+def test_int8_comes_from_a_graph_with_qdq_nodes_where_it_is_asked_for(
+    run: Run,
+    job: Callable[..., JobSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    generation: int,
+    options: dict[str, Any],
+    typing: str,
+) -> None:
+    use(monkeypatch, generation)
+    spec = job("int8", **options)
+    prepared = ok(run(spec))
+    kinds = [artifact.kind for artifact in prepared.artifacts]
+    assert ("onnx_int8" in kinds, "trt_calibration" in kinds) == (True, False)
+    assert [stage.name for stage in prepared.stages if stage.name in ("export", "calibrate", "build")] == [
+        "export",
+        "calibrate",
+        "build",
+    ]
+    for batch in (1, 4):
+        held = ok(run(spec, batch)).effective
+        assert (held["precision"], held["quantization"], held["typing"]) == ("int8", "explicit", typing)
+        assert held["activation_type"] == "qint8"
+        assert held["quantized_nodes"]["share"] == 1.0
+        assert held["calibration"]["method"] == "entropy"
+
+
+@pytest.mark.parametrize(("generation", "options"), [(10, {"typing": "strong"}), (11, {}), (11, {"typing": "strong"})])
+def test_fp16_of_a_strongly_typed_network_comes_from_a_converted_graph(
+    run: Run,
+    job: Callable[..., JobSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    generation: int,
+    options: dict[str, Any],
+) -> None:
+    use(monkeypatch, generation)
+    spec = job("fp16", **options)
+    assert "onnx_fp16" in [artifact.kind for artifact in ok(run(spec)).artifacts]
+    found = ok(run(spec, 4))
+    assert (found.effective["precision"], found.effective["typing"]) == ("fp16", "strong")
+    assert found.effective["builder_flags"]["fp16"] in (False, None)
+    assert found.metrics["relative_l2_error"] < 0.01
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+@pytest.mark.parametrize(("generation", "typing"), [(10, "strong"), (11, "weak")])
+def test_other_precisions_run_strongly_typed_too(
+    run: Run,
+    job: Callable[..., JobSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    generation: int,
+    typing: str,
+) -> None:
+    use(monkeypatch, generation)
+    spec = job(precision, typing=typing)
+    ok(run(spec))
+    assert ok(run(spec, 1)).effective["typing"] == "strong"
+
+
+@pytest.mark.parametrize(
+    ("generation", "precision", "options", "reference", "words"),
+    [
+        (11, "int8", {}, "strongly-typed-only", "quantization: explicit"),
+        (10, "int8", {"typing": "strong"}, "strongly-typed-only", "quantization: explicit"),
+        (8, "fp16", {"typing": "strong"}, "tensorrt-too-old", "TensorRT 10"),
+        (11, "fp16", {"allow_fp16": True}, "strongly-typed-only", "allow_fp16"),
+    ],
+)
+def test_what_a_generation_cannot_do_is_refused_with_the_way_out(
+    run: Run,
+    job: Callable[..., JobSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    generation: int,
+    precision: str,
+    options: dict[str, Any],
+    reference: str,
+    words: str,
+) -> None:
+    use(monkeypatch, generation)
+    found = run(job(precision, **options))
+    assert (found.outcome, failure(found).reference) == ("unsupported", reference)
+    assert words in (failure(found).hint or "")
+    assert standin_trt.Builder.built == 0
+
+
+@pytest.mark.parametrize(("generation", "quantization"), [(8, "implicit"), (8, "explicit"), (11, "implicit")])
+def test_a_given_graph_with_qdq_nodes_runs_as_it_is(
+    run: Run,
+    job: Callable[..., JobSpec],
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    generation: int,
+    quantization: str,
+) -> None:
+    use(monkeypatch, generation)
+    save_model(model, quantized=True)
+    spec = job("int8", sizes=(1,), quantization=quantization)
+    spec = replace(spec, model=replace(spec.model, onnx_sha256=sha256_file(str(model))))
+    kinds = {artifact.kind for artifact in ok(run(spec)).artifacts}
+    assert not kinds & {"onnx_int8", "trt_calibration"}
+    held = ok(run(spec, 1)).effective
+    assert (held["precision"], held["quantization"]) == ("int8", "explicit")
+    refused = run(replace(spec, precision="fp32", options={}, calibration=None))
+    assert (refused.outcome, failure(refused).reference) == ("unsupported", "not-an-fp32-model")
+
+
+def test_typing_is_part_of_the_engines_key(
+    run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, 10)
+    for options in ({}, {"typing": "strong"}):
+        built = standin_trt.Builder.built
+        ok(run(job("fp32", sizes=(1,), **options)))
+        assert standin_trt.Builder.built == built + 1
+
+
 def test_preparing_again_builds_nothing(run: Run, job: Callable[..., JobSpec]) -> None:
     ok(run(job("int8")))
     built = standin_trt.Builder.built

@@ -8,6 +8,7 @@ import tempfile
 from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.canonical import digest, short_digest
+from workers.workflows import build_failures
 from workers.workflows.base import Context, require, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import BuildOutOfMemory, NotPrepared, Unsupported, WorkflowError, is_out_of_memory
@@ -79,7 +80,7 @@ class Engines:
                 self._upstream_s,
             )  # fmt: skip
         except NotPrepared:
-            self._raise_recorded(batch)
+            build_failures.tell(self._ctx, self.batches(), batch, lambda size: digest(self._key(size)))
             raise
 
     def build_all(self) -> None:
@@ -88,16 +89,7 @@ class Engines:
         Raises:
             BuildOutOfMemory: already the first did not fit.
         """
-        batches = self.batches()
-        for i, batch in enumerate(batches):
-            try:
-                self.engine(batch)
-            except BuildOutOfMemory as error:
-                if i == 0:
-                    raise
-                self._record_failure(batch, error)
-                return
-            self._ctx.progress((i + 1) / len(batches))
+        build_failures.build_all(self._ctx, self.batches(), self.engine, lambda batch: digest(self._key(batch)))
 
     def read(self, entry: CachedFile) -> bytes:
         """The engine's bytes, held against the recorded digest: these bytes, not the file, are then loaded."""
@@ -233,28 +225,6 @@ class Engines:
             _write(path, built.timing_cache)
         return built, len(known)
 
-    def _failure_key(self, batch: int) -> Dict[str, Any]:
-        job = self._ctx.job
-        return {"engine": digest(self._key(batch)), "job": job.job_id, "generation": job.generation}
-
-    def _record_failure(self, batch: int, error: BuildOutOfMemory) -> None:
-        def write(path: str) -> Dict[str, Any]:
-            _write(path, error.message.encode("utf-8"))
-            return {"message": error.message}
-
-        self._ctx.cached("engine_failure", self._failure_key(batch), "failure.txt", write)
-
-    def _raise_recorded(self, batch: int) -> None:
-        """Tell a measured point why prepare left no engine for it: this batch, or a smaller one, did not fit."""
-        for size in self.batches():
-            try:
-                entry = self._ctx.cached("engine_failure", self._failure_key(size), "failure.txt", _never)
-            except NotPrepared:
-                if size == batch:
-                    return
-                continue
-            raise BuildOutOfMemory(entry.facts["message"], "Use a smaller batch, or a device with more memory.")
-
 
 def stale(wanted: Dict[str, Any], known: List[Dict[str, Any]]) -> Optional[List[Difference]]:
     """How the nearest engine differs that was built for the same thing on another platform; None where none was. Pure.
@@ -269,10 +239,6 @@ def _calibration(ctx: Context) -> Any:
     if ctx.job.calibration is None:
         raise WorkflowError("the job says nothing about calibration, which int8 needs", None, "bad-request")
     return ctx.job.calibration
-
-
-def _never(path: str) -> Dict[str, Any]:
-    raise WorkflowError("engines are built in prepare only")
 
 
 def _read_if_there(path: str) -> bytes:
