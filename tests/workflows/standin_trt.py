@@ -18,6 +18,8 @@ import onnxruntime
 _ARRAYS: dict[int, Any] = {}
 #: What the runtime says of every engine instead of taking it.
 refusal = ""
+#: The first output value is NaN.
+poison = False
 STRONGLY_TYPED = 1
 
 
@@ -175,6 +177,8 @@ class _Context:
         feed = self._session.get_inputs()[0].name
         data = np.frombuffer(_ARRAYS[self._bound[feed]], "float32").reshape(self._shape)
         (out,) = self._session.run(None, {feed: data})
+        if poison:
+            out.flat[0] = np.nan
         _ARRAYS[self._bound[self._session.get_outputs()[0].name]][:] = out.tobytes()
         return True
 

@@ -445,6 +445,39 @@ def test_without_onnxruntime_there_is_no_reference_and_the_record_says_why(
     assert "no onnxruntime" in found.effective["reference_reason"]
 
 
+def test_outputs_that_are_not_finite_are_a_failure_that_keeps_its_metrics(
+    run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = job()
+    ok(run(spec))
+    monkeypatch.setattr(standin_trt, "poison", True)
+    found = run(spec, 1)
+    assert (found.outcome, failure(found).reference) == ("failed", "nonfinite-outputs")
+    assert failure(found).stage == "outputs"
+    assert "1 values of 'scores'" in failure(found).message
+    assert failure(found).hint
+    assert found.metrics["throughput_per_s"] > 0
+    assert found.mismatch[0].nonfinite_count == 1
+    assert [file.name for file in found.samples] == ["latency", "warm_up"]
+    monkeypatch.setattr(standin_trt, "poison", False)
+    ok(run(spec, 1))
+
+
+def test_a_reference_that_is_not_finite_is_told_as_such(run: Run, job: Callable[..., JobSpec], model: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    broken = onnx.load(str(model))
+    weights = numpy_helper.to_array(broken.graph.initializer[0]).copy()
+    weights[0] = float("nan")
+    broken.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, broken.graph.initializer[0].name))
+    onnx.save(broken, str(model))
+    spec = job(sizes=(1,))
+    ok(run(spec))
+    found = run(spec, 1)
+    assert (found.outcome, failure(found).reference) == ("failed", "nonfinite-reference")
+
+
 def test_an_option_out_of_range_is_refused(run: Run, job: Callable[..., JobSpec]) -> None:
     found = run(job(optimization_level=9))
     assert (found.outcome, found.failure and found.failure.reference) == ("unsupported", "unknown-option")

@@ -12,6 +12,7 @@ WorkflowError                failed       workflow-failed
   NotPrepared                failed       not-prepared
   WeightsUnavailable         failed       weights-unavailable
   ParserFailed               failed       parser-failed
+  OutputsNotFinite           failed       nonfinite-outputs
   BuildOutOfMemory           out_of_memory out-of-memory-build
 """
 
@@ -108,6 +109,12 @@ class ParserFailed(WorkflowError):
     """TensorRT's parser does not take an ONNX file for what is in it, other than an unsupported operator."""
 
     reference = "parser-failed"
+
+
+class OutputsNotFinite(WorkflowError):
+    """What was measured gave NaN or infinities: however fast it is, it is not the model."""
+
+    reference = "nonfinite-outputs"
 
 
 class BuildOutOfMemory(WorkflowError):
