@@ -21,6 +21,12 @@ refusal = ""
 #: The first output value is NaN.
 poison = False
 STRONGLY_TYPED = 1
+VERSIONS = {8: "8.6.0", 10: "10.16.1", 11: "11.4.0"}
+TABLE = b"TRT-8600-EntropyCalibration2\nimage: 3c010a14\n(Unnamed Layer* 0) [Convolution]_output: 3d0a\n"
+#: Calibrate whatever table there is.
+ignores_tables = False
+#: What the parser has no importer for.
+UNSUPPORTED = ("Det", "NonMaxSuppression")
 
 
 class BuilderFlag(IntEnum):
@@ -126,24 +132,46 @@ class Builder:
             self._logger.log(ILogger.Severity.ERROR, "a strongly typed network takes no precision flag")
             return None
         calibrator = config.int8_calibrator
-        if calibrator is not None and calibrator.read_calibration_cache() is None:
+        if calibrator is not None and (ignores_tables or calibrator.read_calibration_cache() is None):
             while calibrator.get_batch(["input"]) is not None:
                 pass
-            calibrator.write_calibration_cache(b"table")
+            calibrator.write_calibration_cache(TABLE)
         with open(network.path, "rb") as stream:
             head = {"flags": sorted(int(f) for f in config.flags), "build": Builder.built, "strong": network.strong}
             return json.dumps(head).encode() + b"\n" + stream.read()
 
 
 class OnnxParser:
-    num_errors = 0
-
     def __init__(self, network: Any, _logger: Any) -> None:
         self._network = network
+        self._errors: list[Any] = []
+
+    @property
+    def num_errors(self) -> int:
+        return len(self._errors)
+
+    def get_error(self, index: int) -> Any:
+        return self._errors[index]
 
     def parse_from_file(self, path: str) -> bool:
         self._network.path = path
-        return True
+        try:
+            nodes = onnx.load(path).graph.node
+        except Exception as error:  # noqa: BLE001 - protobuf's own kinds
+            self._errors = [_error(0, "MODEL_DESERIALIZE_FAILED", str(error), "", "")]
+            return False
+        self._errors = [
+            _error(i, "UNSUPPORTED_NODE", f"no importer registered for op: {node.op_type}", node.name, node.op_type)
+            for i, node in enumerate(nodes)
+            if node.op_type in UNSUPPORTED
+        ]
+        return not self._errors
+
+
+def _error(node: int, code: str, words: str, name: str, operator: str) -> Any:
+    told = {"node": node, "code": f"ErrorCode.{code}", "desc": words, "file": "ModelImporter.cpp", "line": 780}
+    told |= {"node_name": name, "node_operator": operator}
+    return SimpleNamespace(**{key: (lambda value=value: value) for key, value in told.items()})
 
 
 class ILogger:
@@ -244,7 +272,7 @@ def tensorrt(generation: int = 8) -> Any:
     """The module as a generation of TensorRT has it: 10 has strong typing, 11 nothing else."""
     module = ModuleType("tensorrt")
     fields = {
-        "__version__": "0.stand-in",
+        "__version__": VERSIONS[generation],
         "Builder": Builder,
         "BuilderFlag": BuilderFlag,
         "OnnxParser": OnnxParser,
