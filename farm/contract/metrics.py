@@ -33,6 +33,7 @@ _ROWS = (
     ("load_ms", "ms", "lower", "Load of the model or engine until it is ready to run"),
     ("build_s", "s", "lower", "Export, calibration and build of what runs, when it was made"),
     ("engine_bytes", "bytes", "lower", "Size of the file that is loaded to run"),
+    ("largest_batch_ok", "1", "higher", "Largest batch size of the ladder that ran; on the record at which it ended"),
     ("fallback_node_share", "1", "lower", "Share of the model's nodes that run on another provider than asked for"),
     ("host_rss_bytes", "bytes", "lower", "Resident memory of the measuring process after the timed stage"),
     ("host_rss_peak_bytes", "bytes", "lower", "Largest resident memory of the measuring process"),

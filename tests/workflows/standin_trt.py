@@ -7,6 +7,7 @@ They show that the workflow's own steps fit together. They prove nothing about T
 from __future__ import annotations
 
 import json
+import os
 from enum import Enum, IntEnum
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,8 +19,11 @@ import onnxruntime
 _ARRAYS: dict[int, Any] = {}
 #: What the runtime says of every engine instead of taking it.
 refusal = ""
+#: From this batch on, loading or running an engine runs out of memory.
+LOAD_LIMIT = int(os.environ.get("STANDIN_LOAD_LIMIT", 10**9))
+RUN_LIMIT = int(os.environ.get("STANDIN_RUN_LIMIT", 10**9))
 #: The first output value is NaN.
-poison = False
+poison = bool(os.environ.get("STANDIN_POISON"))
 STRONGLY_TYPED = 1
 VERSIONS = {8: "8.6.0", 10: "10.16.1", 11: "11.4.0"}
 TABLE = b"TRT-8600-EntropyCalibration2\nimage: 3c010a14\n(Unnamed Layer* 0) [Convolution]_output: 3d0a\n"
@@ -108,7 +112,7 @@ class LayerType(Enum):
 
 class Builder:
     #: From this batch on, a build runs out of memory.
-    limit = 10**9
+    limit = int(os.environ.get("STANDIN_BUILD_LIMIT", 10**9))
     built = 0
 
     def __init__(self, logger: Any) -> None:
@@ -138,6 +142,7 @@ class Builder:
             calibrator.write_calibration_cache(TABLE)
         with open(network.path, "rb") as stream:
             head = {"flags": sorted(int(f) for f in config.flags), "build": Builder.built, "strong": network.strong}
+            head["batch"] = config.profiles[0].shapes[2][0]
             return json.dumps(head).encode() + b"\n" + stream.read()
 
 
@@ -202,6 +207,9 @@ class _Context:
         self._bound[name] = address
 
     def execute_async_v3(self, _stream: int) -> bool:
+        if self._shape[0] >= RUN_LIMIT:
+            Runtime.logger.log(ILogger.Severity.ERROR, "Error Code 1: Cuda Runtime (out of memory)")
+            return False
         feed = self._session.get_inputs()[0].name
         data = np.frombuffer(_ARRAYS[self._bound[feed]], "float32").reshape(self._shape)
         (out,) = self._session.run(None, {feed: data})
@@ -249,12 +257,17 @@ class _Engine:
 
 
 class Runtime:
+    logger: Any = None
+
     def __init__(self, logger: Any) -> None:
-        self._logger = logger
+        Runtime.logger = logger
 
     def deserialize_cuda_engine(self, content: bytes) -> Any:
-        if refusal:
-            self._logger.log(ILogger.Severity.ERROR, refusal)
+        told = refusal
+        if json.loads(content.partition(b"\n")[0])["batch"] >= LOAD_LIMIT:
+            told = "Requested amount of GPU memory (8589934592 bytes) could not be allocated."
+        if told:
+            Runtime.logger.log(ILogger.Severity.ERROR, told)
             return None
         return load(content)
 

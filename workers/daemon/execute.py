@@ -293,7 +293,9 @@ class _Execution:
         )
 
     def _record_rest(self, outcome: Outcome, failure: Failure, run: RunFacts | None = None) -> None:
-        stop = Stop.CANCELLED if outcome is Outcome.CANCELLED else Stop.FAILED
+        # Memory that runs out while the smallest batch is prepared ends the ladder as it does at a larger one.
+        ends = {Outcome.CANCELLED: Stop.CANCELLED, Outcome.OUT_OF_MEMORY: Stop.OUT_OF_MEMORY}
+        stop = ends.get(outcome, Stop.FAILED)
         self._ledger.record_rest(self._facts, outcome, failure, stop, run)
 
     def _farm_failed(self, error: Exception) -> None:

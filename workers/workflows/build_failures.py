@@ -40,7 +40,9 @@ def tell(ctx: Context, batches: List[int], batch: int, key: Callable[[int], str]
             if size == batch:
                 return
             continue
-        raise BuildOutOfMemory(entry.facts["message"], "Use a smaller batch, or a device with more memory.")
+        error = BuildOutOfMemory(entry.facts["message"], "Use a smaller batch, or a device with more memory.")
+        error.stage = "build"
+        raise error
 
 
 def _note(ctx: Context, key: str, message: str) -> None:

@@ -38,10 +38,14 @@ _OUT_OF_MEMORY_TEXTS = (
 
 
 class WorkflowError(Exception):
-    """The root. `hint` says what to do about it; `reference` is the kebab-case key of docs/troubleshooting.md."""
+    """The root. `hint` says what to do about it; `reference` is the kebab-case key of docs/troubleshooting.md.
+
+    `stage` is the stage in which it went wrong, where that is another than the one in which this is raised.
+    """
 
     outcome = Outcome.FAILED
     reference = "workflow-failed"
+    stage: Optional[str] = None
 
     def __init__(self, message: str, hint: Optional[str] = None, reference: Optional[str] = None) -> None:
         super().__init__(message)

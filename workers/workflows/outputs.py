@@ -52,8 +52,8 @@ def check_finite(outputs: Outputs, compared: List[Mismatch]) -> None:
         against = "the reference's all are" if compared else "there is no reference to hold them against"
         raise OutputsNotFinite(
             "outputs are not finite: {}; {}".format(_counted(bad), against),
-            "In fp16 a value beyond 65504 overflows, in int8 a bad range does it: use another precision or calibration, "
-            "or keep the layer that overflows in fp32.",
+            "In fp16 a value beyond 65504 overflows, in int8 a bad range does it: use another precision or another "
+            "calibration.",
         )
 
 
