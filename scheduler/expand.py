@@ -84,6 +84,8 @@ def make_job(spec: SweepSpec, case: Case, place: str, target: Target) -> JobSpec
         calibration=case.calibration,
         data=spec.data,
         seed=spec.seed,
+        accuracy=spec.accuracy,
+        data_path=spec.accuracy.path if spec.accuracy else None,
         rebuild=case.rebuild,
     )
 

@@ -10,6 +10,7 @@ from farm.contract.canonical import canonical_json
 from farm.contract.catalogue import WORKFLOWS
 from farm.contract.job import Calibration
 from farm.sweep.document import SweepDocument
+from farm.sweep.images import image_problems
 from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
 from farm.sweep.reader import Loc
@@ -129,6 +130,7 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_workflows, ("workflows",)),
     (_precisions, ("precisions", "workflows")),
     (_calibration, ("calibration", "precisions")),
+    (image_problems, ("accuracy", "data", "weights", "models", "calibration")),
     (_rebuilds, ("rebuilds", "workflows")),
     (_excluded_names, ("exclude", "models", "workflows", "precisions")),
     (_something_left, ("exclude", "models", "workflows", "precisions")),

@@ -16,6 +16,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from farm.contract.catalogue import (
+    ACCURACY_DATA,
     CALIBRATION_METHODS,
     DATA,
     DEVICE_KINDS,
@@ -252,6 +253,24 @@ class CalibrationEntry(Part):
     percentile: Annotated[float, Field(ge=50, le=100)] | None = None
 
 
+class AccuracyEntry(Part):
+    """What top-1 and top-5 are taken on. `path` is a folder on the worker hosts, for imagenet alone."""
+
+    dataset: Annotated[str, OneOf(ACCURACY_DATA, "data set with classes")]
+    path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.dataset != "imagenet" and self.path is not None:
+            raise several([Problem(("path",), f"{self.dataset} comes with the farm: leave the path out", self.path)])
+        if self.dataset == "imagenet" and self.path is None:
+            raise custom("imagenet needs `path`, the folder with the images on the worker hosts")
+        if self.path is not None and not self.path.startswith("/"):
+            raise several([Problem(("path",), "must be absolute: workers read it, wherever they run", self.path)])
+        return self
+
+
 class ExcludeEntry(Part):
     """A combination to leave out: what is named must agree, what is not may be anything."""
 
@@ -288,10 +307,6 @@ class RebuildsEntry(Shorthand):
         return self.count == 1 and self.timing_cache != "cold"
 
 
-def _no_accuracy(value: Any) -> Any:
-    raise custom("not available yet; what is: the mismatch against the reference, which every run has")
-
-
 class SweepDocument(Part):
     """The whole document. `name`, `models` and `workflows` must be there; that is checked apart, with all else."""
 
@@ -307,7 +322,7 @@ class SweepDocument(Part):
     weights: Weights | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     rebuilds: RebuildsEntry | None = None
-    accuracy: Annotated[Any, AfterValidator(_no_accuracy)] = None
+    accuracy: AccuracyEntry | None = None
     exclude: Annotated[list[ExcludeEntry], Field(max_length=1000)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] | None = None
 
@@ -321,6 +336,7 @@ KEYS: dict[tuple[str | int, ...], Sequence[str]] = {
     ("models", 0): tuple(ModelEntry.model_fields),
     ("batch",): tuple(BatchEntry.model_fields),
     ("calibration",): tuple(CalibrationEntry.model_fields),
+    ("accuracy",): tuple(AccuracyEntry.model_fields),
     ("exclude", 0): tuple(ExcludeEntry.model_fields),
     ("rebuilds",): tuple(RebuildsEntry.model_fields),
 }

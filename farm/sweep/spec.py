@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from farm.contract.canonical import short_digest
-from farm.contract.job import BatchLadder, Calibration, ModelSpec, Protocol
+from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Protocol
 from farm.devices import Selector
 from farm.errors import IntegrityError
 
@@ -72,6 +72,7 @@ class SweepSpec(BaseModel):
     seed: int = 0
     exclude: tuple[Exclusion, ...] = ()
     priority: int | None = None
+    accuracy: AccuracySpec | None = None
     again: int = 0
     rebuilds: Rebuilds | None = None
 
@@ -130,6 +131,8 @@ class SweepSpec(BaseModel):
         content = self.model_dump(mode="json", exclude={"priority"})
         if not self.again:
             del content["again"]
+        if self.accuracy is None:
+            del content["accuracy"]  # sweeps without it keep the ids that they had before there was any
         if self.rebuilds is None:
             del content["rebuilds"]
         return content

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from enum import Enum, IntEnum
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -333,6 +334,13 @@ def pycuda_driver() -> Any:
     def d2h(array: Any, address: int, _stream: Any) -> None:
         array[...] = np.frombuffer(_ARRAYS[address], array.dtype).reshape(array.shape)
 
+    class Event:
+        def record(self, _stream: Any) -> None:
+            self.at_ns = time.perf_counter_ns()
+
+        def time_since(self, other: Any) -> float:
+            return float((self.at_ns - other.at_ns) / 1e6)
+
     context = SimpleNamespace(push=lambda: None, pop=lambda: None)
     device: Any = SimpleNamespace(retain_primary_context=lambda: context, get_attribute=lambda _which: 2**20)
     kind = type("Device", (), {"count": staticmethod(lambda: 1), "__new__": lambda _cls, _index: device})
@@ -340,6 +348,7 @@ def pycuda_driver() -> Any:
         Error=type("Error", (Exception,), {}),
         init=lambda: None,
         Device=kind,
+        Event=Event,
         Stream=lambda: SimpleNamespace(handle=7, synchronize=lambda: None),
         mem_alloc=Allocation,
         pagelocked_empty=lambda shape, dtype: np.empty(shape, dtype),

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from farm.contract.canonical import sha256_file
 from farm.contract.codec import to_json
 from farm.contract.run import ArtifactFile, Mismatch
-from workers.workflows.base import Context, Workflow, require
+from workers.workflows.base import Context, DeviceTimer, Workflow, require
 from workers.workflows.onnx_files import check_batch
 from workers.workflows.trt_compat import Engine, Log, features
 from workers.workflows.trt_engine import Engines
@@ -66,9 +66,13 @@ class OnnxTensorRT(Workflow):
             with self.ctx.stage("calibrate"):
                 self._engines.calibration()
         with self.ctx.stage("build"):
-            self._engines.build_all()
+            self.build()
         with self.ctx.stage("reference"):
             self._source.prepare_reference()
+
+    def build(self) -> None:
+        """Build every engine."""
+        self._engines.build_all()
 
     def find(self) -> None:
         """The engine, read and held against its recorded digest."""
@@ -107,6 +111,11 @@ class OnnxTensorRT(Workflow):
     def synchronize(self) -> None:
         """Wait for the stream."""
         self._memory.synchronize()
+
+    def device_timer(self) -> Optional[DeviceTimer]:
+        """CUDA events on the one stream."""
+        found: Optional[DeviceTimer] = self._memory.timer()
+        return found
 
     def outputs(self) -> List[Tuple[str, Any]]:
         """Copies of the last inference's outputs."""

@@ -16,6 +16,7 @@ from typing import Any, Callable, ClassVar, Dict, Iterator, Mapping, Optional, S
 from farm.contract.canonical import short_digest
 from farm.contract.job import Calibration
 from workers.workflows import calibration as ranges_of
+from workers.workflows import datasets
 from workers.workflows.archive import working_in
 from workers.workflows.base import Context, versions
 from workers.workflows.cache import CachedFile
@@ -121,8 +122,7 @@ class Int8Model:
             "method": calibration.method,
             "samples": calibration.samples,
             "batch": calibration.batch,
-            "data": job.data,
-            "seed": job.seed,
+            "data": datasets.identity(job, "train"),
             "versions": versions("numpy"),
             "recipe": ranges_of.RECIPE,
         }

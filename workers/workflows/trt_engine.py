@@ -7,9 +7,10 @@ import sys
 import tempfile
 from typing import Any, Dict, List, Optional, Tuple
 
-from farm.contract.canonical import digest, short_digest
-from workers.workflows import build_failures
+from farm.contract.canonical import short_digest
+from workers.workflows import datasets
 from workers.workflows.base import Context, require, versions
+from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import BuildOutOfMemory, NotPrepared, Unsupported, WorkflowError, is_out_of_memory
 from workers.workflows.inputs import calibration_batches
@@ -33,6 +34,7 @@ class Engines:
         self.level: Optional[int] = job.options.get("optimization_level")
         self.ladder = job.options.get("profile", "batch") == "ladder"
         self.allow_fp16 = bool(job.options.get("allow_fp16", False))
+        self._failures = BuildFailures(ctx, self.batches, self._key)
         self._memory: Optional[Memory] = None
         self._network: Any = None
         self._log: Any = None
@@ -80,16 +82,12 @@ class Engines:
                 self._upstream_s,
             )  # fmt: skip
         except NotPrepared:
-            build_failures.tell(self._ctx, self.batches(), batch, lambda size: digest(self._key(size)))
+            self._failures.tell(batch)
             raise
 
     def build_all(self) -> None:
-        """Build every engine; a later one that runs out of memory ends the building, not the job.
-
-        Raises:
-            BuildOutOfMemory: already the first did not fit.
-        """
-        build_failures.build_all(self._ctx, self.batches(), self.engine, lambda batch: digest(self._key(batch)))
+        """Build every engine; a later one that cannot be built ends the building, not the job."""
+        self._failures.build_all(self.engine)
 
     def read(self, entry: CachedFile) -> bytes:
         """The engine's bytes, held against the recorded digest: these bytes, not the file, are then loaded."""
@@ -144,8 +142,7 @@ class Engines:
             "samples": calibration.samples,
             "batch": calibration.batch,
             "input_shape": list(job.model.input_shape),
-            "data": job.data,
-            "seed": job.seed,
+            "data": datasets.identity(job, "train"),
             "recipe": RECIPE,
         }
 
