@@ -206,7 +206,8 @@ class _Execution:
 
     def _make_ready(self) -> bool:
         """Choose the stack and fetch the model; record what makes either impossible."""
-        stack = choose_stack(self._job.workflow, self._job.precision, self._bench.device, self._bench.stacks)
+        job, bench = self._job, self._bench
+        stack = choose_stack(job.workflow, job.precision, bench.device, bench.stacks, job.options, job.model.source)
         if isinstance(stack, Refusal):
             self._record_rest(Outcome.UNSUPPORTED, Failure("match", stack.reference, stack.reason, stack.hint))
             return False
