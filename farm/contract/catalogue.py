@@ -232,7 +232,6 @@ _WORKFLOWS = (
         },
         sources=("torchvision", "onnx"),
         needs_of_jobs=(_NAMED_TENSORS, _STRONG_TYPING, _IMPLICIT_INT8),
-        calibration_methods=("entropy", "minmax"),
         rebuilds=True,
     ),
     WorkflowInfo(

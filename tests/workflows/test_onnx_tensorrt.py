@@ -230,6 +230,16 @@ def test_a_given_graph_with_qdq_nodes_runs_as_it_is(
     assert (refused.outcome, failure(refused).reference) == ("unsupported", "not-an-fp32-model")
 
 
+def test_percentile_ranges_are_for_the_explicit_graph_alone(run: Run, job: Callable[..., JobSpec]) -> None:
+    percentile = Calibration("percentile", 8, 4)
+    refused = run(replace(job("int8"), calibration=percentile))
+    assert (refused.outcome, failure(refused).reference) == ("unsupported", "calibration-unsupported")
+    assert "quantization: explicit" in (failure(refused).hint or "")
+    spec = replace(job("int8", sizes=(1,), quantization="explicit"), calibration=percentile)
+    ok(run(spec))
+    assert ok(run(spec, 1)).effective["calibration"]["method"] == "percentile"
+
+
 def test_typing_is_part_of_the_engines_key(
     run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
