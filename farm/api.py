@@ -240,11 +240,11 @@ class Farm:
                 return values.tolist()
         return None
 
-    def probe(self) -> Announcement:
-        """This machine's device and stacks, as its worker would announce them. Takes seconds: it starts each stack."""
-        from workers.daemon.probe import announcement
+    def probe(self) -> list[Announcement]:
+        """This machine's devices and stacks, as workers would announce them. Takes seconds: it starts each stack."""
+        from workers.daemon.probe import announcements
 
-        return announcement(self.settings)
+        return announcements(self.settings)
 
     def run(
         self,

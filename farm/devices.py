@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farm.contract.catalogue import WORKFLOWS, WorkflowInfo
+from farm.contract.catalogue import WORKFLOWS, FeatureNeed, WorkflowInfo
 from farm.contract.device import DeviceInfo, StackInfo
 
 Scalar = str | int | float | bool
@@ -136,10 +136,17 @@ def _version(text: str) -> tuple[int, ...] | None:
     return tuple(parts)
 
 
-def choose_stack(workflow: str, precision: str, device: DeviceInfo, stacks: Sequence[StackInfo]) -> StackInfo | Refusal:
-    """The first of a device's stacks that has all a workflow needs, or why there is none.
+def choose_stack(
+    workflow: str,
+    precision: str,
+    device: DeviceInfo,
+    stacks: Sequence[StackInfo],
+    options: Mapping[str, Any] | None = None,
+    source: str | None = None,
+) -> StackInfo | Refusal:
+    """The first of a device's stacks that has all a workflow needs for such a job, or why there is none.
 
-    The order of `stacks` is the operator's: the first that fits is meant to be used.
+    The order of `stacks` is the operator's: the first that fits is meant to be used. `source` is the model's.
     """
     info = WORKFLOWS.get(workflow)
     if info is None:
@@ -151,10 +158,29 @@ def choose_stack(workflow: str, precision: str, device: DeviceInfo, stacks: Sequ
     if precision not in able:
         reason = f"{workflow} does not run {precision} on a {device.kind}"
         return Refusal("precision-unsupported", reason, f"It runs: {', '.join(able)}.")
-    for stack in stacks:
-        if not _lacks(info, device.kind, stack):
+    needs = info.needs(precision, dict(options or {}), source)
+    able_stacks = [stack for stack in stacks if not _lacks(info, device.kind, stack)]
+    for stack in able_stacks:
+        if not _unmet(needs, stack):
             return stack
-    return _no_stack(info, device, stacks)
+    return _no_feature(info, precision, needs, able_stacks) if able_stacks else _no_stack(info, device, stacks)
+
+
+def _unmet(needs: Sequence[FeatureNeed], stack: StackInfo) -> list[FeatureNeed]:
+    """The needs that a stack does not meet. A probe that did not ask says nothing against a stack."""
+    return [need for need in needs if stack.features.get(need.feature, True) is False]
+
+
+def _no_feature(
+    info: WorkflowInfo, precision: str, needs: Sequence[FeatureNeed], stacks: Sequence[StackInfo]
+) -> Refusal:
+    """Every library is there, and no stack has what this very job needs."""
+    told = []
+    for stack in stacks:
+        versions = ", ".join(f"{name} {stack.libraries[name]}" for name in info.requires if name in stack.libraries)
+        told.append(f"stack {stack.name!r} ({versions}) has {', '.join(n.lacking for n in _unmet(needs, stack))}")
+    reason = f"{info.name} in {precision}: {'; '.join(told)}"
+    return Refusal("feature-missing", reason, _unmet(needs, stacks[0])[0].hint)
 
 
 def _lacks(info: WorkflowInfo, kind: str, stack: StackInfo) -> list[str]:

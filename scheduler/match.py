@@ -137,16 +137,18 @@ def _make_place(key: str, found: Mapping[str, DeviceEntry], by_class: Mapping[st
 
 
 class _Answers:
-    """`choose_stack`, asked once for each workflow, precision and device: many models ask the same."""
+    """`choose_stack`, asked once for all that it depends on: many models ask the same."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str, str], Refusal | None] = {}
+        self._known: dict[tuple[str, ...], Refusal | None] = {}
 
     def refusal(self, case: Case, entry: DeviceEntry) -> Refusal | None:
-        key = (case.workflow, case.precision, entry.device_id)
+        key = (case.workflow, case.precision, digest(case.options), case.model.source, entry.device_id)
         if key not in self._known:
             told = entry.announcement
-            answer = choose_stack(case.workflow, case.precision, told.device, told.stacks)
+            answer = choose_stack(
+                case.workflow, case.precision, told.device, told.stacks, case.options, case.model.source
+            )
             self._known[key] = answer if isinstance(answer, Refusal) else None
         return self._known[key]
 

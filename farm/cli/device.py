@@ -87,31 +87,17 @@ def quarantine(ctx: click.Context, device: str, reason: str) -> int:
 @FORMAT
 @click.pass_context
 def probe(ctx: click.Context, form: str) -> int:
-    """Show this machine's device and what each of its stacks can do, as its worker would announce them."""
-    from farm.contract.catalogue import WORKFLOWS
+    """Show this machine's devices, what each of its stacks can do, and what runs there and why the rest does not."""
+    from farm.cli.probed import show
     from farm.contract.codec import to_json
-    from farm.devices import Refusal, choose_stack
 
     found = open_farm(ctx).probe()
     if form == "json":
-        print_json(to_json(found))
+        print_json([to_json(announcement) for announcement in found])
         return 0
-    device = found.device
-    click.echo(f"{device.device_id}: {device.name} (class {device.device_class})")
-    print_table(None, ["fact", "value"], [[k, str(v)] for k, v in sorted(device.facts.items())])
-    for stack in found.stacks:
-        click.echo(f"\nstack {stack.name}: Python {stack.python_version}, {stack.python}")
-        print_table(None, ["library", "version"], sorted([k, v] for k, v in stack.libraries.items()))
-        for library, problem in sorted(stack.problems.items()):
-            click.echo(f"  {library}: {problem}")
-    rows = []
-    for name, info in WORKFLOWS.items():
-        for precision in info.precisions_on(device.kind):
-            answer = choose_stack(name, precision, device, found.stacks)
-            words = f"no: {answer.reason}" if isinstance(answer, Refusal) else f"yes, on stack {answer.name}"
-            rows.append([name, precision, words])
-    click.echo("")
-    print_table(None, ["workflow", "precision", "runs here"], rows)
+    for number, announcement in enumerate(found):
+        click.echo("\n" if number else "", nl=False)
+        show(announcement)
     return 0
 
 

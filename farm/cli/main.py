@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "artifacts": ("farm.cli.artifact", "artifacts", "List, fetch and verify what runs left in the store"),
     "devices": ("farm.cli.device", "devices", "Show, drain, resume or quarantine devices"),
     "doctor": ("farm.cli.device", "doctor", "Check this machine and its farm, and say what to mend"),
-    "probe": ("farm.cli.device", "probe", "Show this machine's device and what its stacks can do"),
+    "probe": ("farm.cli.device", "probe", "Show this machine's devices and what its stacks can do"),
     "worker": ("farm.cli.serve", "worker", "Serve one device of this machine (runs until stopped)"),
     "scheduler": ("farm.cli.serve", "scheduler", "Decide what runs when (runs until stopped; one per farm)"),
     "flower": ("farm.cli.serve", "flower", "Serve Flower's pages for this farm (runs until stopped)"),

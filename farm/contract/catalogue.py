@@ -19,6 +19,22 @@ class OptionValues:
 
 
 @dataclass(frozen=True)
+class FeatureNeed:
+    """A feature of a stack, true or false, that some jobs of a workflow need.
+
+    Which: those of `precisions`, of models of `sources` and with all of `options` set so (an option that is not there
+    has its default); an empty one means any. `lacking` says what a stack without it has not, `hint` the way out.
+    """
+
+    feature: str
+    lacking: str
+    hint: str
+    precisions: Tuple[str, ...] = ()
+    sources: Tuple[str, ...] = ()
+    options: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class WorkflowInfo:
     """One way to run a model.
 
@@ -28,7 +44,7 @@ class WorkflowInfo:
     value).
     `sources` are the model sources that it can run. `precisions_by_kind` narrows `precisions` on a kind of device.
     `needs_features` maps a probed feature, a list, to what must be in it; why something is not, the probe tells in the
-    feature of that name with `_problems` at its end.
+    feature of that name with `_problems` at its end. `needs_of_jobs` are features that only some jobs need.
     `rebuilds`: it builds an engine, so that a sweep's `rebuilds` gives it a job for each build.
     """
 
@@ -45,11 +61,27 @@ class WorkflowInfo:
     requires_by_kind: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
     calibration_methods: Tuple[str, ...] = ("minmax", "entropy", "percentile")
     needs_features: Dict[str, str] = field(default_factory=dict)
+    needs_of_jobs: Tuple[FeatureNeed, ...] = ()
     rebuilds: bool = False
 
     def precisions_on(self, kind: str) -> Tuple[str, ...]:
         """The precisions that it runs on a kind of device."""
         return self.precisions_by_kind.get(kind, self.precisions)
+
+    def needs(self, precision: str, options: Dict[str, Any], source: Optional[str]) -> Tuple[FeatureNeed, ...]:
+        """The features that a job needs; `source` None: a model that nobody has named yet."""
+
+        def held(name: str) -> Any:
+            values = self.values.get(name)
+            return options.get(name, values.default if values else None)
+
+        return tuple(
+            need
+            for need in self.needs_of_jobs
+            if (not need.precisions or precision in need.precisions)
+            and (not need.sources or source in need.sources or source is None)
+            and all(held(name) == value for name, value in need.options.items())
+        )
 
     def requires_on(self, kind: str) -> Tuple[str, ...]:
         """The modules without which it does not run on a kind of device."""
@@ -61,6 +93,25 @@ FAKE_BEHAVIOURS = tuple(
     ok raise segfault exit_without_result half_result hang allocate noise grandchild ignore_sigterm unsupported
     out_of_memory
     """.split()
+)
+
+_STRONG_TYPING = FeatureNeed(
+    feature="strong_typing",
+    lacking="no strongly typed networks",
+    hint="Leave the option `typing` out, or use a stack with TensorRT 10 or later.",
+    options={"typing": "strong"},
+)
+#: Not of ONNX files, which may hold Q/DQ nodes already: the runner finds out.
+_IMPLICIT_INT8 = FeatureNeed(
+    feature="implicit_int8",
+    lacking="no implicit int8",
+    hint="Use an explicit Q/DQ graph, `quantization: explicit`, or a stack with TensorRT 10 or older.",
+    precisions=("int8",),
+    sources=("torchvision",),
+    options={"quantization": "implicit"},
+)
+_NAMED_TENSORS = FeatureNeed(
+    feature="named_tensors", lacking="no named tensors", hint="Use a stack with TensorRT 8.5 or later."
 )
 
 _WORKFLOWS = (
@@ -181,7 +232,7 @@ _WORKFLOWS = (
             "typing": OptionValues("text", default="weak", choices=("weak", "strong")),
         },
         sources=("torchvision", "onnx"),
-        calibration_methods=("entropy", "minmax"),
+        needs_of_jobs=(_NAMED_TENSORS, _STRONG_TYPING, _IMPLICIT_INT8),
         rebuilds=True,
     ),
     WorkflowInfo(

@@ -40,6 +40,7 @@ _ROWS = (
     ("load_ms", "ms", "lower", "Load of the model or engine until it is ready to run"),
     ("build_s", "s", "lower", "Export, calibration and build of what runs, when it was made"),
     ("engine_bytes", "bytes", "lower", "Size of the file that is loaded to run"),
+    ("largest_batch_ok", "1", "higher", "Largest batch size of the ladder that ran; on the record at which it ended"),
     ("host_rss_bytes", "bytes", "lower", "Resident memory of the measuring process after the timed stage"),
     ("host_rss_peak_bytes", "bytes", "lower", "Largest resident memory of the measuring process"),
     ("cpu_utilisation", "1", None, "CPU time over wall clock of the timed stage: 2.0 is two cores kept busy"),

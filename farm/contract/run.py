@@ -98,7 +98,7 @@ class Mismatch:
     """How far one output is from the reference (pytorch fp32 on the same inputs and weights).
 
     `percent` maps each rtol, as text, to 100 * (1 - mean(isclose(test, reference, rtol, atol))), reference second.
-    NaN and infinities are counted apart and are never close.
+    NaN and infinities are counted apart, those of the reference in `reference_nonfinite_count`, and are never close.
     """
 
     output: str
@@ -108,6 +108,7 @@ class Mismatch:
     top1_agreement: Optional[float]
     nonfinite_count: int
     element_count: int
+    reference_nonfinite_count: int = 0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
@@ -14,7 +15,7 @@ from farm.contract.job import ModelSpec
 from farm.sweep import SweepSpec
 from scheduler.expand import expand, jobs_at
 from scheduler.match import Plan, match
-from tests.scheduler.conftest import FULL, entry, make_spec
+from tests.scheduler.conftest import FULL, announcement, entry, make_spec
 
 
 def plan(spec: SweepSpec, *entries: DeviceEntry) -> Plan:
@@ -162,3 +163,24 @@ def test_the_quickstart_gives_nine_jobs_on_one_cpu() -> None:
 
     made = plan(load_sweep(Path("examples/quickstart.yaml")), entry("a"))
     assert (len(made.jobs), len(made.refusals)) == (9, 0)
+
+
+def test_a_feature_that_no_stack_has_is_a_refusal_at_submit_and_the_way_out_is_a_job() -> None:
+    told = announcement("g", "gpu-y", kind="gpu", libraries={"tensorrt": "11.4.0", "numpy": "2"})
+    stack = replace(told.stacks[0], features={"implicit_int8": False, "strong_typing": True, "named_tensors": True})
+    device = DeviceEntry(replace(told, stacks=[stack]), 1.0, True, "ready", None)
+    spec = make_spec(
+        workflows="[onnx_tensorrt, {name: onnx_tensorrt, quantization: explicit}]", precisions="[fp16, int8]"
+    )
+    made = plan(spec, device)
+    (refused,) = made.refusals
+    assert (refused.case.precision, refused.case.options) == ("int8", {})
+    assert refused.refusal.reference == "feature-missing"
+    assert "tensorrt 11.4.0" in refused.reason
+    assert "no implicit int8" in refused.reason
+    assert "quantization: explicit" in refused.hint
+    assert sorted((job.precision, bool(job.options)) for job in made.jobs) == [
+        ("fp16", False),
+        ("fp16", True),
+        ("int8", True),
+    ]

@@ -140,3 +140,55 @@ def test_a_stack_that_could_not_be_probed_runs_nothing_not_even_what_needs_no_li
     answer = choose_stack("fake", "fp32", CPU, [StackInfo("broken", "/nowhere/python", "")])
     assert isinstance(answer, Refusal)
     assert "could not be probed" in answer.reason
+
+
+TRT = {"tensorrt": "11.4.0", "numpy": "2"}
+ELEVEN = {"implicit_int8": False, "strong_typing": True, "named_tensors": True}
+EIGHT = {"implicit_int8": True, "strong_typing": False, "named_tensors": True}
+
+
+def trt_stack(name: str, features: dict[str, Any]) -> StackInfo:
+    return StackInfo(name, f"/opt/{name}/python", "3.10.1", TRT, {}, features)
+
+
+@pytest.mark.parametrize(
+    ("features", "precision", "options", "source", "words", "hint"),
+    [
+        (ELEVEN, "int8", {}, "torchvision", "tensorrt 11.4.0", "quantization: explicit"),
+        (ELEVEN, "int8", {}, None, "no implicit int8", "quantization: explicit"),
+        (EIGHT, "fp16", {"typing": "strong"}, "onnx", "no strongly typed networks", "TensorRT 10"),
+        (EIGHT | {"named_tensors": False}, "fp32", {}, "onnx", "no named tensors", "8.5"),
+    ],
+)
+def test_a_feature_that_the_job_needs_and_the_stack_lacks_is_a_refusal_with_the_way_out(
+    features: dict[str, Any], precision: str, options: dict[str, Any], source: str | None, words: str, hint: str
+) -> None:
+    refusal = choose_stack("onnx_tensorrt", precision, GPU, [trt_stack("new", features)], options, source)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reference == "feature-missing"
+    assert words in refusal.reason
+    assert hint in refusal.hint
+
+
+@pytest.mark.parametrize(
+    ("features", "precision", "options", "source"),
+    [
+        (ELEVEN, "fp16", {}, "torchvision"),
+        (ELEVEN, "int8", {"quantization": "explicit"}, "torchvision"),
+        (ELEVEN, "int8", {}, "onnx"),
+        (EIGHT, "int8", {}, "torchvision"),
+        ({}, "int8", {"typing": "strong"}, "torchvision"),
+    ],
+)
+def test_what_a_stack_has_or_was_not_asked_about_is_no_refusal(
+    features: dict[str, Any], precision: str, options: dict[str, Any], source: str
+) -> None:
+    assert isinstance(
+        choose_stack("onnx_tensorrt", precision, GPU, [trt_stack("new", features)], options, source), StackInfo
+    )
+
+
+def test_the_first_stack_with_the_feature_is_chosen() -> None:
+    stacks = [trt_stack("new", ELEVEN), trt_stack("old", EIGHT)]
+    chosen = [choose_stack("onnx_tensorrt", p, GPU, stacks, {}, "torchvision") for p in ("fp16", "int8")]
+    assert [isinstance(stack, StackInfo) and stack.name for stack in chosen] == ["new", "old"]

@@ -7,6 +7,7 @@ They show that the workflow's own steps fit together. They prove nothing about T
 from __future__ import annotations
 
 import json
+import os
 import time
 from enum import Enum, IntEnum
 from types import ModuleType, SimpleNamespace
@@ -19,7 +20,18 @@ import onnxruntime
 _ARRAYS: dict[int, Any] = {}
 #: What the runtime says of every engine instead of taking it.
 refusal = ""
+#: From this batch on, loading or running an engine runs out of memory.
+LOAD_LIMIT = int(os.environ.get("STANDIN_LOAD_LIMIT", 10**9))
+RUN_LIMIT = int(os.environ.get("STANDIN_RUN_LIMIT", 10**9))
+#: The first output value is NaN.
+poison = bool(os.environ.get("STANDIN_POISON"))
 STRONGLY_TYPED = 1
+VERSIONS = {8: "8.6.0", 10: "10.16.1", 11: "11.4.0"}
+TABLE = b"TRT-8600-EntropyCalibration2\nimage: 3c010a14\n(Unnamed Layer* 0) [Convolution]_output: 3d0a\n"
+#: Calibrate whatever table there is.
+ignores_tables = False
+#: What the parser has no importer for.
+UNSUPPORTED = ("Det", "NonMaxSuppression")
 
 
 class BuilderFlag(IntEnum):
@@ -70,12 +82,19 @@ class _Profile:
 
 
 class _Network:
-    num_layers = 0
     num_inputs = num_outputs = 1
     path = ""
 
     def __init__(self, strong: bool) -> None:
         self.strong = strong
+
+    @property
+    def num_layers(self) -> int:
+        return len(onnx.load(self.path).graph.node)
+
+    def get_layer(self, index: int) -> Any:
+        kinds = {"QuantizeLinear": LayerType.QUANTIZE, "DequantizeLinear": LayerType.DEQUANTIZE}
+        return SimpleNamespace(type=kinds.get(onnx.load(self.path).graph.node[index].op_type))
 
     def _tensor(self, found: Any) -> Any:
         shape = tuple(extent if isinstance(extent, int) else -1 for extent in found.shape)
@@ -88,9 +107,13 @@ class _Network:
         return self._tensor(onnxruntime.InferenceSession(self.path).get_outputs()[0])
 
 
+class LayerType(Enum):
+    QUANTIZE, DEQUANTIZE = range(2)
+
+
 class Builder:
     #: From this batch on, a build runs out of memory.
-    limit = 10**9
+    limit = int(os.environ.get("STANDIN_BUILD_LIMIT", 10**9))
     built = 0
 
     def __init__(self, logger: Any) -> None:
@@ -114,24 +137,47 @@ class Builder:
             self._logger.log(ILogger.Severity.ERROR, "a strongly typed network takes no precision flag")
             return None
         calibrator = config.int8_calibrator
-        if calibrator is not None and calibrator.read_calibration_cache() is None:
+        if calibrator is not None and (ignores_tables or calibrator.read_calibration_cache() is None):
             while calibrator.get_batch(["input"]) is not None:
                 pass
-            calibrator.write_calibration_cache(b"table")
+            calibrator.write_calibration_cache(TABLE)
         with open(network.path, "rb") as stream:
             head = {"flags": sorted(int(f) for f in config.flags), "build": Builder.built, "strong": network.strong}
+            head["batch"] = config.profiles[0].shapes[2][0]
             return json.dumps(head).encode() + b"\n" + stream.read()
 
 
 class OnnxParser:
-    num_errors = 0
-
     def __init__(self, network: Any, _logger: Any) -> None:
         self._network = network
+        self._errors: list[Any] = []
+
+    @property
+    def num_errors(self) -> int:
+        return len(self._errors)
+
+    def get_error(self, index: int) -> Any:
+        return self._errors[index]
 
     def parse_from_file(self, path: str) -> bool:
         self._network.path = path
-        return True
+        try:
+            nodes = onnx.load(path).graph.node
+        except Exception as error:  # noqa: BLE001 - protobuf's own kinds
+            self._errors = [_error(0, "MODEL_DESERIALIZE_FAILED", str(error), "", "")]
+            return False
+        self._errors = [
+            _error(i, "UNSUPPORTED_NODE", f"no importer registered for op: {node.op_type}", node.name, node.op_type)
+            for i, node in enumerate(nodes)
+            if node.op_type in UNSUPPORTED
+        ]
+        return not self._errors
+
+
+def _error(node: int, code: str, words: str, name: str, operator: str) -> Any:
+    told = {"node": node, "code": f"ErrorCode.{code}", "desc": words, "file": "ModelImporter.cpp", "line": 780}
+    told |= {"node_name": name, "node_operator": operator}
+    return SimpleNamespace(**{key: (lambda value=value: value) for key, value in told.items()})
 
 
 class ILogger:
@@ -162,9 +208,14 @@ class _Context:
         self._bound[name] = address
 
     def execute_async_v3(self, _stream: int) -> bool:
+        if self._shape[0] >= RUN_LIMIT:
+            Runtime.logger.log(ILogger.Severity.ERROR, "Error Code 1: Cuda Runtime (out of memory)")
+            return False
         feed = self._session.get_inputs()[0].name
         data = np.frombuffer(_ARRAYS[self._bound[feed]], "float32").reshape(self._shape)
         (out,) = self._session.run(None, {feed: data})
+        if poison:
+            out.flat[0] = np.nan
         _ARRAYS[self._bound[self._session.get_outputs()[0].name]][:] = out.tobytes()
         return True
 
@@ -207,12 +258,17 @@ class _Engine:
 
 
 class Runtime:
+    logger: Any = None
+
     def __init__(self, logger: Any) -> None:
-        self._logger = logger
+        Runtime.logger = logger
 
     def deserialize_cuda_engine(self, content: bytes) -> Any:
-        if refusal:
-            self._logger.log(ILogger.Severity.ERROR, refusal)
+        told = refusal
+        if json.loads(content.partition(b"\n")[0])["batch"] >= LOAD_LIMIT:
+            told = "Requested amount of GPU memory (8589934592 bytes) could not be allocated."
+        if told:
+            Runtime.logger.log(ILogger.Severity.ERROR, told)
             return None
         return load(content)
 
@@ -230,7 +286,7 @@ def tensorrt(generation: int = 8) -> Any:
     """The module as a generation of TensorRT has it: 10 has strong typing, 11 nothing else."""
     module = ModuleType("tensorrt")
     fields = {
-        "__version__": "0.stand-in",
+        "__version__": VERSIONS[generation],
         "Builder": Builder,
         "BuilderFlag": BuilderFlag,
         "OnnxParser": OnnxParser,
@@ -242,7 +298,7 @@ def tensorrt(generation: int = 8) -> Any:
         "IInt8EntropyCalibrator2": _Calibrator,
         "IInt8MinMaxCalibrator": _Calibrator,
         "NetworkDefinitionCreationFlag": SimpleNamespace(EXPLICIT_BATCH=0),
-        "LayerType": SimpleNamespace(QUANTIZE=1, DEQUANTIZE=2),
+        "LayerType": LayerType,
         "ProfilingVerbosity": SimpleNamespace(DETAILED=1),
         "LayerInformationFormat": SimpleNamespace(JSON=1),
         "Runtime": Runtime,

@@ -25,6 +25,8 @@ from tests.workflows.onnx_models import save_model
 pytest.importorskip("onnxruntime")
 from tests.workflows import standin_trt
 from workers.workflows.cache import CachedFile
+from workers.workflows.errors import WorkflowError
+from workers.workflows.trt_calibration import check_format
 from workers.workflows.trt_engine import Engines, stale
 
 pytestmark = [pytest.mark.models, pytest.mark.filterwarnings("ignore")]
@@ -106,6 +108,146 @@ def test_a_job_goes_from_file_to_samples(run: Run, job: Callable[..., JobSpec], 
         assert found.metrics["relative_l2_error"] < 1e-6
         assert "engine_inspector" in [artifact.kind for artifact in found.artifacts]
         assert all(artifact.cached for artifact in found.artifacts if artifact.kind == "engine")
+
+
+def use(monkeypatch: pytest.MonkeyPatch, generation: int) -> None:
+    """Put the stand-in of a generation of TensorRT in place."""
+    monkeypatch.setitem(sys.modules, "tensorrt", standin_trt.tensorrt(generation))
+
+
+@pytest.mark.parametrize(
+    ("generation", "options", "typing"),
+    [
+        (8, {"quantization": "explicit"}, "weak"),
+        (10, {"quantization": "explicit", "allow_fp16": True}, "weak"),
+        (10, {"quantization": "explicit", "typing": "strong"}, "strong"),
+        (11, {"quantization": "explicit"}, "strong"),
+    ],
+)
+def test_int8_comes_from_a_graph_with_qdq_nodes_where_it_is_asked_for(
+    run: Run,
+    job: Callable[..., JobSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    generation: int,
+    options: dict[str, Any],
+    typing: str,
+) -> None:
+    use(monkeypatch, generation)
+    spec = job("int8", **options)
+    prepared = ok(run(spec))
+    kinds = [artifact.kind for artifact in prepared.artifacts]
+    assert ("onnx_int8" in kinds, "trt_calibration" in kinds) == (True, False)
+    assert [stage.name for stage in prepared.stages if stage.name in ("export", "calibrate", "build")] == [
+        "export",
+        "calibrate",
+        "build",
+    ]
+    for batch in (1, 4):
+        held = ok(run(spec, batch)).effective
+        assert (held["precision"], held["quantization"], held["typing"]) == ("int8", "explicit", typing)
+        assert held["activation_type"] == "qint8"
+        assert held["quantized_nodes"]["share"] == 1.0
+        assert held["calibration"]["method"] == "entropy"
+
+
+@pytest.mark.parametrize(("generation", "options"), [(10, {"typing": "strong"}), (11, {}), (11, {"typing": "strong"})])
+def test_fp16_of_a_strongly_typed_network_comes_from_a_converted_graph(
+    run: Run,
+    job: Callable[..., JobSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    generation: int,
+    options: dict[str, Any],
+) -> None:
+    use(monkeypatch, generation)
+    spec = job("fp16", **options)
+    assert "onnx_fp16" in [artifact.kind for artifact in ok(run(spec)).artifacts]
+    found = ok(run(spec, 4))
+    assert (found.effective["precision"], found.effective["typing"]) == ("fp16", "strong")
+    assert found.effective["builder_flags"]["fp16"] in (False, None)
+    assert found.metrics["relative_l2_error"] < 0.01
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+@pytest.mark.parametrize(("generation", "typing"), [(10, "strong"), (11, "weak")])
+def test_other_precisions_run_strongly_typed_too(
+    run: Run,
+    job: Callable[..., JobSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    generation: int,
+    typing: str,
+) -> None:
+    use(monkeypatch, generation)
+    spec = job(precision, typing=typing)
+    ok(run(spec))
+    assert ok(run(spec, 1)).effective["typing"] == "strong"
+
+
+@pytest.mark.parametrize(
+    ("generation", "precision", "options", "reference", "words"),
+    [
+        (11, "int8", {}, "strongly-typed-only", "quantization: explicit"),
+        (10, "int8", {"typing": "strong"}, "strongly-typed-only", "quantization: explicit"),
+        (8, "fp16", {"typing": "strong"}, "tensorrt-too-old", "TensorRT 10"),
+        (11, "fp16", {"allow_fp16": True}, "strongly-typed-only", "allow_fp16"),
+    ],
+)
+def test_what_a_generation_cannot_do_is_refused_with_the_way_out(
+    run: Run,
+    job: Callable[..., JobSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    generation: int,
+    precision: str,
+    options: dict[str, Any],
+    reference: str,
+    words: str,
+) -> None:
+    use(monkeypatch, generation)
+    found = run(job(precision, **options))
+    assert (found.outcome, failure(found).reference) == ("unsupported", reference)
+    assert words in (failure(found).hint or "")
+    assert standin_trt.Builder.built == 0
+
+
+@pytest.mark.parametrize(("generation", "quantization"), [(8, "implicit"), (8, "explicit"), (11, "implicit")])
+def test_a_given_graph_with_qdq_nodes_runs_as_it_is(
+    run: Run,
+    job: Callable[..., JobSpec],
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    generation: int,
+    quantization: str,
+) -> None:
+    use(monkeypatch, generation)
+    save_model(model, quantized=True)
+    spec = job("int8", sizes=(1,), quantization=quantization)
+    spec = replace(spec, model=replace(spec.model, onnx_sha256=sha256_file(str(model))))
+    kinds = {artifact.kind for artifact in ok(run(spec)).artifacts}
+    assert not kinds & {"onnx_int8", "trt_calibration"}
+    held = ok(run(spec, 1)).effective
+    assert (held["precision"], held["quantization"]) == ("int8", "explicit")
+    refused = run(replace(spec, precision="fp32", options={}, calibration=None))
+    assert (refused.outcome, failure(refused).reference) == ("unsupported", "not-an-fp32-model")
+
+
+def test_percentile_ranges_are_for_the_explicit_graph_alone(run: Run, job: Callable[..., JobSpec]) -> None:
+    percentile = Calibration("percentile", 8, 4)
+    refused = run(replace(job("int8"), calibration=percentile))
+    assert (refused.outcome, failure(refused).reference) == ("unsupported", "calibration-unsupported")
+    assert "quantization: explicit" in (failure(refused).hint or "")
+    spec = replace(job("int8", sizes=(1,), quantization="explicit"), calibration=percentile)
+    ok(run(spec))
+    assert ok(run(spec, 1)).effective["calibration"]["method"] == "percentile"
+
+
+def test_typing_is_part_of_the_engines_key(
+    run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, 10)
+    for options in ({}, {"typing": "strong"}):
+        built = standin_trt.Builder.built
+        ok(run(job("fp32", sizes=(1,), **options)))
+        assert standin_trt.Builder.built == built + 1
 
 
 def test_preparing_again_builds_nothing(run: Run, job: Callable[..., JobSpec]) -> None:
@@ -295,7 +437,7 @@ def test_an_engine_of_another_tensorrt_is_not_used_and_the_versions_are_named(
     ok(run(given))
     monkeypatch.setattr("workers.workflows.trt_engine.versions", lambda *_names: {"tensorrt": "tensorrt 10.16.1"})
     missed = run(given, 1)
-    assert "versions.tensorrt: needed tensorrt 10.16.1, there 0.stand-in" in failure(missed).message
+    assert "versions.tensorrt: needed tensorrt 10.16.1, there 8.6.0" in failure(missed).message
     ok(run(given))
     assert "10.16.1" in ok(run(given, 1)).effective["engine_instead_of"]
 
@@ -316,6 +458,160 @@ def test_without_onnxruntime_there_is_no_reference_and_the_record_says_why(
     assert found.mismatch == []
     assert found.effective["reference"] is None
     assert "no onnxruntime" in found.effective["reference_reason"]
+
+
+def with_file(spec: JobSpec, path: Path) -> JobSpec:
+    """The job with the file's digest of now."""
+    return replace(spec, model=replace(spec.model, onnx_sha256=sha256_file(str(path))))
+
+
+def test_an_operator_that_the_parser_lacks_is_unsupported_and_each_such_node_is_told(
+    run: Run, job: Callable[..., JobSpec], model: Path
+) -> None:
+    import onnx
+
+    broken = onnx.load(str(save_model(model, determinant=True)))
+    more = onnx.helper.make_node("Det", ["unit"], ["another"], name="second")
+    broken.graph.node.insert(len(broken.graph.node) - 1, more)
+    onnx.save(broken, str(model))
+    found = run(with_file(job(), model))
+    assert (found.outcome, failure(found).reference) == ("unsupported", "parser-failed")
+    assert failure(found).stage == "export"
+    assert "2 errors" in failure(found).message
+    detail = failure(found).detail or ""
+    assert "no importer registered for op: Det" in detail
+    assert "'second' (Det)" in detail
+
+
+def test_a_file_that_is_no_onnx_is_a_failure_of_the_parser(run: Run, job: Callable[..., JobSpec], model: Path) -> None:
+    model.write_bytes(b"\xff" * 100)
+    found = run(with_file(job(), model))
+    assert (found.outcome, failure(found).reference) == ("failed", "parser-failed")
+    assert "MODEL_DESERIALIZE_FAILED" in failure(found).message
+
+
+def test_a_file_of_another_input_shape_is_refused_before_anything_is_built(
+    run: Run, job: Callable[..., JobSpec], model: Path
+) -> None:
+    save_model(model, channels=4)
+    found = run(with_file(job(), model))
+    assert (found.outcome, failure(found).reference) == ("failed", "input-shape-mismatch")
+    assert standin_trt.Builder.built == 0
+
+
+def test_a_fixed_batch_is_built_once_and_the_other_sizes_are_refused(
+    run: Run, job: Callable[..., JobSpec], model: Path
+) -> None:
+    save_model(model, batch=4)
+    spec = with_file(job(), model)
+    ok(run(spec))
+    assert standin_trt.Builder.built == 1
+    ok(run(spec, 4))
+    found = run(spec, 1)
+    assert (found.outcome, failure(found).reference) == ("unsupported", "fixed-batch")
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [(["tensorrt"], "no tensorrt"), (["pycuda", "pycuda.driver"], "neither pycuda nor cuda-python")],
+)
+def test_a_stack_without_the_libraries_says_which(
+    run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch, missing: list[str], words: str
+) -> None:
+    spec = job()
+    ok(run(spec))
+    for name in (*missing, "cuda", "cuda.bindings", "cuda.bindings.runtime", "cuda.cudart"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for found in (run(replace(spec, batches=BatchLadder((8,)))), run(spec, 1)):
+        assert (found.outcome, failure(found).reference) == ("unsupported", "missing-library")
+        assert words in failure(found).message
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (b"", "no header"),
+        (b"image: 3c010a14\n", "no header"),
+        (b"TRT-8600-EntropyCalibration2\n", "no tensor"),
+        (b"TRT-8501-EntropyCalibration2\nimage: 3c010a14\n", "of TensorRT 8501, and this is 8.6.0"),
+        (b"TRT-8600-EntropyCalibration2\nimage: 3c010a14\nconv1_out", "line 3"),
+        (b"TRT-8600-EntropyCalibration2\nimage: nan\n", "line 2"),
+        (b"TRT-8600-EntropyCalibration2\nimage: 3c010a1400\n", "line 2"),
+    ],
+)
+def test_a_damaged_calibration_table_is_refused_even_if_its_manifest_agrees(
+    run: Run, job: Callable[..., JobSpec], table: bytes, words: str
+) -> None:
+    made = ok(run(job("int8", sizes=(1,))))
+    path = next(Path(a.path) for a in made.artifacts if a.kind == "trt_calibration")
+    forge(path, table)
+    found = run(job("int8", sizes=(4,)))
+    assert (found.outcome, failure(found).reference) == ("failed", "calibration-table-damaged")
+    assert failure(found).stage == "build"
+    assert words in failure(found).message
+
+
+def test_a_calibration_table_with_other_bytes_than_recorded_is_made_again(
+    run: Run, job: Callable[..., JobSpec]
+) -> None:
+    made = ok(run(job("int8", sizes=(1,))))
+    path = next(Path(a.path) for a in made.artifacts if a.kind == "trt_calibration")
+    path.write_bytes(path.read_bytes()[:-9])
+    again = ok(run(job("int8", sizes=(1, 4))))
+    assert not next(a for a in again.artifacts if a.kind == "trt_calibration").cached
+    assert path.read_bytes() == standin_trt.TABLE
+
+
+def test_a_table_that_tensorrt_ignores_is_refused(
+    run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ok(run(job("int8", sizes=(1,))))
+    monkeypatch.setattr(standin_trt, "ignores_tables", True)
+    found = run(job("int8", sizes=(4,)))
+    assert (found.outcome, failure(found).reference) == ("failed", "calibration-failed")
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [("8.6.0", 8600), ("8.5.3.1", 8503), ("8.6.1.post1", 8601), ("10.0.1", 100001), ("10.16.1.11", 101601)],
+)
+def test_the_header_of_a_table_is_of_the_version(version: str, numbers: int) -> None:
+    check_format(f"TRT-{numbers}-EntropyCalibration2\nx: 3c010a14\n".encode(), version)
+    with pytest.raises(WorkflowError, match="of TensorRT 7103"):
+        check_format(b"TRT-7103-EntropyCalibration2\nx: 3c010a14\n", version)
+
+
+def test_outputs_that_are_not_finite_are_a_failure_that_keeps_its_metrics(
+    run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = job()
+    ok(run(spec))
+    monkeypatch.setattr(standin_trt, "poison", True)
+    found = run(spec, 1)
+    assert (found.outcome, failure(found).reference) == ("failed", "nonfinite-outputs")
+    assert failure(found).stage == "outputs"
+    assert "1 values of 'scores'" in failure(found).message
+    assert failure(found).hint
+    assert found.metrics["throughput_per_s"] > 0
+    assert found.mismatch[0].nonfinite_count == 1
+    assert {"latency", "warm_up"} <= {file.name for file in found.samples}
+    monkeypatch.setattr(standin_trt, "poison", False)
+    ok(run(spec, 1))
+
+
+def test_a_reference_that_is_not_finite_is_told_as_such(run: Run, job: Callable[..., JobSpec], model: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    broken = onnx.load(str(model))
+    weights = numpy_helper.to_array(broken.graph.initializer[0]).copy()
+    weights[0] = float("nan")
+    broken.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, broken.graph.initializer[0].name))
+    onnx.save(broken, str(model))
+    spec = job(sizes=(1,))
+    ok(run(spec))
+    found = run(spec, 1)
+    assert (found.outcome, failure(found).reference) == ("failed", "nonfinite-reference")
 
 
 def test_an_option_out_of_range_is_refused(run: Run, job: Callable[..., JobSpec]) -> None:

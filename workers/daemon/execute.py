@@ -206,7 +206,8 @@ class _Execution:
 
     def _make_ready(self) -> bool:
         """Choose the stack and fetch the model; record what makes either impossible."""
-        stack = choose_stack(self._job.workflow, self._job.precision, self._bench.device, self._bench.stacks)
+        job, bench = self._job, self._bench
+        stack = choose_stack(job.workflow, job.precision, bench.device, bench.stacks, job.options, job.model.source)
         if isinstance(stack, Refusal):
             self._record_rest(Outcome.UNSUPPORTED, Failure("match", stack.reference, stack.reason, stack.hint))
             return False
@@ -308,7 +309,9 @@ class _Execution:
         )
 
     def _record_rest(self, outcome: Outcome, failure: Failure, run: RunFacts | None = None) -> None:
-        stop = Stop.CANCELLED if outcome is Outcome.CANCELLED else Stop.FAILED
+        # Memory that runs out while the smallest batch is prepared ends the ladder as it does at a larger one.
+        ends = {Outcome.CANCELLED: Stop.CANCELLED, Outcome.OUT_OF_MEMORY: Stop.OUT_OF_MEMORY}
+        stop = ends.get(outcome, Stop.FAILED)
         self._ledger.record_rest(self._facts, outcome, failure, stop, run)
 
     def _farm_failed(self, error: Exception) -> None:

@@ -73,8 +73,10 @@ class Ledger:
         """
         self._count(collected.record)
         step = next_step(self._job.batches, self._points)
-        stop = str(step) if isinstance(step, Stop) and collected.record.point != ACCURACY else None
-        self._spool.put(replace(collected.record, ladder_stop=stop), collected.files)
+        record = collected.record
+        if isinstance(step, Stop) and record.point != ACCURACY:
+            record = self._ended(record, step)
+        self._spool.put(record, collected.files)
         self._spool.flush(self._store, wait_s=_FLUSH_WAIT_S)
 
     def record_rest(
@@ -84,9 +86,9 @@ class Ledger:
         left = self.left
         for size in left:
             collected = not_run(facts, size, outcome, failure, utc_now(), run)
-            last = str(stop) if size == left[-1] else None
-            self._spool.put(replace(collected.record, ladder_stop=last), collected.files)
             self._count(collected.record)
+            record = self._ended(collected.record, stop) if size == left[-1] else collected.record
+            self._spool.put(record, collected.files)
         if self._owes_accuracy:
             self._not_evaluated(facts, outcome, failure, run)
         self._spool.flush(self._store, wait_s=_FLUSH_WAIT_S)
@@ -102,6 +104,12 @@ class Ledger:
     def keep_late(self, collected: Collected) -> None:
         """Keep what was measured after the claim was lost: as a blob, for people to look at, not as the record."""
         self._spool.put(collected.record, collected.files, late=True)
+
+    def _ended(self, record: Record, stop: Stop) -> Record:
+        """The ladder's last record: why it ended, and how far it got."""
+        ran = [point.batch_size for point in self._points if point.outcome is Outcome.OK]
+        largest = float(max(ran)) if ran else None
+        return replace(record, ladder_stop=str(stop), metrics=record.metrics | {"largest_batch_ok": largest})
 
     @property
     def _owes_accuracy(self) -> bool:

@@ -35,6 +35,15 @@ def announcement(settings: Settings, device_id: str | None = None) -> Announceme
     return Announcement(device, stacks, farm.__version__, os.getpid())
 
 
+def announcements(settings: Settings) -> list[Announcement]:
+    """As `announcement`, for every device of this host. Stacks are asked once for the devices of a class."""
+    bundle, found, known = make_bundle(settings.cache_dir), devices(settings), dict[str, list[StackInfo]]()
+    for device in found:
+        if device.device_class not in known:
+            known[device.device_class] = probe_stacks(settings, bundle, device)
+    return [Announcement(device, known[device.device_class], farm.__version__, os.getpid()) for device in found]
+
+
 def devices(settings: Settings) -> list[DeviceInfo]:
     """The devices of this host that a worker can serve."""
     cpu = cpu_device(settings)

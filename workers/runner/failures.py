@@ -15,6 +15,8 @@ _MOST_MESSAGE = 2000
 def explain(error: BaseException, stage: str) -> Tuple[Outcome, Failure]:
     """The outcome of a run that `error` ended in `stage`. The traceback's end is the failure's detail."""
     outcome, reference, message, hint = _kind(error)
+    if isinstance(error, WorkflowError) and error.stage is not None:
+        stage = error.stage
     detail = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return outcome, Failure(stage, reference, message[:_MOST_MESSAGE], hint, detail[-_MOST_DETAIL:])
 

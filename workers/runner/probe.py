@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Iterator, Optional
 
 from farm.contract.codec import to_json
 from farm.contract.device import StackInfo
+from workers.runner import probe_gpu
 from workers.runner.control import write_json
 from workers.runner.environment import LIBRARIES, cpu_flags, version_of
 from workers.workflows import ort_providers
@@ -74,6 +75,7 @@ def _features(libraries: Dict[str, str], problems: Dict[str, str]) -> Dict[str, 
             found.update(ask(sys.modules[name]))
         except Exception as error:  # noqa: BLE001 - the boundary: a feature that cannot be read is a problem, no more
             problems[name + " features"] = _last_line(error)
+    found.update(probe_gpu.probe(problems))
     return found
 
 

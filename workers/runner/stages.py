@@ -16,7 +16,7 @@ from workers.workflows.base import Context, Workflow, check_request, default_thr
 from workers.workflows.cache import Cache
 from workers.workflows.errors import PrecisionNotHeld, SettingNotHeld, WorkflowError
 from workers.workflows.inputs import rotation
-from workers.workflows.outputs import outputs_sha256
+from workers.workflows.outputs import check_finite, outputs_sha256
 from workers.workflows.registry import workflow_class
 
 
@@ -223,3 +223,4 @@ def _compare(report: Report, workflow: Workflow, first: Callable[[], Any]) -> No
         report.effective["outputs_sha256"] = digest
     report.mismatch = workflow.compare(outputs)
     report.metrics.update(reference.metrics(report.mismatch))
+    check_finite(outputs, report.mismatch)

@@ -51,7 +51,9 @@ class BuildFailures:
                     return
                 continue
             kind = BuildOutOfMemory if facts["out_of_memory"] else WorkflowError
-            raise kind(facts["message"], facts["hint"], facts["reference"])
+            error = kind(facts["message"], facts["hint"], facts["reference"])
+            error.stage = "build"
+            raise error
 
     def _note_key(self, batch: int) -> Dict[str, Any]:
         job = self._ctx.job

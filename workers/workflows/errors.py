@@ -13,6 +13,7 @@ WorkflowError                failed       workflow-failed
   WeightsUnavailable         failed       weights-unavailable
   DataUnavailable            failed       data-unavailable
   ParserFailed               failed       parser-failed
+  OutputsNotFinite           failed       nonfinite-outputs
   BuildOutOfMemory           out_of_memory out-of-memory-build
 """
 
@@ -38,10 +39,14 @@ _OUT_OF_MEMORY_TEXTS = (
 
 
 class WorkflowError(Exception):
-    """The root. `hint` says what to do about it; `reference` is the kebab-case key of docs/troubleshooting.md."""
+    """The root. `hint` says what to do about it; `reference` is the kebab-case key of docs/troubleshooting.md.
+
+    `stage` is the stage in which it went wrong, where that is another than the one in which this is raised.
+    """
 
     outcome = Outcome.FAILED
     reference = "workflow-failed"
+    stage: Optional[str] = None
 
     def __init__(self, message: str, hint: Optional[str] = None, reference: Optional[str] = None) -> None:
         super().__init__(message)
@@ -115,6 +120,12 @@ class ParserFailed(WorkflowError):
     """TensorRT's parser does not take an ONNX file for what is in it, other than an unsupported operator."""
 
     reference = "parser-failed"
+
+
+class OutputsNotFinite(WorkflowError):
+    """What was measured gave NaN or infinities: however fast it is, it is not the model."""
+
+    reference = "nonfinite-outputs"
 
 
 class BuildOutOfMemory(WorkflowError):

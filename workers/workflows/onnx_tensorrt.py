@@ -148,7 +148,7 @@ class OnnxTensorRT(Workflow):
             "tactics_sha256": tactics_sha256(text),
             "engine_sha256": self._entry.sha256,
             "engine_build_s": self._entry.build_s,
-            "engine_instead_of": self._entry.facts["instead_of"],
+            "engine_instead_of": self._entry.facts.get("instead_of"),
             "profile": self._entry.facts["profile"],
             "optimization_level": self._engines.level,
             "allow_fp16": self._engines.allow_fp16,

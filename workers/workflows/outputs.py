@@ -4,6 +4,9 @@
 import hashlib
 from typing import Any, Dict, List, Optional, Tuple
 
+from farm.contract.run import Mismatch
+from workers.workflows.errors import OutputsNotFinite
+
 Outputs = List[Tuple[str, Any]]
 
 
@@ -29,3 +32,30 @@ def nonfinite_counts(outputs: Outputs) -> Dict[str, int]:
 
     found = {name: int((~np.isfinite(np.asarray(array))).sum()) for name, array in outputs}
     return {name: count for name, count in found.items() if count}
+
+
+def check_finite(outputs: Outputs, compared: List[Mismatch]) -> None:
+    """Refuse outputs that are not numbers, and tell whose fault it is.
+
+    Raises:
+        OutputsNotFinite: the outputs hold NaN or infinities, or the reference itself does.
+    """
+    bad_reference = {found.output: found.reference_nonfinite_count for found in compared}
+    if any(bad_reference.values()):
+        raise OutputsNotFinite(
+            "the reference itself is not finite: {}".format(_counted(bad_reference)),
+            "The model gives no numbers for these inputs in fp32: look at its weights and at `data`.",
+            "nonfinite-reference",
+        )
+    bad = nonfinite_counts(outputs)
+    if bad:
+        against = "the reference's all are" if compared else "there is no reference to hold them against"
+        raise OutputsNotFinite(
+            "outputs are not finite: {}; {}".format(_counted(bad), against),
+            "In fp16 a value beyond 65504 overflows, in int8 a bad range does it: use another precision or another "
+            "calibration.",
+        )
+
+
+def _counted(counts: Dict[str, int]) -> str:
+    return ", ".join("{} values of {!r}".format(count, name) for name, count in counts.items() if count)

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, ClassVar, Dict, Iterator, Mapping, Optional, Sequence
 
 from farm.contract.canonical import short_digest
 from farm.contract.job import Calibration
@@ -34,12 +34,12 @@ class Int8Model:
     """The int8 model of one job. `onnx` gives the fp32 file; it is called only when something has to be made.
 
     `activation_type` and `per_channel` are what the workflow takes where the job has no such option. A runtime that
-    wants another graph sets `operators` (those to quantise; None: all that ONNX Runtime can) and `extra_options` of ONNX
-    Runtime's quantizer.
+    wants another graph sets `operators` (those to quantise; None: all that ONNX Runtime can) and `extra_options` of
+    ONNX Runtime's quantizer.
     """
 
     operators: Optional[Sequence[str]] = None
-    extra_options: Mapping[str, Any] = {}
+    extra_options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,

@@ -102,6 +102,7 @@ def mismatch(name: str, test: Any, reference: Any, protocol: Protocol) -> Mismat
         top1_agreement=_top1_agreement(test, reference),
         nonfinite_count=int((~np.isfinite(test)).sum()),
         element_count=int(test.size),
+        reference_nonfinite_count=int((~np.isfinite(reference)).sum()),
     )
 
 

@@ -40,7 +40,7 @@ REQUIRED: Dict[str, Tuple[str, ...]] = {
     "ParserError": ("code", "desc", "node", "file", "line"),
     "ILogger": ("Severity", "INTERNAL_ERROR", "ERROR", "WARNING"),
     "ProfilingVerbosity": ("DETAILED",),
-    "Runtime": ("deserialize_cuda_engine",),
+    "Runtime": ("deserialize_cuda_engine", "num_DLA_cores"),
     "ICudaEngine": (
         "num_io_tensors",
         "get_tensor_name",
@@ -122,6 +122,11 @@ def features(trt: Any) -> Dict[str, Any]:
         "optimization_level": hasattr(trt.IBuilderConfig, "builder_optimization_level"),
         "named_tensors": hasattr(trt.IExecutionContext, "execute_async_v3"),
     }
+
+
+def dla_cores(trt: Any) -> int:
+    """How many deep-learning accelerators TensorRT finds: Jetson boards have some. Starts CUDA."""
+    return int(trt.Runtime(Log(trt).logger).num_DLA_cores)
 
 
 def check(trt: Any, level: Optional[int]) -> None:

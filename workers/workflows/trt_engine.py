@@ -15,7 +15,7 @@ from workers.workflows.cache import CachedFile
 from workers.workflows.errors import BuildOutOfMemory, NotPrepared, Unsupported, WorkflowError, is_out_of_memory
 from workers.workflows.inputs import calibration_batches
 from workers.workflows.keys import Difference, described, differing, nearest
-from workers.workflows.trt_calibration import check_table, make_calibrator
+from workers.workflows.trt_calibration import check_format, check_table, make_calibrator
 from workers.workflows.trt_compat import Log, Network, Plan, check, check_implicit_int8, features
 from workers.workflows.trt_graph import strongly_typed
 from workers.workflows.trt_memory import Memory, open_memory
@@ -171,6 +171,7 @@ class Engines:
         level = 0 if features(trt)["optimization_level"] else None
         self._run_build(Plan("int8", self._ctx.job.model.input_shape, (batch, batch, batch), level), found)
         table = check_table(found, asked_allowed=True)
+        check_format(table, trt.__version__)
         with open(path, "wb") as stream:
             stream.write(table)
         return {"method": calibration.method, "batches": found.asked - 1}
@@ -181,6 +182,7 @@ class Engines:
             calibration = _calibration(self._ctx)
             with open(self.calibration().path, "rb") as stream:
                 table = stream.read()
+            check_format(table, require("tensorrt").__version__)
             calibrator = make_calibrator(
                 require("tensorrt"), calibration.method, calibration.batch, table, iter(()), None
             )

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The graph that TensorRT is given: the fp32 file, one converted to fp16, or one with Q/DQ nodes.
 
-TensorRT up to 10 can choose fp16 and int8 kernels for an fp32 graph (flags, calibrators). A strongly typed network, which
-is all that TensorRT 11 has, runs the types that stand in the graph: then the farm writes them there.
+TensorRT up to 10 can choose fp16 and int8 kernels for an fp32 graph (flags, calibrators). A strongly typed network,
+which is all that TensorRT 11 has, runs the types that stand in the graph: then the farm writes them there.
 """
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, ClassVar, Dict, List, Optional, Tuple
 
 from farm.contract.job import JobSpec
 from farm.contract.run import Mismatch
@@ -133,7 +133,7 @@ class TensorRTInt8(Int8Model):
     """
 
     operators = _QUANTIZED
-    extra_options = {
+    extra_options: ClassVar[Dict[str, Any]] = {
         "AddQDQPairToWeight": True,
         "QuantizeBias": False,
         "OpTypesToExcludeOutputQuantization": list(_QUANTIZED),

@@ -60,7 +60,7 @@ def _type_of(words: str) -> str:
 
 
 def held_precision(flags: Dict[str, Any], formats: Dict[str, int], onnx: Dict[str, Any], strong: bool = False) -> str:
-    """The precision that an engine runs in: by the builder's flags, or by the graph where the network is strongly typed.
+    """The precision that an engine runs in: by the builder's flags, or by the graph of a strongly typed network.
 
     Raises:
         PrecisionNotHeld: the flags allow a precision that no tensor between layers has, or one has what they forbid.
