@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @click.option("--fail-on", type=click.Choice(["slower"]), help="End with 1 if a cell is worse, or fails in NEW alone.")
 @click.pass_context
-def compare(ctx: click.Context, base: str, new: str, form: str, fail_on: str | None, **given: Any) -> int:
+def compare(ctx: click.Context, /, base: str, new: str, form: str, fail_on: str | None, **given: Any) -> int:
     """Say for each cell whether NEW is FASTER, SLOWER or the SAME as BASE, or that it is UNCLEAR.
 
     BASE and NEW are sweeps, run ids, `last` (the latest finished sweep) or `previous` (the one before it of the same

@@ -65,8 +65,8 @@ def header(comparison: Comparison) -> Iterator[str]:
     else:
         yield "same software on both sides"
     yield (
-        f"{rules.metric} in {comparison.unit}, medians of processes (their number); SAME within {100 * rules.threshold:g} %, "
-        f"intervals {100 * rules.confidence:g} % unless told"
+        f"{rules.metric} in {comparison.unit}, medians of processes (their number); "
+        f"SAME within {100 * rules.threshold:g} %, intervals {100 * rules.confidence:g} % unless told"
     )
     if rules.accept:
         yield f"taken as sound in spite of these flags: {', '.join(rules.accept)}"
@@ -80,7 +80,7 @@ def left_out_row(left: LeftOut) -> list[str]:
 
 def objects(comparison: Comparison) -> list[dict[str, Any]]:
     """One flat object a cell, those that were left out too."""
-    found = []
+    found: list[dict[str, Any]] = []
     for cell in comparison.cells:
         found.append(
             dict.fromkeys(("options", "calibration", "stack"), None)
