@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How often does `farm compare --measure` call two equal things different? 40 comparisons of a sweep with itself.
 
-    python benchmarks/aa.py                                all 40, five processes a side: about an hour on two cores
+    python benchmarks/aa.py                                all 40, five processes a side: 20 minutes on two cores
     python benchmarks/aa.py --comparisons 6 --home DIR     a short form; the same HOME goes on where it stopped
 
 Each comparison measures one cheap case in fresh processes on this machine's CPU, both sides alternately, and prints its

@@ -11,7 +11,7 @@ from typing import Any
 from farm.compare.model import Comparison
 from farm.compare.order import BASE, NEW, Turn, turns
 from farm.contract.record import Record
-from farm.errors import UsageError
+from farm.errors import IntegrityError, UsageError
 from farm.store import Store
 from farm.sweep import SweepSpec
 from scheduler.expand import jobs_at
@@ -165,7 +165,15 @@ def _finished_sweeps(store: Store) -> Iterator[Mapping[str, Any]]:
     documents = sorted(
         store.sweeps.list(), key=lambda doc: (doc.get("submitted_at", 0.0), doc["sweep_id"]), reverse=True
     )
-    return (document for document in documents if finished(store, document))
+    return (document for document in documents if _is_finished(store, document))
+
+
+def _is_finished(store: Store, document: Mapping[str, Any]) -> bool:
+    """As `finished`; a document that this farm cannot read is no candidate, and no reason to stop either."""
+    try:
+        return finished(store, document)
+    except IntegrityError:
+        return False
 
 
 def _repeats(name: str, store: Store) -> list[str]:

@@ -61,9 +61,19 @@ def compare(ctx: click.Context, /, base: str, new: str, form: str, fail_on: str 
     if given["measure"]:
         found = _measured(farm, base, new, rules, given)
     else:
+        _refuse_files(base, new)
         found = farm.compare(base, new, rules=rules, where=given["where"], repeats=given["repeats"])
     _print(found, form)
     return EXIT_NOT_OK if fail_on and found.regressed else 0
+
+
+def _refuse_files(*sides: str) -> None:
+    from farm.errors import UsageError
+
+    for side in sides:
+        if side.endswith((".yaml", ".yml")):
+            hint = "To measure two sweep files and compare them: `farm compare --measure BASE.yaml NEW.yaml`."
+            raise UsageError(f"{side} is a file, and what is recorded is named by sweep or run", hint=hint)
 
 
 def _measured(farm: Farm, base: str, new: str, rules: Rules, given: dict[str, Any]) -> Comparison:

@@ -19,6 +19,9 @@ from farm.errors import UsageError
 #: The clock that a device's times are multiplied with. A CPU's is the mean over its cores, idle ones too.
 _CLOCKS = ("gpu_clock_sm_mhz", "cpu_frequency_mhz")
 
+#: The metrics of the timed stage, which is what the clocks are read in.
+_CLOCKED = ("latency_", "device_latency_")
+
 
 def compare(base: Sequence[Record], new: Sequence[Record], rules: Rules | None = None) -> Comparison:
     """Compare two sets of records. The same records in any order give the same comparison.
@@ -42,7 +45,7 @@ def compare(base: Sequence[Record], new: Sequence[Record], rules: Rules | None =
         unit=metric.unit,
         better=str(metric.better),
         treatment=treatment,
-        software=software_differences(pairs),
+        software=software_differences(pairs, same_thing=not treatment),
         cells=tuple(_controlled(cells, rules)),
         left_out=tuple(without),
         caveats=tuple(_caveats(pairs)),
@@ -77,7 +80,7 @@ def _cell(made: Pair, metric: Metric, rules: Rules) -> Cell | LeftOut:
     base, new = sides
     judged = verdict.compare_sides(base, new, rules)
     cycles = None
-    if metric.unit == "ms":
+    if metric.name.startswith(_CLOCKED):
         judged, cycles = verdict.clock_check(base, new, judged, rules)
     found = (
         Verdict.UNCLEAR if judged.direction is None else verdict.word(judged.direction, metric.unit, str(metric.better))
@@ -103,6 +106,7 @@ def _process(record: Record, metric: Metric, rules: Rules) -> Process | None:
         flags=tuple(sorted(flags)),
         low=interval.low if interval else None,
         high=interval.high if interval else None,
+        confidence=interval.confidence if interval else None,
     )
 
 

@@ -49,7 +49,7 @@ class Rules:
 class Process:
     """One run, which is one process: its value (a median of iterations), and the clock that it ran at in MHz.
 
-    `flags` are those that keep it from a verdict. `low` and `high` bound the value within this run.
+    `flags` are those that keep it from a verdict. `low` and `high` bound the value within this run, with `confidence`.
     """
 
     run_id: str
@@ -60,6 +60,7 @@ class Process:
     flags: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)

@@ -77,15 +77,18 @@ def pair(
     return tuple(pairs), tuple(left)
 
 
-def software_differences(pairs: Sequence[Pair]) -> tuple[Difference, ...]:
-    """Versions that differ between the sides, of the libraries first, then the farm's own."""
+def software_differences(pairs: Sequence[Pair], *, same_thing: bool) -> tuple[Difference, ...]:
+    """Versions that differ between the sides, of the libraries first, then the farm's own.
+
+    Other workflows load other libraries: unless the sides are the `same_thing`, only what both have is told.
+    """
     base = tuple(record for made in pairs for record in made.base)
     new = tuple(record for made in pairs for record in made.new)
     found = []
     for of in (fields.software, fields.farm_code):
         old, young = fields.per_side(of, base), fields.per_side(of, new)
         for name in sorted(old.keys() | young.keys()):
-            if old.get(name) != young.get(name):
+            if old.get(name) != young.get(name) and (same_thing or (name in old and name in young)):
                 found.append(Difference(name, old.get(name, ()), young.get(name, ())))
     return tuple(found)
 

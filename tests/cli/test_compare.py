@@ -117,6 +117,7 @@ def test_a_cell_that_broke_fails_too(farm: Farm, run: Type) -> None:
         (("before", "after", "--metric", "latency"), "no metric"),
         (("before", "after", "--threshold", "0"), "threshold"),
         (("before", "after", "--treatment", "batch"), "cannot be the treatment"),
+        (("before", "after.yaml"), "after.yaml is a file"),
         (("a.yaml", "b.yaml", "--measure", "--repeats"), "nothing to choose"),
         (("nope.yaml", "b.yaml", "--measure"), "nope.yaml"),
     ],

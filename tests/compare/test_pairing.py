@@ -249,3 +249,10 @@ def test_rules_that_are_none_are_refused(rules: Rules, told: str) -> None:
 def test_a_metric_that_a_run_does_not_have_is_told() -> None:
     found = compare(side("base"), side("new"), Rules(metric="throughput_per_s"))
     assert "base has no throughput_per_s" in found.left_out[0].reason
+
+
+def test_libraries_that_another_workflow_loads_are_no_difference_of_versions() -> None:
+    other = replace(STACK, libraries={"onnxruntime": "1.20"})
+    assert compare(side("base"), side("new", workflow="openvino", stack=other)).software == ()
+    told = [str(d) for d in compare(side("base"), side("new", stack=other)).software]
+    assert told == ["onnxruntime none -> 1.20", "torch 2.8.0 -> none"]

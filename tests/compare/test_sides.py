@@ -155,3 +155,11 @@ def test_the_threshold_decides(farm: Farm) -> None:
     assert {c.verdict for c in farm.compare("a", "b", repeats=True).cells} == {Verdict.SLOWER}
     loose = farm.compare("a", "b", repeats=True, rules=Rules(threshold=0.1))
     assert {c.verdict for c in loose.cells} == {Verdict.SAME}
+
+
+def test_a_sweep_of_a_newer_farm_does_not_stop_last(farm: Farm) -> None:
+    put(farm, sweep("a"), 8.0)
+    put(farm, sweep("b"), 9.0, hour=1)
+    newer = {"schema": 99, "sweep_id": "zz-1", "name": "zz", "submitted_at": 9e12}
+    farm.store.sweeps.write("zz-1", newer)
+    assert bases(farm, "a", "last") == ([8.0], [9.0])

@@ -21,7 +21,7 @@ RULES = Rules()
 def processes(*values: float, mhz: float | None = None, low: float | None = None, high: float | None = None) -> Side:
     """A side of sound processes."""
     moment = "2026-03-01T10:00:00.000000+00:00"
-    return Side(tuple(Process(f"r{i}", v, moment, moment, mhz, (), low, high) for i, v in enumerate(values)))
+    return Side(tuple(Process(f"r{i}", v, moment, moment, mhz, (), low, high, 0.95) for i, v in enumerate(values)))
 
 
 @given(levels, levels)
