@@ -110,7 +110,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> TensorRT:
     import onnxruntime as ort
 
     library, bind = TensorRT(), onnx_session.Bound.__init__
-    monkeypatch.setattr(onnx_session.Bound, "__init__", lambda self, session, x, _device="cpu": bind(self, session, x.copy()))
+    monkeypatch.setattr(
+        onnx_session.Bound, "__init__", lambda self, session, x, _device="cpu": bind(self, session, x.copy())
+    )
     monkeypatch.setattr(cuda_driver, "check_one_gpu", lambda: None)
     monkeypatch.setattr(ort_providers, "check_listed", lambda _provider: None)
     monkeypatch.setattr(ort_providers, "require_provider", lambda _provider: ort)

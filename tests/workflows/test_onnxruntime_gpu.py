@@ -248,9 +248,7 @@ def test_a_batch_that_does_not_fit_ends_the_ladder_and_the_smaller_ones_are_meas
         assert "batch 8" in failed(run(spec, batch), "out_of_memory", "out-of-memory-build")
 
 
-def test_a_first_batch_that_does_not_fit_fails_in_its_stage(
-    run: Run, job: Job, tensorrt: standin_ort.TensorRT
-) -> None:
+def test_a_first_batch_that_does_not_fit_fails_in_its_stage(run: Run, job: Job, tensorrt: standin_ort.TensorRT) -> None:
     tensorrt.limit = 0
     found = run(job("onnxruntime_trt"))
     failed(found, "out_of_memory", "out-of-memory-build")
