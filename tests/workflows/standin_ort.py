@@ -110,6 +110,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> TensorRT:
     import onnxruntime as ort
 
     library, bind = TensorRT(), onnx_session.Bound.__init__
+    # A copy, since a value on the CPU borrows the array's memory, and one on a device has its own.
     monkeypatch.setattr(
         onnx_session.Bound, "__init__", lambda self, session, x, _device="cpu": bind(self, session, x.copy())
     )

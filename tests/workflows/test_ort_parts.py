@@ -304,7 +304,7 @@ def test_a_process_that_dies_while_it_tries_is_a_reason_and_no_more(monkeypatch:
 
 
 def test_the_cause_is_taken_out_of_what_surrounds_it() -> None:
-    load = "\x1b[1;31m2026 [E] x.cc:1209 Get() : FAIL : Failed to load library p.so with error: libcublas.so.11: no\n\x1b[m"
+    load = "\x1b[1;31m2026 [E] x.cc:1209 Get() Failed to load library p.so with error: libcublas.so.11: no\n\x1b[m"
     assert providers._cause(load) == "Failed to load library p.so with error: libcublas.so.11: no"
     cuda = "a.cc:121 [with X = Y] CUDA failure 35: driver too old ; GPU=-182 ; hostname=box ; file=z"
     assert providers._cause(cuda) == "CUDA failure 35: driver too old"
