@@ -133,9 +133,10 @@ class Engines:
 
     def _run(self, batch: int, kept: str, work: str) -> Any:
         """Open the session, which builds, and run once. Where no profile can be told beforehand, the run builds."""
-        session, explicit = None, True
+        # A shape that is fixed needs no profile, and one for it would make the provider build at each start.
+        session, explicit = None, None in self._facts()["input_shape"]
         try:
-            session = self._open(self.plan(batch, kept, True, dump=True), os.path.join(work, "profile"))
+            session = self._open(self.plan(batch, kept, explicit, dump=True), os.path.join(work, "profile"))
         except WorkflowError as error:
             if _SPLIT not in error.message:
                 raise
