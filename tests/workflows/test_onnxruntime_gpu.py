@@ -210,6 +210,15 @@ def test_a_gpu_without_fast_int8_is_refused(run: Run, job: Job, tensorrt: standi
     assert "fast native int8" in failed(run(job("onnxruntime_trt", "int8")), "failed", "precision-not-held")
 
 
+def test_an_engine_whose_name_tells_of_other_flags_is_an_error(
+    run: Run, job: Job, tensorrt: standin_ort.TensorRT
+) -> None:
+    tensorrt.drops_flags = True
+    spec = job("onnxruntime_trt", "fp16", sizes=(1,))
+    ok(run(spec))
+    assert "'fp16': True" in failed(run(spec, 1), "failed", "precision-not-held")
+
+
 def test_an_engine_that_is_built_while_measuring_is_an_error(
     run: Run, job: Job, tensorrt: standin_ort.TensorRT
 ) -> None:

@@ -67,10 +67,13 @@ def test_every_option_is_text_as_both_parsers_of_options_take_it() -> None:
 def test_what_is_read_back_must_be_what_was_set() -> None:
     plan = options.TrtPlan("fp16", "/cache")
     good = {"trt_fp16_enable": "1", "trt_int8_enable": "0"}
-    assert options.held_trt(good, plan) == "fp16"
+    assert options.held_trt(good, ["TRTKernel_graph_my_int8_1_0_0_fp16_sm90.engine"], plan) == "fp16"
     for bad in ({**good, "trt_fp16_enable": "0"}, {**good, "trt_int8_enable": "1"}, {}):
         with pytest.raises(PrecisionNotHeld):
-            options.held_trt(bad, plan)
+            options.held_trt(bad, [], plan)
+    for name in ("k_1_0_sm90.engine", "k_1_0_fp16_int8_sm90.engine", "k_1_0_int8_sm90.engine", "odd.engine"):
+        with pytest.raises(PrecisionNotHeld, match="engine"):
+            options.held_trt(good, [name], plan)
     assert "no switch" in options.held_cuda({}, "fp32")
     with pytest.raises(PrecisionNotHeld, match="use_tf32=1"):
         options.held_cuda({"use_tf32": "1"}, "fp32")

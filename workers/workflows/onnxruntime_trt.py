@@ -131,4 +131,5 @@ class OnnxRuntimeTrt(OnnxRuntimeGpu):
         return dict(self._engine.facts["placement"])
 
     def _held_precision(self, options: Dict[str, Dict[str, str]]) -> str:
-        return ort_options.held_trt(options[self.provider], self._plan)
+        engines = [name for name in self._engine.facts["files"] if name.endswith(".engine")]
+        return ort_options.held_trt(options[self.provider], engines, self._plan)

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from farm.contract.canonical import digest, sha256_file, short_digest
 from workers.workflows import archive, build_failures, onnx_session, ort_placement, ort_providers, ort_table
-from workers.workflows.base import Context, versions
+from workers.workflows.base import Context, require, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import BuildOutOfMemory, NotPrepared, WorkflowError, is_out_of_memory
 from workers.workflows.ort_options import TrtPlan, cuda_options, trt_options
@@ -60,7 +60,7 @@ class Engines:
         """
         build = functools.partial(self._build, batch)
         try:
-            return self._ctx.cached("ort_engine", self._key(batch), "engine.zip", build, None, self._upstream_s)
+            return self._ctx.cached("ort_engine", self._key(batch), "engine.zip", build, _ready, self._upstream_s)
         except NotPrepared:
             build_failures.tell(self._ctx, self.batches(), batch, lambda size: digest(self._key(size)))
             raise
@@ -197,6 +197,11 @@ class Engines:
                     with open(os.path.join(kept, name), "rb") as source:
                         shutil.copyfileobj(source, stream)
                 os.replace(stream.name, os.path.join(directory, name))
+
+
+def _ready() -> None:
+    """Import what reads the provider's dumps, which is no part of building."""
+    require("onnx")
 
 
 def providers(plan: TrtPlan) -> onnx_session.Providers:
