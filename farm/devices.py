@@ -152,22 +152,29 @@ def choose_stack(workflow: str, precision: str, device: DeviceInfo, stacks: Sequ
         reason = f"{workflow} does not run {precision} on a {device.kind}"
         return Refusal("precision-unsupported", reason, f"It runs: {', '.join(able)}.")
     for stack in stacks:
-        if not _lacks(info, stack):
+        if not _lacks(info, device.kind, stack):
             return stack
     return _no_stack(info, device, stacks)
 
 
-def _lacks(info: WorkflowInfo, stack: StackInfo) -> list[str]:
-    """What keeps a stack from running a workflow, in words. Nothing: it can."""
+def _lacks(info: WorkflowInfo, kind: str, stack: StackInfo) -> list[str]:
+    """What keeps a stack from running a workflow on a kind of device, in words. Nothing: it can."""
     if not stack.python_version:
         return ["its interpreter could not be probed"]
-    found = []
-    for module in info.requires:
-        if module in stack.problems:
-            found.append(f"{module} cannot be imported ({stack.problems[module]})")
-        elif module not in stack.libraries:
-            found.append(f"no {module}")
-    return found or [text for need in info.needs_features.items() if (text := _lacks_feature(*need, stack))]
+    found = [_missing(module, stack) for module in info.requires_on(kind)]
+    for group in info.requires_any:
+        missing = [_missing(module, stack) for module in group]
+        if all(missing):
+            found.append(" and ".join(missing))
+    absent = [words for words in found if words]
+    return absent or [text for need in info.needs_features.items() if (text := _lacks_feature(*need, stack))]
+
+
+def _missing(module: str, stack: StackInfo) -> str:
+    """What is wrong with a module in a stack; an empty text when nothing is."""
+    if module in stack.problems:
+        return f"{module} cannot be imported ({stack.problems[module]})"
+    return "" if module in stack.libraries else f"no {module}"
 
 
 def _lacks_feature(feature: str, wanted: str, stack: StackInfo) -> str | None:
@@ -183,8 +190,9 @@ def _lacks_feature(feature: str, wanted: str, stack: StackInfo) -> str | None:
 def _no_stack(info: WorkflowInfo, device: DeviceInfo, stacks: Sequence[StackInfo]) -> Refusal:
     if not stacks:
         return Refusal("no-stack", f"{device.device_id} has no stack", "Name its interpreters in FARM_STACKS.")
-    lacks = [f"stack {stack.name!r}: {', '.join(_lacks(info, stack))}" for stack in stacks]
+    lacks = [f"stack {stack.name!r}: {', '.join(_lacks(info, device.kind, stack))}" for stack in stacks]
     reason = f"no stack of {device.device_id} can run {info.name}; {'; '.join(lacks)}"
-    needs = ", ".join([*info.requires, *info.needs_features.values()])
-    hint = f"Install {needs} for {stacks[0].python}, then start the worker again."
+    wanted = [*info.requires_on(device.kind), *(" or ".join(group) for group in info.requires_any)]
+    wanted += info.needs_features.values()
+    hint = f"Install {', '.join(wanted)} for {stacks[0].python}, then start the worker again."
     return Refusal("library-missing", reason, hint)

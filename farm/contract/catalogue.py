@@ -22,11 +22,14 @@ class OptionValues:
 class WorkflowInfo:
     """One way to run a model.
 
-    `requires` are importable modules that the stack must have. `options` maps each option to what it does and
-    `values` to what it may be (an option without a row takes any number, text or truth value).
+    `requires` are importable modules that the stack must have; of each group in `requires_any` it must have one, and
+    `requires_by_kind` adds to `requires` on a kind of device. `calibration_methods` are those of int8. `options` maps
+    each option to what it does and `values` to what it may be (an option without a row takes any number, text or truth
+    value).
     `sources` are the model sources that it can run. `precisions_by_kind` narrows `precisions` on a kind of device.
     `needs_features` maps a probed feature, a list, to what must be in it; why something is not, the probe tells in the
     feature of that name with `_problems` at its end.
+    `rebuilds`: it builds an engine, so that a sweep's `rebuilds` gives it a job for each build.
     """
 
     name: str
@@ -38,11 +41,19 @@ class WorkflowInfo:
     values: Dict[str, OptionValues] = field(default_factory=dict)
     sources: Tuple[str, ...] = ("torchvision", "onnx", "fake")
     precisions_by_kind: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
+    requires_any: Tuple[Tuple[str, ...], ...] = ()
+    requires_by_kind: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
+    calibration_methods: Tuple[str, ...] = ("minmax", "entropy", "percentile")
     needs_features: Dict[str, str] = field(default_factory=dict)
+    rebuilds: bool = False
 
     def precisions_on(self, kind: str) -> Tuple[str, ...]:
         """The precisions that it runs on a kind of device."""
         return self.precisions_by_kind.get(kind, self.precisions)
+
+    def requires_on(self, kind: str) -> Tuple[str, ...]:
+        """The modules without which it does not run on a kind of device."""
+        return self.requires + self.requires_by_kind.get(kind, ())
 
 
 FAKE_BEHAVIOURS = tuple(
@@ -113,6 +124,7 @@ _WORKFLOWS = (
         },
         sources=("torchvision", "onnx"),
         needs_features={"onnxruntime_providers_loadable": "TensorrtExecutionProvider"},
+        rebuilds=True,
     ),
     WorkflowInfo(
         name="torch_compile",
@@ -158,13 +170,71 @@ _WORKFLOWS = (
             "optimization_level": "the builder's effort, 0 to 5 (default: the builder's own; TensorRT 8.6 and later)",
             "profile": "batch (default): an engine for each batch; ladder: one engine for all",
             "allow_fp16": "int8: let layers without int8 run in fp16 (default false)",
+            "quantization": "int8: implicit (default: TensorRT's calibrators) or explicit (a graph with Q/DQ nodes)",
+            "typing": "weak (default: the builder chooses types) or strong (TensorRT 10 and later: as in the graph)",
         },
         values={
             "optimization_level": OptionValues("int", minimum=0),
             "profile": OptionValues("text", default="batch", choices=("batch", "ladder")),
             "allow_fp16": OptionValues("bool", default=False),
+            "quantization": OptionValues("text", default="implicit", choices=("implicit", "explicit")),
+            "typing": OptionValues("text", default="weak", choices=("weak", "strong")),
         },
         sources=("torchvision", "onnx"),
+        calibration_methods=("entropy", "minmax"),
+        rebuilds=True,
+    ),
+    WorkflowInfo(
+        name="pytorch_quantization",
+        summary="Quantised in PyTorch (PTQ or QAT), exported with Q/DQ nodes, run by TensorRT or ONNX Runtime",
+        precisions=("int8",),
+        device_kinds=("cpu", "gpu"),
+        requires=("torch", "torchvision", "onnx", "numpy"),
+        requires_any=(("pytorch_quantization", "modelopt"),),
+        requires_by_kind={"cpu": ("onnxruntime",), "gpu": ("tensorrt",)},
+        options={
+            "library": "auto (default: pytorch_quantization, else modelopt), or one of the two",
+            "mode": "ptq (default), or qat: train with the quantizers on, which needs data with classes",
+            "epochs": "qat: how often to go through the training data (default 2)",
+            "learning_rate": "qat: the rate to start from; it is annealed along a cosine (default 0.0001)",
+            "per_channel": "one scale per output channel of a weight (default true)",
+            "optimization_level": "GPU: the builder's effort, 0 to 5 (default: the builder's own)",
+            "profile": "GPU: batch (default): an engine for each batch; ladder: one engine for all",
+            "allow_fp16": "GPU: let layers without int8 run in fp16 (default false)",
+        },
+        values={
+            "library": OptionValues("text", default="auto", choices=("auto", "pytorch_quantization", "modelopt")),
+            "mode": OptionValues("text", default="ptq", choices=("ptq", "qat")),
+            "epochs": OptionValues("int", default=2, minimum=1),
+            "learning_rate": OptionValues("float", default=1e-4, minimum=0.0),
+            "per_channel": OptionValues("bool", default=True),
+            "optimization_level": OptionValues("int", minimum=0),
+            "profile": OptionValues("text", default="batch", choices=("batch", "ladder")),
+            "allow_fp16": OptionValues("bool", default=False),
+        },
+        sources=("torchvision",),
+        calibration_methods=("minmax", "entropy", "percentile", "mse"),
+        rebuilds=True,
+    ),
+    WorkflowInfo(
+        name="torch_tensorrt",
+        summary="Torch-TensorRT: TensorRT engines inside of a PyTorch module, by either of its front ends",
+        precisions=("fp32", "tf32", "fp16", "int8"),
+        device_kinds=("gpu",),
+        requires=("torch", "torchvision", "torch_tensorrt", "numpy"),
+        options={
+            "frontend": "dynamo (default) or ts, the TorchScript front end; int8 needs ts",
+            "optimization_level": "dynamo: the builder's effort, 0 to 5 (default: the builder's own)",
+            "min_block_size": "fewest operators that make an engine (default: the library's own)",
+            "require_full_compilation": "refuse a model that TensorRT does not take as a whole (true or false)",
+        },
+        values={
+            "frontend": OptionValues("text", default="dynamo", choices=("dynamo", "ts")),
+            "optimization_level": OptionValues("int", minimum=0),
+            "min_block_size": OptionValues("int", minimum=1),
+            "require_full_compilation": OptionValues("bool", default=False),
+        },
+        sources=("torchvision",),
     ),
     WorkflowInfo(
         name="fake",
@@ -190,8 +260,11 @@ _WORKFLOWS = (
 WORKFLOWS: Dict[str, WorkflowInfo] = {w.name: w for w in _WORKFLOWS}
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
-CALIBRATION_METHODS = ("minmax", "entropy", "percentile")
-DATA = ("uniform",)
+CALIBRATION_METHODS = ("minmax", "entropy", "percentile", "mse")
+TIMING_CACHES = ("cold", "shared")
+#: What inputs and calibration data are: random numbers, or images with classes.
+DATA = ("uniform", "digits", "imagenet")
+ACCURACY_DATA = ("digits", "imagenet")
 LADDER_STOPS = ("out_of_memory", "saturated")
 DEVICE_KINDS = ("cpu", "gpu", "soc")
 

@@ -55,9 +55,9 @@ def _safe(value: str) -> str:
 
 
 def _weights(value: str) -> str:
-    if value == "default" or re.fullmatch(r"random:[0-9]{1,9}|sha256:[0-9a-f]{64}", value):
+    if value == "default" or re.fullmatch(r"(random|digits):[0-9]{1,9}|sha256:[0-9a-f]{64}", value):
         return value
-    raise custom("must be `default`, `random:SEED` or `sha256:` and 64 digits of 0-9 a-f")
+    raise custom("must be `default`, `random:SEED`, `digits:SEED` or `sha256:` and 64 digits of 0-9 a-f")
 
 
 def ascending(sizes: list[int]) -> list[int]:

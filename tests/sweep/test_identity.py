@@ -67,6 +67,8 @@ def test_the_order_of_keys_does_not_matter(rng: random.Random) -> None:
         {"batch": 1},
         {"batch": {"stop": 1, "until": "out_of_memory"}},
         {"weights": "random:0", "seed": 0, "data": "uniform", "rebuilds": 1, "exclude": []},
+        {"rebuilds": {"count": 1}},
+        {"rebuilds": {"count": 1, "timing_cache": "shared"}},
         {"priority": 9},
     ],
 )
@@ -93,6 +95,30 @@ def test_spelling_out_a_default_or_a_priority_changes_nothing(spelled: dict[str,
 )
 def test_whatever_changes_the_measurement_changes_the_id(other: dict[str, Any]) -> None:
     assert parse(sweep(**other)).sweep_id != parse(sweep()).sweep_id
+
+
+@pytest.mark.parametrize(
+    ("said", "count", "timing_cache"),
+    [
+        (3, 3, "cold"),
+        ({"count": 3}, 3, "cold"),
+        ({"count": 3, "timing_cache": "shared"}, 3, "shared"),
+        ({"count": 1, "timing_cache": "cold"}, 1, "cold"),
+    ],
+)
+def test_rebuilds_are_part_of_the_identity(said: Any, count: int, timing_cache: str) -> None:
+    ways = {"workflows": ["onnx_tensorrt"]}
+    spec = parse(sweep(rebuilds=said, **ways))
+    assert spec.rebuilds is not None
+    assert (spec.rebuilds.count, spec.rebuilds.timing_cache) == (count, timing_cache)
+    assert spec.sweep_id != parse(sweep(**ways)).sweep_id
+    stored = SweepSpec.from_document(json.loads(json.dumps(spec.document())))
+    assert stored.model_dump() == spec.model_dump()
+
+
+def test_ids_from_before_rebuilds_are_the_same() -> None:
+    assert parse_sweep(WHOLE, "t").sweep_id == "whole-cdae69f07d31"
+    assert parse(sweep()).sweep_id == "tiny-a7beaf85004c"
 
 
 def test_an_id_is_a_safe_name_even_for_the_longest_sweep_name() -> None:
@@ -159,6 +185,8 @@ def test_the_examples_are_valid_and_fit_the_schema_for_editors(path: Path) -> No
 
 def test_the_schema_for_editors_knows_short_and_long_forms_and_refuses_unknown_names() -> None:
     jsonschema.validate(yaml.safe_load(WHOLE), json_schema())
+    for rebuilds in (3, {"count": 3, "timing_cache": "shared"}):
+        jsonschema.validate(sweep(rebuilds=rebuilds), json_schema())
     for wrong in ({"models": ["resnet19"]}, {"colour": 1}, {"batch": "x"}, {"protocol": "quik"}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(sweep(**wrong), json_schema())

@@ -14,7 +14,7 @@ import pytest
 from farm.contract.canonical import sha256_file
 from farm.contract.codec import from_json, to_json
 from farm.contract.device import DeviceInfo
-from farm.contract.job import BatchLadder, Calibration, JobSpec, ModelSpec
+from farm.contract.job import BatchLadder, Calibration, JobSpec, ModelSpec, Rebuild
 from farm.contract.run import RunRequest, RunResult
 from tests.island.harness import TINY, Island, artifact, model_job
 from tests.workflows.onnx_models import save_model
@@ -170,6 +170,21 @@ def test_a_trt_job_builds_an_engine_for_each_batch_and_measuring_builds_none(
     assert len(tensorrt.built) == 2
     ok(run(spec))
     assert len(tensorrt.built) == 2, "preparing again builds nothing"
+
+
+def test_each_of_a_sweeps_rebuilds_is_built_and_cold_ones_without_timings(
+    run: Run, job: Job, tensorrt: standin_ort.TensorRT
+) -> None:
+    plain = job("onnxruntime_trt", sizes=(1,))
+    ok(run(plain))
+    for i, timing_cache in enumerate(("cold", "shared")):
+        spec = replace(plain, job_id=f"job-{i}", rebuild=Rebuild(i, 2, timing_cache))
+        ok(run(spec))
+        found = ok(run(spec, 1)).effective
+        assert (found["timing_cache_bytes_before"] == 0) == (timing_cache == "cold")
+        assert found["rebuild"]["timing_cache"] == timing_cache
+        assert len(found["engine_sha256"]) == 64
+    assert len(tensorrt.built) == 3
 
 
 def test_the_archive_holds_engines_profiles_timings_and_the_table(run: Run, job: Job) -> None:

@@ -1,59 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches that ran out of memory while they were built: prepare notes the first, measuring tells of it.
+"""Batches of a ladder that could not be built: prepare notes the first, measuring tells of it.
 
-A batch that does not fit ends the building, not the job: smaller batches are measured. The note is in the cache, for
-this job and generation alone, so that `farm retry` builds again.
+It ends the building, not the job: smaller batches are measured. Notes are for one job and generation alone, so that a
+repeat builds again.
 """
 
 from typing import Any, Callable, Dict, List
 
+from farm.contract.canonical import digest
 from workers.workflows.base import Context
 from workers.workflows.errors import BuildOutOfMemory, NotPrepared, WorkflowError
 
-_KIND = "engine_failure"
+_KIND = "build_failure"
 _NAME = "failure.txt"
 
 
-def build_all(ctx: Context, batches: List[int], build: Callable[[int], Any], key: Callable[[int], str]) -> None:
-    """Build each batch in turn. `key` gives the digest of what a batch's build depends on.
+class BuildFailures:
+    """Those of one job. `batches` gives the batches to build, in order, and `key` the cache key of what one builds."""
 
-    Raises:
-        BuildOutOfMemory: already the first did not fit.
-    """
-    for i, batch in enumerate(batches):
-        try:
-            build(batch)
-        except BuildOutOfMemory as error:
-            if i == 0:
-                raise
-            _note(ctx, key(batch), error.message)
-            return
-        ctx.progress((i + 1) / len(batches))
+    def __init__(self, ctx: Context, batches: Callable[[], List[int]], key: Callable[[int], Dict[str, Any]]) -> None:
+        self._ctx, self._batches, self._key = ctx, batches, key
 
+    def build_all(self, build: Callable[[int], Any]) -> None:
+        """Build each batch in turn, to the first that fails.
 
-def tell(ctx: Context, batches: List[int], batch: int, key: Callable[[int], str]) -> None:
-    """Raise BuildOutOfMemory where `batch`, or a smaller one of the ladder, was noted."""
-    for size in batches:
-        try:
-            entry = ctx.cached(_KIND, _key(ctx, key(size)), _NAME, _never)
-        except NotPrepared:
-            if size == batch:
+        Raises:
+            WorkflowError: already the first failed.
+        """
+        batches = self._batches()
+        for i, batch in enumerate(batches):
+            try:
+                build(batch)
+            except WorkflowError as error:
+                if i == 0:
+                    raise
+                self._note(batch, error)
                 return
-            continue
-        raise BuildOutOfMemory(entry.facts["message"], "Use a smaller batch, or a device with more memory.")
+            self._ctx.progress((i + 1) / len(batches))
 
+    def tell(self, batch: int) -> None:
+        """Raise what kept prepare from building `batch`: its own failure, or that of a batch before it."""
+        for size in self._batches():
+            try:
+                facts = self._ctx.cached(_KIND, self._note_key(size), _NAME, _never).facts
+            except NotPrepared:
+                if size == batch:
+                    return
+                continue
+            kind = BuildOutOfMemory if facts["out_of_memory"] else WorkflowError
+            raise kind(facts["message"], facts["hint"], facts["reference"])
 
-def _note(ctx: Context, key: str, message: str) -> None:
-    def write(path: str) -> Dict[str, Any]:
-        with open(path, "w", encoding="utf-8") as stream:
-            stream.write(message)
-        return {"message": message}
+    def _note_key(self, batch: int) -> Dict[str, Any]:
+        job = self._ctx.job
+        return {"built": digest(self._key(batch)), "job": job.job_id, "generation": job.generation}
 
-    ctx.cached(_KIND, _key(ctx, key), _NAME, write)
+    def _note(self, batch: int, error: WorkflowError) -> None:
+        def write(path: str) -> Dict[str, Any]:
+            with open(path, "w", encoding="utf-8") as stream:
+                stream.write(error.message)
+            return {
+                "message": error.message,
+                "hint": error.hint,
+                "reference": error.reference,
+                "out_of_memory": isinstance(error, BuildOutOfMemory),
+            }
 
-
-def _key(ctx: Context, key: str) -> Dict[str, Any]:
-    return {"engine": key, "job": ctx.job.job_id, "generation": ctx.job.generation}
+        self._ctx.cached(_KIND, self._note_key(batch), _NAME, write)
 
 
 def _never(path: str) -> Dict[str, Any]:

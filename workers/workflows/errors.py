@@ -11,6 +11,7 @@ WorkflowError                failed       workflow-failed
   SettingNotHeld             failed       setting-not-held
   NotPrepared                failed       not-prepared
   WeightsUnavailable         failed       weights-unavailable
+  DataUnavailable            failed       data-unavailable
   ParserFailed               failed       parser-failed
   BuildOutOfMemory           out_of_memory out-of-memory-build
 """
@@ -102,6 +103,12 @@ class WeightsUnavailable(WorkflowError):
     """A model's weights could not be had."""
 
     reference = "weights-unavailable"
+
+
+class DataUnavailable(WorkflowError):
+    """The data set that a job needs is not there, or not what the job needs."""
+
+    reference = "data-unavailable"
 
 
 class ParserFailed(WorkflowError):

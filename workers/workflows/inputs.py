@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeded inputs: uniform in [0, 1), float32, (N, C, H, W). The same seed gives the same numbers in every process.
+"""Seeded inputs: float32, (N, C, H, W), uniform in [0, 1) or images. The same seed gives the same in every process.
 
-Measuring inputs and calibration data come from different streams of one seed, so no model is measured on what it was
-calibrated with.
+Measuring inputs and calibration data come from different streams of one seed, images also from different parts of their
+data set, so no model is measured on what it was calibrated with.
 """
 
 import glob
@@ -11,6 +11,7 @@ import os
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from farm.contract.job import Calibration, JobSpec
+from workers.workflows import datasets
 
 _MEASURING = 0
 _CALIBRATION = 1
@@ -35,6 +36,10 @@ def measuring_inputs(job: JobSpec, batch_size: int, count: int) -> List[Any]:
 
     shape = (batch_size, *job.model.input_shape)
     streams = [np.random.default_rng([_seed(job), _MEASURING, batch_size, i]) for i in range(count)]
+    if datasets.has_images(job):
+        part = datasets.part_of(job, "test")
+        # A batch larger than the data set goes through it again.
+        return [part.images(np.resize(stream.permutation(len(part)), batch_size)) for stream in streams]
     return [stream.random(shape, dtype=np.float32) for stream in streams]
 
 
@@ -42,15 +47,28 @@ def calibration_batches(job: JobSpec, calibration: Calibration, fixed: Optional[
     """`calibration.samples` samples in batches of `calibration.batch`; the batch does not change the samples.
 
     `fixed` is the batch of a model that takes no other: then full batches of it, as many as the samples need.
+
+    Raises:
+        Unsupported, DataUnavailable: the data set cannot be used, or has fewer training images than are needed.
     """
     import numpy as np
 
     stream = np.random.default_rng([_seed(job), _CALIBRATION])
-    left = calibration.samples
-    while left > 0:
-        size = fixed or min(left, calibration.batch)
-        yield stream.random((size, *job.model.input_shape), dtype=np.float32)
-        left -= size
+    sizes = _batch_sizes(calibration, fixed)
+    if not datasets.has_images(job):
+        yield from (stream.random((size, *job.model.input_shape), dtype=np.float32) for size in sizes)
+        return
+    part, chosen = datasets.calibration_images(job, stream, sum(sizes))
+    for i, size in enumerate(sizes):
+        start = sum(sizes[:i])
+        yield part.images(chosen[start : start + size])
+
+
+def _batch_sizes(calibration: Calibration, fixed: Optional[int]) -> List[int]:
+    size, samples = fixed or calibration.batch, calibration.samples
+    full = [size] * (samples // size)
+    rest = samples % size
+    return full + ([fixed or rest] if rest else [])
 
 
 def rotation(protocol_inputs: str, bytes_each: int, cache: Optional[int]) -> Dict[str, Any]:

@@ -25,11 +25,11 @@ _COMPUTE = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 _QUANTIZED = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "DynamicQuantizeLinear"}
 
 
-def export(torch: Any, module: Any, input_shape: Tuple[int, ...], path: str) -> str:
+def export(torch: Any, module: Any, input_shape: Tuple[int, ...], path: str, fallback: bool = True) -> str:
     """Write `module` as an ONNX file with a dynamic batch; return the exporter that did it.
 
     torch's TorchScript exporter takes a third to an eighth of the time of its successor, which is tried only where the
-    first fails and `onnxscript` is installed.
+    first fails and `onnxscript` is installed, and not without `fallback`: it cannot export quantizers.
 
     Raises:
         Unsupported: the model is too large for one file, or no exporter takes it.
@@ -50,6 +50,8 @@ def export(torch: Any, module: Any, input_shape: Tuple[int, ...], path: str) -> 
         except Exception as error:  # a boundary: exporters fail in any way
             if is_out_of_memory(error):
                 raise
+            if not fallback:
+                raise _export_failed(error) from error
             _export_dynamo(torch, module, example, path, error)
             return "dynamo"
 
@@ -67,11 +69,6 @@ def _export_torchscript(torch: Any, module: Any, example: Any, path: str) -> Non
 
 
 def _export_dynamo(torch: Any, module: Any, example: Any, path: str, first: Exception) -> None:
-    refused = Unsupported(
-        "the model cannot be exported to ONNX: {}".format(first),
-        "Use a workflow that needs no ONNX file, or export the model yourself and give the file.",
-        "export-failed",
-    )
     try:
         require("onnxscript")
         batch = torch.export.Dim("batch", min=1)
@@ -88,7 +85,15 @@ def _export_dynamo(torch: Any, module: Any, example: Any, path: str, first: Exce
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise refused from first
+        raise _export_failed(first) from first
+
+
+def _export_failed(error: Exception) -> Unsupported:
+    return Unsupported(
+        "the model cannot be exported to ONNX: {}".format(error),
+        "Use a workflow that needs no ONNX file, or export the model yourself and give the file.",
+        "export-failed",
+    )
 
 
 def examine(path: str) -> Dict[str, Any]:

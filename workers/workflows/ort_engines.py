@@ -12,9 +12,10 @@ import shutil
 import tempfile
 from typing import Any, Callable, Dict, List, Optional
 
-from farm.contract.canonical import digest, sha256_file, short_digest
-from workers.workflows import archive, build_failures, onnx_session, ort_placement, ort_providers, ort_table
+from farm.contract.canonical import sha256_file, short_digest
+from workers.workflows import archive, onnx_session, ort_placement, ort_providers, ort_table
 from workers.workflows.base import Context, require, versions
+from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import BuildOutOfMemory, NotPrepared, WorkflowError, is_out_of_memory
 from workers.workflows.ort_options import TrtPlan, cuda_options, trt_options
@@ -40,6 +41,7 @@ class Engines:
     ) -> None:
         self._ctx, self._tensorrt = ctx, tensorrt
         self._facts, self._file, self._table = facts, file, table
+        self._failures = BuildFailures(ctx, self.batches, self._key)
         self.level: Optional[int] = ctx.job.options.get("optimization_level")
         self.allow_fp16 = bool(ctx.job.options.get("allow_fp16", False))
 
@@ -49,8 +51,8 @@ class Engines:
         return [size for size in self._ctx.job.batches.sizes if fixed in (None, size)]
 
     def build_all(self) -> None:
-        """Build every engine. Raises BuildOutOfMemory where already the first does not fit."""
-        build_failures.build_all(self._ctx, self.batches(), self.engine, lambda batch: digest(self._key(batch)))
+        """Build every engine; a later one that cannot be built ends the building, not the job."""
+        self._failures.build_all(self.engine)
 
     def engine(self, batch: int) -> CachedFile:
         """The archive for a batch; its facts say what is in it and where the nodes of the model ran.
@@ -62,7 +64,7 @@ class Engines:
         try:
             return self._ctx.cached("ort_engine", self._key(batch), "engine.zip", build, _ready, self._upstream_s)
         except NotPrepared:
-            build_failures.tell(self._ctx, self.batches(), batch, lambda size: digest(self._key(size)))
+            self._failures.tell(batch)
             raise
 
     def plan(self, batch: int, directory: str, explicit: bool, dump: bool = False) -> TrtPlan:
@@ -89,6 +91,7 @@ class Engines:
             "calibration": table.sha256 if table else None,
             "platform": self._platform(),
             "recipe": RECIPE,
+            **self._ctx.rebuild_key,
         }
 
     def _platform(self) -> Dict[str, Any]:
@@ -110,9 +113,12 @@ class Engines:
             table = self._table()
             if table is not None:
                 shutil.copyfile(table.path, os.path.join(kept, ort_table.NAME))
-            before = self._fetch_timings(kept)
+            rebuild = self._ctx.job.rebuild
+            cold = rebuild is not None and rebuild.timing_cache == "cold"
+            before = 0 if cold else self._fetch_timings(kept)
             built = self._first_run(batch, kept, work)
-            self._keep_timings(kept)
+            if not cold:
+                self._keep_timings(kept)
             names = sorted(os.listdir(kept))
             if not any(name.endswith(".engine") for name in names):
                 raise WorkflowError("ONNX Runtime built no engine: {}".format(names), None, "build-failed")

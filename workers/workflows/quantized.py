@@ -11,11 +11,12 @@ import json
 import os
 import shutil
 import tempfile
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
 
 from farm.contract.canonical import short_digest
 from farm.contract.job import Calibration
 from workers.workflows import calibration as ranges_of
+from workers.workflows import datasets
 from workers.workflows.archive import working_in
 from workers.workflows.base import Context, versions
 from workers.workflows.cache import CachedFile
@@ -32,8 +33,13 @@ _PER_CHANNEL_OPSET = 13
 class Int8Model:
     """The int8 model of one job. `onnx` gives the fp32 file; it is called only when something has to be made.
 
-    `activation_type` and `per_channel` are what the workflow takes where the job has no such option.
+    `activation_type` and `per_channel` are what the workflow takes where the job has no such option. A runtime that
+    wants another graph sets `operators` (those to quantise; None: all that ONNX Runtime can) and `extra_options` of ONNX
+    Runtime's quantizer.
     """
+
+    operators: Optional[Sequence[str]] = None
+    extra_options: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -116,8 +122,7 @@ class Int8Model:
             "method": calibration.method,
             "samples": calibration.samples,
             "batch": calibration.batch,
-            "data": job.data,
-            "seed": job.seed,
+            "data": datasets.identity(job, "train"),
             "versions": versions("numpy"),
             "recipe": ranges_of.RECIPE,
         }
@@ -129,6 +134,8 @@ class Int8Model:
 
     def _model_key(self) -> Dict[str, Any]:
         own = {"per_channel": self.per_channel, "activation_type": self.activation_type, "recipe": RECIPE}
+        if self.operators is not None:
+            own.update(operators=list(self.operators), extra_options=dict(self.extra_options))
         return dict(own, calibration=self._ranges_key())
 
     def _preprocessed(self) -> CachedFile:
@@ -166,7 +173,8 @@ class Int8Model:
         with open(self.ranges().path, encoding="utf-8") as stream:
             found = json.load(stream)
         with _copied(self._preprocessed().path, path) as work:
-            _write_qdq(work, found, path, self.per_channel, self.activation_type)
+            wanted = self.operators or ranges_of.operators()
+            _write_qdq(work, found, path, self.per_channel, self.activation_type, wanted, self.extra_options)
         facts = examine(path)
         if not facts["quantize"] or not facts["dequantize"]:
             raise PrecisionNotHeld("the quantised file holds no QuantizeLinear and DequantizeLinear nodes")
@@ -210,7 +218,15 @@ def _preprocess(source: str, target: str) -> None:
             quant_pre_process(source, target, skip_symbolic_shape=True)
 
 
-def _write_qdq(source: str, ranges: Dict[str, Any], target: str, per_channel: bool, activation_type: str) -> None:
+def _write_qdq(
+    source: str,
+    ranges: Dict[str, Any],
+    target: str,
+    per_channel: bool,
+    activation_type: str,
+    operators: Sequence[str],
+    extra_options: Mapping[str, Any],
+) -> None:
     from pathlib import Path
 
     import numpy as np
@@ -229,8 +245,8 @@ def _write_qdq(source: str, ranges: Dict[str, Any], target: str, per_channel: bo
         "tensors_range": TensorsData(CalibrationMethod.MinMax, limits),
         "nodes_to_quantize": [],
         "nodes_to_exclude": [],
-        "op_types_to_quantize": ranges_of.operators(),
-        "extra_options": {"ActivationSymmetric": activation_type == "qint8"},
+        "op_types_to_quantize": list(operators),
+        "extra_options": dict(extra_options, ActivationSymmetric=activation_type == "qint8"),
     }
     if "static" in inspect.signature(QDQQuantizer.__init__).parameters:  # before 1.18
         wanted.update(mode=QuantizationMode.QLinearOps, static=True)

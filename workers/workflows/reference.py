@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from farm.contract.job import Protocol
 from farm.contract.metrics import METRICS
 from farm.contract.run import Mismatch
+from workers.workflows import datasets
 from workers.workflows.base import Context, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import WorkflowError, is_out_of_memory
@@ -174,8 +175,8 @@ def _prepare(
 
 def _batch_key(ctx: Context, key: Dict[str, Any], size: int) -> Dict[str, Any]:
     job = ctx.job
-    own = {"recipe": RECIPE, "data": job.data, "seed": job.seed, "batch": size, "shape": list(job.model.input_shape)}
-    return dict(key, **own)
+    own = {"recipe": RECIPE, "data": datasets.identity(job, "test"), "batch": size}
+    return dict(key, **own, shape=list(job.model.input_shape))
 
 
 def in_slices(forward: Callable[[Any], Outputs], whole: Any, most: int = MOST_AT_ONCE) -> Outputs:

@@ -15,6 +15,8 @@ TABLE = {
     "torch_compile": "workers.workflows.torch_compile:TorchCompile",
     "openvino": "workers.workflows.openvino:OpenVino",
     "onnx_tensorrt": "workers.workflows.onnx_tensorrt:OnnxTensorRT",
+    "pytorch_quantization": "workers.workflows.pytorch_quantization:PytorchQuantization",
+    "torch_tensorrt": "workers.workflows.torch_tensorrt:TorchTensorRT",
     "fake": "workers.workflows.fake:Fake",
 }
 

@@ -13,13 +13,16 @@ from typing import Any, Dict, Optional
 from farm.contract.canonical import sha256_file
 from farm.contract.catalogue import TORCHVISION_MODELS
 from farm.contract.names import check_sha256
+from workers.workflows import datasets, digits_recipe
 from workers.workflows.base import Context, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import DamagedModel, Unsupported, WeightsUnavailable
 from workers.workflows.torch_setup import import_torch, import_torchvision
 
 #: Counts changes of how random weights are made; part of every cache key.
-RECIPE = 1
+RECIPE = 2
+#: How strongly a residual branch of random weights adds to its shortcut.
+_BRANCH_SCALE = 0.2
 _SETTLE_BATCH = 8
 _SETTLE_FORWARDS = 2
 #: Parameters of training-only heads, in published state dicts of GoogLeNet and Inception v3.
@@ -38,13 +41,17 @@ class TorchModel:
     def key(self) -> Dict[str, Any]:
         """All that the weights depend on."""
         model = self._ctx.job.model
-        return {
+        key = {
             "model": model.name,
             "weights": model.weights,
+            "classes": datasets.classes(self._ctx.job),
             "input_shape": list(model.input_shape),
             "recipe": RECIPE,
             "versions": versions("torch", "torchvision"),
         }
+        if model.weights.startswith("digits:"):
+            key["training"] = digits_recipe.key(model.name)
+        return key
 
     def weights(self) -> CachedFile:
         """The state dict's file.
@@ -67,10 +74,10 @@ class TorchModel:
         import_torchvision()
 
     def _make_weights(self, path: str) -> Dict[str, Any]:
-        torch = import_torch(self._ctx)
-        self._module = _with_weights(self._ctx, torch).eval()
+        torch, facts = import_torch(self._ctx), {}
+        self._module = _with_weights(self._ctx, torch, facts).eval()
         torch.save(self._module.state_dict(), path)
-        return {"parameters": sum(p.numel() for p in self._module.parameters())}
+        return dict(facts, parameters=sum(p.numel() for p in self._module.parameters()))
 
     def _load(self, path: str) -> Any:
         torch = import_torch(self._ctx)
@@ -100,6 +107,12 @@ def check(ctx: Context) -> None:
             "Give the model an input of three dimensions with three channels.",
             "input-shape-unsupported",
         )
+    if model.weights == "default" and datasets.classes(ctx.job) != 1000:
+        raise Unsupported(
+            "the published weights of {} have 1000 classes, data `digits` has 10".format(model.name),
+            "Use weights `digits:0`, which are trained on the digits, or `data: imagenet`.",
+            "classes-unsupported",
+        )
 
 
 def build(ctx: Context, **more: Any) -> Any:
@@ -118,6 +131,8 @@ def build(ctx: Context, **more: Any) -> Any:
             "unknown-model",
         )
     arguments = dict(_builder_arguments(model.name, tuple(model.input_shape[1:])), **more)
+    if datasets.classes(ctx.job) != 1000:
+        arguments["num_classes"] = datasets.classes(ctx.job)
     if more.get("weights") is not None:
         # Published weights fix the size themselves; `_check_size` compares it.
         arguments = {k: v for k, v in arguments.items() if k not in ("image_size", "input_size", "init_weights")}
@@ -155,25 +170,37 @@ def _size_unsupported(ctx: Context, why: str) -> Unsupported:
     )
 
 
-def _with_weights(ctx: Context, torch: Any) -> Any:
+def _with_weights(ctx: Context, torch: Any, facts: Dict[str, Any]) -> Any:
+    """The module; `facts` takes what is to be told of how its weights were made."""
     kind, _, value = ctx.job.model.weights.partition(":")
     if kind == "random" and value.isdigit():
         return _random(ctx, torch, int(value))
+    if kind == "digits" and value.isdigit():
+        torch.manual_seed(int(value))
+        module = build(ctx, **_initialised(ctx.job.model.name))
+        facts.update(digits_recipe.train(ctx, torch, module, int(value)))
+        return module
     if kind == "default" and not value:
         return _published(ctx)
     if kind == "sha256":
         return _from_file(ctx, torch, value)
     raise Unsupported(
         "weights {!r} are not known".format(ctx.job.model.weights),
-        "Give `random:SEED` with a whole number, `default` or `sha256:HEX`.",
+        "Give `random:SEED` or `digits:SEED` with a whole number, `default` or `sha256:HEX`.",
         "unknown-weights",
     )
+
+
+def _initialised(name: str) -> Dict[str, Any]:
+    """What makes the two families that can leave it out initialise their weights: training needs it."""
+    return {"init_weights": True} if name in _WITH_AUXILIARY else {}
 
 
 def _random(ctx: Context, torch: Any, seed: int) -> Any:
     torch.manual_seed(seed)
     module = build(ctx)
     _fill_zero_heads(torch, module)
+    _calm_branches(torch, module)
     _settle(torch, module, ctx.job.model.input_shape)
     return module
 
@@ -183,6 +210,20 @@ def _fill_zero_heads(torch: Any, module: Any) -> None:
     for part in module.modules():
         if isinstance(part, torch.nn.Linear) and not part.weight.any():
             torch.nn.init.trunc_normal_(part.weight, std=0.02)
+
+
+def _calm_branches(torch: Any, module: Any) -> None:
+    """Scale the last BatchNorm of each of ResNet's residual branches, as training does.
+
+    At scale 1 every block adds as much as it passes on, and rounding grows with depth: two sound fp32 implementations
+    of resnet152 then differ by more than 1e-3 in a third of all outputs, as both do from float64. Training starts from
+    0 to keep deep networks tame (P. Goyal et al., arXiv 1706.02677; torchvision's `zero_init_residual`); here 0 would
+    let a compiler remove the branch.
+    """
+    for part in module.modules():
+        last = {"BasicBlock": "bn2", "Bottleneck": "bn3"}.get(type(part).__name__)
+        if last is not None:
+            torch.nn.init.constant_(getattr(part, last).weight, _BRANCH_SCALE)
 
 
 def _settle(torch: Any, module: Any, shape: Any) -> None:
@@ -237,7 +278,9 @@ def _from_file(ctx: Context, torch: Any, sha256: str) -> Any:
     except Exception as error:  # a boundary: a foreign file may fail in any way
         raise DamagedModel(
             "the state dict does not load into {}: {}".format(ctx.job.model.name, _last_line(error)),
-            "It must be the `state_dict()` of this model with 1000 classes, saved by torch.save.",
+            "It must be the `state_dict()` of this model with {} classes, saved by torch.save.".format(
+                datasets.classes(ctx.job)
+            ),
         ) from error
     return module
 

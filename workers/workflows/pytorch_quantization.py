@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantised in PyTorch by NVIDIA's library, exported with Q/DQ nodes; run by TensorRT on a GPU, ONNX Runtime on a CPU.
+
+PTQ or quantisation-aware training. Prepare does all of it on the CPU; measuring imports neither torch nor the library.
+"""
+
+from typing import Any, Dict, List, Optional, Tuple
+
+from farm.contract.run import Mismatch
+from workers.workflows.base import Context, Workflow, require
+from workers.workflows.errors import PrecisionNotHeld
+from workers.workflows.onnx_session import Bound, open_session
+from workers.workflows.onnx_tensorrt import OnnxTensorRT
+from workers.workflows.quantized_torch import QuantizedTorchModel, rewritten
+
+
+class PytorchQuantization(Workflow):
+    """One quantised file for each kind of device, with the same codes and scales; `_backend` runs it."""
+
+    def __init__(self, ctx: Context) -> None:
+        super().__init__(ctx)
+        on_cpu = ctx.request.device.kind == "cpu"
+        name, rewrite = ("onnxruntime", _for_onnxruntime) if on_cpu else ("tensorrt", _for_tensorrt)
+        self._source = QuantizedTorchModel(ctx, name, rewrite)
+        self._backend: Any = _OnnxRuntime(ctx, self._source) if on_cpu else OnnxTensorRT(ctx, self._source)
+
+    def setup(self) -> None:
+        """What the back end needs to load; on a GPU the device is opened."""
+        self._backend.setup()
+
+    def prepare(self) -> None:
+        """Find the ranges, train where asked to, export, build engines on a GPU, make the references."""
+        with self.ctx.stage("load_model"):
+            self._source.load_model()
+        with self.ctx.stage("calibrate"):
+            self._source.ranges()
+            if self._source.mode == "qat":
+                self._source.trained()
+        with self.ctx.stage("build"):
+            self._source.onnx()
+            self._backend.build()
+        with self.ctx.stage("reference"):
+            self._source.prepare_reference()
+
+    def find(self) -> None:
+        """The file or engine to run."""
+        self._backend.find()
+
+    def load(self) -> None:
+        """Make it ready."""
+        self._backend.load()
+
+    def to_device(self, host_input: Any) -> Any:
+        """As the back end does."""
+        return self._backend.to_device(host_input)
+
+    def infer(self, batch: Any) -> None:
+        """As the back end does."""
+        self._backend.infer(batch)
+
+    def synchronize(self) -> None:
+        """As the back end does."""
+        self._backend.synchronize()
+
+    def outputs(self) -> List[Tuple[str, Any]]:
+        """Copies of the last inference's outputs."""
+        found: List[Tuple[str, Any]] = self._backend.outputs()
+        return found
+
+    def compare(self, outputs: List[Tuple[str, Any]]) -> List[Mismatch]:
+        """Against PyTorch fp32."""
+        found: List[Mismatch] = self._backend.compare(outputs)
+        return found
+
+    def effective(self) -> Dict[str, Any]:
+        """What the back end reads back, and how the model was quantised."""
+        return dict(self._backend.effective(), **self._source.effective())
+
+    def cache_bytes(self) -> Optional[int]:
+        """As the back end knows it."""
+        found: Optional[int] = self._backend.cache_bytes()
+        return found
+
+    def engine_bytes(self) -> int:
+        """Size of the engine, or of the ONNX file that runs."""
+        return int(self._backend.engine_bytes())
+
+    def build_s(self) -> Optional[float]:
+        """Weights, calibration, training, export and build of it, when they were done."""
+        found: Optional[float] = self._backend.build_s()
+        return found
+
+    def close(self) -> None:
+        """Free what the back end holds."""
+        self._backend.close()
+
+
+class _OnnxRuntime(Workflow):
+    """ONNX Runtime's CPU provider on the source's file."""
+
+    def __init__(self, ctx: Context, source: QuantizedTorchModel) -> None:
+        super().__init__(ctx)
+        self._source = source
+        self._entry: Any = None
+        self._session: Any = None
+        self._last: Any = None
+
+    def setup(self) -> None:
+        """Import what loading needs."""
+        if not self.ctx.preparing:
+            require("numpy")
+            require("onnxruntime")
+
+    def build(self) -> None:
+        """Nothing: the session optimises the file when it is opened."""
+
+    def find(self) -> None:
+        """The file, which must hold int8 operators."""
+        self._entry = self._source.onnx()
+        if not self._entry.facts["compute_quantized"]:
+            raise PrecisionNotHeld("the file to run in int8 holds no quantised convolution or matrix product")
+
+    def load(self) -> None:
+        """Open the session."""
+        self._session = open_session(self._entry.path, self.ctx.threads)
+
+    def to_device(self, host_input: Any) -> Any:
+        """Bind the input, and outputs of its batch size."""
+        return Bound(self._session, host_input)
+
+    def infer(self, batch: Any) -> None:
+        """Run the session; on the CPU it is done when it returns."""
+        self._session.run_with_iobinding(batch.binding)
+        self._last = batch
+
+    def outputs(self) -> List[Tuple[str, Any]]:
+        """Copies of the last inference's outputs."""
+        found: List[Tuple[str, Any]] = self._last.outputs(self._session)
+        return found
+
+    def compare(self, outputs: List[Tuple[str, Any]]) -> List[Mismatch]:
+        """Against the source's reference."""
+        return self._source.compare(outputs)
+
+    def effective(self) -> Dict[str, Any]:
+        """The provider and threads are read from the session, the precision from the file's nodes."""
+        return {
+            "precision": "int8" if self._entry.facts["compute_quantized"] else "fp32",
+            "threads": self._session.get_session_options().intra_op_num_threads,
+            "provider": self._session.get_providers()[0],
+            "device": "cpu",
+            "opset": self._entry.facts["opset"],
+            "graph_optimization": "all",
+            "reference": self._source.reference_name,
+        }
+
+    def engine_bytes(self) -> int:
+        """Size of the file."""
+        return int(self._entry.size_bytes)
+
+    def build_s(self) -> Optional[float]:
+        """All that was done to make the file."""
+        return float(self._entry.total_build_s)
+
+    def close(self) -> None:
+        """Free the session."""
+        self._last = self._session = None
+
+
+def _for_onnxruntime(path: str) -> None:
+    from workers.workflows import qdq_graph, qdq_integer
+
+    rewritten(path, *qdq_graph.FOLDING, *qdq_integer.REWRITING)
+
+
+def _for_tensorrt(path: str) -> None:
+    from workers.workflows import qdq_graph
+
+    rewritten(path, *qdq_graph.FOLDING, qdq_graph.float_weights)
