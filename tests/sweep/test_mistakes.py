@@ -102,7 +102,7 @@ MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
     ("$.calibration", "more than the samples", {"precisions": ["int8"], "calibration": {"samples": 2}}),
     ("$.data", "allowed: uniform", {"data": "imagenet"}),
     ("$.seed", "at least 0", {"seed": -1}),
-    ("$.rebuilds", "these do: onnx_tensorrt", {"rebuilds": 2}),
+    ("$.rebuilds", "onnx_tensorrt", {"rebuilds": 2}),
     ("$.rebuilds", "at least 1", {"rebuilds": 0}),
     ("$.rebuilds.count", "at most 100", {"rebuilds": {"count": 101}}),
     ("$.rebuilds.timing_cache", "no such timing cache", {"rebuilds": {"count": 2, "timing_cache": "warm"}}),
