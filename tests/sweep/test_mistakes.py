@@ -138,7 +138,7 @@ MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
     ("$.accuracy.limit", "at least 1", {"weights": "digits:0", "accuracy": {"dataset": "digits", "limit": 0}}),
     ("$.accuracy.limt", "did you mean 'limit'", {"weights": "digits:0", "accuracy": {"dataset": "digits", "limt": 1}}),
     ("$.weights", "imagenet", {"weights": "digits:0", "accuracy": {"dataset": "imagenet", "path": "/data"}}),
-    ("$.rebuilds", "these do: onnx_tensorrt", {"rebuilds": 2}),
+    ("$.rebuilds", "onnx_tensorrt", {"rebuilds": 2}),
     ("$.rebuilds", "at least 1", {"rebuilds": 0}),
     ("$.rebuilds.count", "at most 100", {"rebuilds": {"count": 101}}),
     ("$.rebuilds.timing_cache", "no such timing cache", {"rebuilds": {"count": 2, "timing_cache": "warm"}}),
