@@ -154,7 +154,9 @@ class _Answers:
 
 
 def _place(spec: SweepSpec, case: Case, place: Place, answers: _Answers) -> JobSpec | Refused:
-    refusals = [_source_refusal(case) or answers.refusal(case, entry) for entry in place.devices]
+    refusals = [
+        _source_refusal(case) or _method_refusal(case) or answers.refusal(case, entry) for entry in place.devices
+    ]
     able = [entry for entry, refusal in zip(place.devices, refusals, strict=True) if refusal is None]
     if not able:
         first = next(refusal for refusal in refusals if refusal is not None)
@@ -177,6 +179,14 @@ def _source_refusal(case: Case) -> Refusal | None:
         return None
     reason = f"{case.workflow} does not run models of source {case.model.source!r} ({case.model.name})"
     return Refusal("source-unsupported", reason, f"It runs: {', '.join(sources)}.")
+
+
+def _method_refusal(case: Case) -> Refusal | None:
+    methods = WORKFLOWS[case.workflow].calibration_methods
+    if case.calibration is None or case.calibration.method in methods:
+        return None
+    reason = f"{case.workflow} has no calibration method {case.calibration.method!r}"
+    return Refusal("calibration-unsupported", reason, f"It has: {', '.join(methods)}.")
 
 
 def _unmatched(

@@ -55,7 +55,7 @@ retry .venv/bin/pip install -q ${PIP_ARGS:-} -c constraints.txt -e '.[cpu]'
 touch .venv/.ready-cpu
 if [ "$want" = dev ]; then
   # shellcheck disable=SC2086
-  retry .venv/bin/pip install -q ${PIP_ARGS:-} -c constraints.txt -e '.[cpu,dev]'
+  retry .venv/bin/pip install -q ${PIP_ARGS:-} -c constraints.txt -e '.[cpu,quantization,dev]'
   if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && can_apt; then
     say "installing Chromium for the tests of pages"
     apt_install chromium

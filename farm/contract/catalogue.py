@@ -179,11 +179,11 @@ _WORKFLOWS = (
     WorkflowInfo(
         name="torch_compile",
         summary="torch.compile with Inductor: the first thing a PyTorch user would try",
-        precisions=("fp32", "bf16"),
-        device_kinds=("cpu",),
+        precisions=("fp32", "tf32", "fp16", "bf16"),
+        device_kinds=("cpu", "gpu"),
         requires=("torch", "torchvision", "numpy"),
         options={
-            "mode": "Inductor's mode: default or max-autotune; reduce-overhead is refused on CPUs",
+            "mode": "Inductor's mode: default, max-autotune or reduce-overhead, which is refused on CPUs",
             "dynamic": "compile for shapes that vary (true or false)",
             "channels_last": "use the channels-last memory format (true or false)",
         },
@@ -193,6 +193,7 @@ _WORKFLOWS = (
             "channels_last": OptionValues("bool", default=False),
         },
         sources=("torchvision",),
+        precisions_by_kind={"cpu": ("fp32", "bf16")},
     ),
     WorkflowInfo(
         name="openvino",

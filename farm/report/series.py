@@ -87,7 +87,7 @@ def facets(job: JobSpec, records: Sequence[Record]) -> dict[str, str]:
     return {
         "options": ", ".join(f"{k}={_plain(job.options[k])}" for k in sorted(job.options)),
         "calibration": job.calibration.summary if job.calibration else "",
-        "calibration_batch": f"calibrated by {job.calibration.batch}" if job.calibration else "",
+        "calibration_batch": f"calibration batch {job.calibration.batch}" if job.calibration else "",
         "rebuild": "" if build is None else f"build {build.index + 1:02d} of {build.count}, {build.timing_cache}",
         "protocol": f"{job.protocol.name} {short_digest(switches(job.protocol), 4)}",
         "weights": f"weights {job.model.weights[:24]}",

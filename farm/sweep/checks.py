@@ -10,7 +10,7 @@ from farm.contract.canonical import canonical_json
 from farm.contract.catalogue import WORKFLOWS
 from farm.contract.job import Calibration
 from farm.sweep.document import SweepDocument
-from farm.sweep.images import image_problems
+from farm.sweep.images import data_of, image_problems
 from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
 from farm.sweep.reader import Loc
@@ -66,6 +66,7 @@ def _calibration(document: SweepDocument) -> Iterator[Problem]:
     methods, batches = entry.method or ["minmax"], entry.batch or [Calibration().batch]
     yield from _twice(("calibration", "method"), methods, "method", methods)
     yield from _twice(("calibration", "batch"), batches, "batch", batches)
+    yield from _calibration_methods(document, methods)
     if entry.percentile is not None and "percentile" not in methods:
         yield Problem(("calibration", "percentile"), "only the method `percentile` uses it", entry.percentile)
     samples = Calibration().samples if entry.samples is None else entry.samples
@@ -80,6 +81,23 @@ def _rebuilds(document: SweepDocument) -> Iterator[Problem]:
     able = ", ".join(name for name, info in WORKFLOWS.items() if info.rebuilds)
     message = f"none of the sweep's workflows ({', '.join(sorted(set(names)))}) builds engines; these do: {able}"
     yield Problem(("rebuilds",), message)
+
+
+def _calibration_methods(document: SweepDocument, methods: Sequence[str]) -> Iterator[Problem]:
+    """Methods that no workflow of the sweep has. Where some have it, the others' jobs are refused when they are matched."""
+    infos = [WORKFLOWS[entry.name] for entry in document.workflows or ()]
+    able = {method for info in infos if "int8" in info.precisions for method in info.calibration_methods}
+    for index, method in enumerate(methods):
+        if able and method not in able:
+            message = f"none of the sweep's workflows ({', '.join(sorted({i.name for i in infos}))}) has it"
+            yield Problem(("calibration", "method", index), message, method, tuple(sorted(able)))
+
+
+def _training(document: SweepDocument) -> Iterator[Problem]:
+    for index, entry in enumerate(document.workflows or ()):
+        if entry.options.get("mode") == "qat" and data_of(document) == "uniform":
+            message = "training needs data with classes: set `data: digits` or `data: imagenet`"
+            yield Problem(("workflows", index, "mode"), message, "qat")
 
 
 def _excluded_names(document: SweepDocument) -> Iterator[Problem]:
@@ -129,8 +147,9 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_models, ("models",)),
     (_workflows, ("workflows",)),
     (_precisions, ("precisions", "workflows")),
-    (_calibration, ("calibration", "precisions")),
+    (_calibration, ("calibration", "precisions", "workflows")),
     (image_problems, ("accuracy", "data", "weights", "models", "calibration")),
+    (_training, ("workflows", "data", "accuracy")),
     (_rebuilds, ("rebuilds", "workflows")),
     (_excluded_names, ("exclude", "models", "workflows", "precisions")),
     (_something_left, ("exclude", "models", "workflows", "precisions")),

@@ -15,7 +15,7 @@ from farm.contract.job import ModelSpec
 from farm.sweep import SweepSpec
 from scheduler.expand import expand, jobs_at
 from scheduler.match import Plan, match
-from tests.scheduler.conftest import announcement, entry, make_spec
+from tests.scheduler.conftest import FULL, announcement, entry, make_spec
 
 
 def plan(spec: SweepSpec, *entries: DeviceEntry) -> Plan:
@@ -82,6 +82,17 @@ def test_a_precision_or_source_that_the_workflow_lacks_is_refused_not_forgotten(
         "mine/pytorch/fp16": "source-unsupported",
     }
     assert len(made.jobs) == 5
+
+
+def test_a_calibration_method_that_the_workflow_lacks_is_refused_and_others_run() -> None:
+    spec = make_spec(
+        workflows="[onnxruntime_cpu, pytorch_quantization]", precisions="[int8]", calibration="{method: [minmax, mse]}"
+    )
+    made = plan(spec, entry("a", libraries=FULL | {"modelopt": "0.47"}))
+    (refused,) = made.refusals
+    assert (refused.case.workflow, refused.refusal.reference) == ("onnxruntime_cpu", "calibration-unsupported")
+    assert "entropy, percentile" in refused.hint
+    assert len(made.jobs) == 3
 
 
 def test_a_selector_that_matches_nothing_is_refused_and_names_the_known_devices() -> None:

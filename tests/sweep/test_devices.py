@@ -106,6 +106,36 @@ def test_a_refusal_says_why_and_what_would_help(
     assert refusal.hint
 
 
+@pytest.mark.parametrize(
+    ("device", "libraries", "words"),
+    [
+        (CPU, FULL | {"modelopt": "0.47"}, None),
+        (CPU, FULL | {"pytorch_quantization": "2.1"}, None),
+        (CPU, FULL, "no pytorch_quantization and no modelopt"),
+        (GPU, FULL | {"modelopt": "0.47", "tensorrt": "10"}, None),
+        (GPU, FULL | {"modelopt": "0.47"}, "no tensorrt"),
+        (GPU, {k: v for k, v in FULL.items() if k != "onnxruntime"} | {"modelopt": "0", "tensorrt": "10"}, None),
+    ],
+)
+def test_a_stack_needs_one_of_each_group_and_what_its_kind_of_device_needs(
+    device: DeviceInfo, libraries: dict[str, str], words: str | None
+) -> None:
+    answer = choose_stack("pytorch_quantization", "int8", device, [stack("a", libraries)])
+    if words is None:
+        assert isinstance(answer, StackInfo)
+        return
+    assert isinstance(answer, Refusal)
+    assert (answer.reference, words in answer.reason) == ("library-missing", True)
+    assert "pytorch_quantization or modelopt" in answer.hint
+
+
+def test_a_library_of_a_group_that_cannot_be_imported_is_named_with_the_other() -> None:
+    broken = stack("a", FULL, {"modelopt": "no requests"})
+    answer = choose_stack("pytorch_quantization", "int8", CPU, [broken])
+    assert isinstance(answer, Refusal)
+    assert "no pytorch_quantization and modelopt cannot be imported (no requests)" in answer.reason
+
+
 def test_a_stack_that_could_not_be_probed_runs_nothing_not_even_what_needs_no_library() -> None:
     answer = choose_stack("fake", "fp32", CPU, [StackInfo("broken", "/nowhere/python", "")])
     assert isinstance(answer, Refusal)

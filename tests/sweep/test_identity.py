@@ -15,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.contract.catalogue import WORKFLOWS
+from farm.contract.job import AccuracySpec
 from farm.contract.names import check_name
 from farm.contract.protocols import PROTOCOLS
 from farm.errors import IntegrityError
 from farm.sweep import SweepSpec, json_schema, load_sweep, parse_sweep
+from scheduler.expand import jobs_at
 from tests.sweep.conftest import sweep
 
 WHOLE = """
@@ -91,10 +93,36 @@ def test_spelling_out_a_default_or_a_priority_changes_nothing(spelled: dict[str,
         {"batch": {"stop": 1, "until": "saturated"}},
         {"devices": ["cpu-x"]},
         {"seed": 1},
+        {"weights": "digits:0"},
+        {"data": "digits"},
+        {"weights": "digits:0", "accuracy": {"dataset": "digits"}},
     ],
 )
 def test_whatever_changes_the_measurement_changes_the_id(other: dict[str, Any]) -> None:
     assert parse(sweep(**other)).sweep_id != parse(sweep()).sweep_id
+
+
+def test_a_sweep_without_accuracy_has_the_id_that_it_had_before_there_was_any() -> None:
+    spec = parse(sweep())
+    assert spec.sweep_id == "tiny-a7beaf85004c"
+    assert [job.job_id for job in jobs_at(spec, ["cls:x"], {})] == ["d7207d28a873bbfe"]
+
+
+def test_every_part_of_an_accuracy_changes_the_id_and_is_in_the_jobs() -> None:
+    folder = {"dataset": "imagenet", "path": "/data/imagenet"}
+    said = [folder, folder | {"path": "/other"}, folder | {"limit": 5}]
+    specs = [parse(sweep(weights="default", accuracy=each)) for each in said]
+    assert len({spec.sweep_id for spec in specs}) == 3
+    (job,) = jobs_at(specs[2], ["cls:x"], {})
+    assert job.accuracy == AccuracySpec("imagenet", "/data/imagenet", 5)
+    assert (job.data, job.data_path) == ("imagenet", "/data/imagenet")
+    assert job.run_ids() == (job.run_id(1), job.accuracy_run_id)
+    assert SweepSpec.from_document(json.loads(json.dumps(specs[2].document()))).accuracy == job.accuracy
+
+
+def test_data_follow_the_accuracy_and_spelling_them_out_changes_nothing() -> None:
+    short = {"weights": "digits:0", "accuracy": {"dataset": "digits"}}
+    assert parse(sweep(**short)).sweep_id == parse(sweep(**short, data="digits")).sweep_id
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,27 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from farm.contract.job import BatchLadder, ModelSpec
-from tests.island.harness import Island, artifact, model_job
+from farm.contract.codec import from_json, to_json
+from farm.contract.device import DeviceInfo
+from farm.contract.job import BatchLadder, JobSpec, ModelSpec
+from farm.contract.run import RunRequest, RunResult
+from tests.island.harness import ROOT, Island, artifact, model_job
 from workers.workflows import archive, inductor, torch_compile
-from workers.workflows.errors import NotPrepared, ProviderFellBack, Unsupported, WorkflowError
+from workers.workflows.errors import NotPrepared, ProviderFellBack, SettingNotHeld, Unsupported, WorkflowError
 
+GPU = DeviceInfo("box-gpu0", "nvidia-x", "gpu", "box", "X", {"uuid": "GPU-0", "compute_capability": "9.0"})
 pytestmark = pytest.mark.models
 _SMALL = ModelSpec("squeezenet1_1", input_shape=(3, 64, 64))  # the contract test's, so compiled once
 _ALL_OPTIONS = {"mode": "max-autotune", "dynamic": True, "channels_last": True}
@@ -132,3 +142,108 @@ def test_an_archive_holds_the_same_bytes_for_the_same_code_and_needs_a_kernel(tm
     assert zipfile.ZipFile(archives[0]).namelist() == ["ab/kernel.so"]
     archive.unpack(str(archives[0]), str(tmp_path / "out"))
     assert (tmp_path / "out/ab/kernel.so").read_bytes() == b"code"
+
+
+def _as_for_a_gpu(cache: Path, control: Path, job: JobSpec, batch: int | None, *command: str) -> RunResult:
+    """Run a request for a GPU in a process of its own; `command` is a script that does it, else the runner itself."""
+    control.mkdir()
+    mode = "prepare" if batch is None else "measure"
+    request = RunRequest("r", mode, job, GPU, str(cache), batch, None)
+    (control / "request.json").write_text(json.dumps(to_json(request)))
+    subprocess.run(
+        [sys.executable, *(command or ("-m", "workers.runner")), str(control)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        timeout=280,
+        check=True,
+    )
+    return from_json(RunResult, json.loads((control / "result.json").read_text()))
+
+
+def test_what_is_compiled_for_a_gpu_is_run_once_and_found_again_where_it_was_compiled(
+    shared: Island, tmp_path: Path
+) -> None:
+    """Takes as long as Inductor compiles; nothing less shows that its own paths, and the switch of TF32, match."""
+    cache = shared.directory / "cache"
+    job = model_job(ModelSpec("alexnet", input_shape=(3, 64, 64)), "torch_compile", "tf32")
+    script = str(ROOT / "tests/workflows/gpu_path_on_cpu.py")
+    prepared = _as_for_a_gpu(cache, tmp_path / "prepare", job, None, script)
+    assert prepared.outcome == "ok", prepared.failure
+    measured = _as_for_a_gpu(cache, tmp_path / "measure", job, 1, script)
+    assert measured.outcome == "ok", measured.failure
+    assert measured.effective["graphs_traced_anew"] == 0
+    assert measured.metrics["relative_l2_error"] < 1e-5
+    assert [path for path in (cache / "inductor_work").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is not None, reason="this interpreter has triton")
+@pytest.mark.parametrize("batch", [None, 1])
+def test_a_gpu_without_triton_is_unsupported(tmp_path: Path, batch: int | None) -> None:
+    failure = _as_for_a_gpu(tmp_path, tmp_path / "run", model_job(_SMALL, "torch_compile", "fp16"), batch).failure
+    assert failure is not None
+    assert failure.reference == "missing-library"
+    assert "triton" in failure.message
+
+
+def test_cuda_graphs_that_were_left_out_are_found_out() -> None:
+    torch_compile._assert_cuda_graphs("reduce-overhead", {"cuda_graphs_skipped": 0})
+    torch_compile._assert_cuda_graphs("max-autotune", {"cuda_graphs_skipped": 1})
+    with pytest.raises(SettingNotHeld):
+        torch_compile._assert_cuda_graphs("reduce-overhead", {"cuda_graphs_skipped": 1})
+
+
+def test_triton_needs_a_c_compiler_and_the_key_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(Unsupported, match="gcc or clang") as caught:
+        inductor.host_key(on_gpu=True)
+    assert caught.value.reference == "compiler-missing"
+    compiler = tmp_path / "clang"
+    compiler.write_text("#!/bin/sh\necho clang 99\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("TRITON_DEBUG", "1")
+    found = inductor.host_key(on_gpu=True)
+    assert found["compiler"] == f"{compiler}: clang 99"
+    assert found["variables"]["TRITON_DEBUG"] == "1"
+
+
+def test_compiling_in_a_place_leaves_the_environment_and_the_place_as_they_were(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/before")
+    monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
+    place = tmp_path / "work"
+    (place / "old").mkdir(parents=True)
+    with inductor.compiling_in(str(place)) as directory:
+        assert (os.environ["TORCHINDUCTOR_CACHE_DIR"], os.environ["TRITON_CACHE_DIR"]) == (directory, f"{place}/triton")
+        assert list(place.iterdir()) == []
+        (place / "kernel.cubin").write_bytes(b"code")
+        assert inductor.kernel_count(directory) == 1
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/before"
+    assert "TRITON_CACHE_DIR" not in os.environ
+    assert not place.exists()
+
+
+def test_compiled_code_for_a_gpu_belongs_to_a_device_and_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_compile, "versions", lambda *names: dict.fromkeys(names, "0"))
+
+    def key(device: DeviceInfo) -> Any:
+        request: Any = type("Request", (), {"device": device})
+        cache: Any = type("Cache", (), {"root": "/cache"})
+        job = model_job(_SMALL, "torch_compile", "tf32")
+        context: Any = type("Context", (), {"job": job, "request": request, "cache": cache, "threads": 1})
+        made = torch_compile.TorchCompile(context)
+        monkeypatch.setattr(made._model, "key", dict)
+        return made._key(1)
+
+    assert key(GPU) == key(GPU)
+    others = (
+        replace(GPU, device_id="box-gpu1"),
+        replace(GPU, device_class="nvidia-y"),
+        replace(GPU, facts=GPU.facts | {"driver_version": "1"}),
+        replace(GPU, facts=GPU.facts | {"compute_capability": "8.0"}),
+    )
+    assert all(key(other) != key(GPU) for other in others)
+    assert set(key(replace(GPU, kind="cpu"))) == {
+        "model", "precision", "mode", "dynamic", "channels_last", "batch", "threads", "versions", "host",
+    }  # fmt: skip

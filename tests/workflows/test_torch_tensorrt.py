@@ -344,7 +344,7 @@ def test_a_job_goes_from_weights_to_samples(
     measured = ok(run(spec, 2))
     assert len(seen) == len(shapes), "measuring never compiles"
     effective = measured.effective
-    assert (effective["precision"], effective["engines"], effective["provider"]) == (precision, 1, "torch-tensorrt")
+    assert (effective["precision"], effective["engines"], effective["provider"]) == (precision, 1, "torch_tensorrt")
     assert measured.metrics["relative_l2_error"] < 1e-5
     left = 0 if options else 2
     assert (effective["operators_in_pytorch"], len(effective["left_in_pytorch"])) == (left, left)

@@ -112,7 +112,7 @@ def collect(
         intervals={**summary.intervals, **accuracy_intervals(metrics)},
         withheld={**summary.withheld, **accuracy_withheld(metrics)},
         mismatch=result.mismatch if result else [],
-        flags=[*run.preflight.flags, *telemetry.flags, *summary.flags, *keeper.flags],
+        flags=[*_doubts(run, point), *telemetry.flags, *summary.flags, *keeper.flags],
         samples=samples,
         artifacts=keeper.refs,
         host=run.preflight.host,
@@ -157,6 +157,11 @@ def not_run(
         point=point,
     )
     return Collected(record, keeper.files)
+
+
+def _doubts(run: RunFacts, point: str) -> list[Flag]:
+    """What was found before the run. A busy or hot host makes times doubtful, and takes nothing from right answers."""
+    return run.preflight.flags if point == LATENCY else []
 
 
 def _run_id(job: JobSpec, batch_size: int | None, point: str) -> str:

@@ -207,7 +207,7 @@ def require(name: str) -> Any:
 #: Distributions that bring each module, where the names differ. All that are installed count.
 _DISTRIBUTIONS = {
     "modelopt": ("nvidia-modelopt",),
-    "PIL": ("pillow", "pillow-simd"),
+    "PIL": ("pillow",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training"),
     "pytorch_quantization": ("pytorch-quantization",),
     "tensorrt": ("tensorrt", "tensorrt-cu11", "tensorrt-cu12", "tensorrt-cu13"),

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List
 
 from farm.contract.canonical import digest
 from workers.workflows.base import Context
-from workers.workflows.errors import BuildOutOfMemory, NotPrepared, WorkflowError
+from workers.workflows.errors import BuildOutOfMemory, NotPrepared, Unsupported, WorkflowError
 
 _KIND = "build_failure"
 _NAME = "failure.txt"
@@ -26,11 +26,14 @@ class BuildFailures:
 
         Raises:
             WorkflowError: already the first failed.
+            Unsupported: any batch is not supported.
         """
         batches = self._batches()
         for i, batch in enumerate(batches):
             try:
                 build(batch)
+            except Unsupported:
+                raise  # No batch would be any better.
             except WorkflowError as error:
                 if i == 0:
                     raise

@@ -6,11 +6,12 @@ by everything the compiled code depends on, with a digest like every prepared fi
 from an archive that this farm made. Unpacked anywhere, Inductor finds its entries again.
 """
 
+import contextlib
 import os
 import platform
 import shutil
 import subprocess
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from farm.contract.canonical import short_digest
 from workers.workflows import archive
@@ -18,6 +19,9 @@ from workers.workflows.errors import Unsupported, WorkflowError, is_out_of_memor
 
 RECIPE = 1
 _VARIABLES = ("TORCHINDUCTOR_", "TORCHDYNAMO_", "TORCH_COMPILE", "CXX", "CPATH", "CPLUS_INCLUDE_PATH", "OMP_")
+_GPU_VARIABLES = ("TORCHINDUCTOR_", "TORCHDYNAMO_", "TORCH_COMPILE", "TRITON_", "C_INCLUDE_PATH", "CPATH")
+#: Compiled kernels: libraries on a CPU; Triton's kernels, and the libraries that launch them, on a GPU.
+_KERNELS = (".so", ".cubin")
 #: Lines of /proc/cpuinfo that tell one kind of CPU from another: kernels are compiled for the CPU that compiles them.
 _CPU_LINES = ("model name", "flags", "Features", "CPU implementer", "CPU part")
 _COMPILER_LIMIT_S = 60
@@ -27,18 +31,19 @@ class Compiled(BaseException):
     """Raised in place of the compiled code's first run, in prepare: no error, and no `except Exception` takes it."""
 
 
-def host_key() -> Dict[str, Any]:
+def host_key(on_gpu: bool = False) -> Dict[str, Any]:
     """What compiled code depends on outside of torch: compiler, CPU, interpreter, switches in the environment.
 
     Raises:
-        Unsupported: there is no C++ compiler.
+        Unsupported: there is no C++ compiler, or for a GPU no C compiler.
     """
+    variables = _GPU_VARIABLES if on_gpu else _VARIABLES
     return {
-        "compiler": _compiler(),
+        "compiler": _c_compiler() if on_gpu else _compiler(),
         "cpu": short_digest(_cpu()),
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_VARIABLES)},
+        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(variables)},
         "recipe": RECIPE,
     }
 
@@ -52,6 +57,23 @@ def _compiler() -> str:
             "Install one (Debian: `apt-get install g++`), or name another in the stack's environment as CXX.",
             "compiler-missing",
         )
+    return _first_line(path)
+
+
+def _c_compiler() -> str:
+    """The compiler that Triton takes for the libraries that launch its kernels: CC, else gcc, else clang."""
+    asked = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
+    for path in map(shutil.which, asked):
+        if path is not None:
+            return _first_line(path)
+    raise Unsupported(
+        "torch.compile needs a C compiler on GPUs, for Triton, and there is no {} on PATH".format(" or ".join(asked)),
+        "Install one (Debian: `apt-get install gcc`), or name another in the stack's environment as CC.",
+        "compiler-missing",
+    )
+
+
+def _first_line(path: str) -> str:
     done = subprocess.run(
         [path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_COMPILER_LIMIT_S, check=False
     )
@@ -96,8 +118,37 @@ def pack(directory: str, path: str) -> int:
 
 
 def kernel_count(directory: str) -> int:
-    """How many compiled kernels are in Inductor's cache."""
-    return sum(name.endswith(".so") for name in _files(directory))
+    """How many compiled kernels are in Inductor's cache, Triton's among them."""
+    return sum(name.endswith(_KERNELS) for name in _files(directory))
+
+
+def directories(directory: str, on_gpu: bool) -> Dict[str, str]:
+    """The environment that has Inductor, and on a GPU Triton, keep what they compile below `directory`."""
+    found = {"TORCHINDUCTOR_CACHE_DIR": directory}
+    return dict(found, TRITON_CACHE_DIR=os.path.join(directory, "triton")) if on_gpu else found
+
+
+@contextlib.contextmanager
+def compiling_in(directory: str) -> Iterator[str]:
+    """Have Inductor and Triton compile into `directory`, empty before and gone after.
+
+    Both keep absolute paths in what they write, Triton of its kernels and Inductor of its choices among them: what
+    lies in another place is compiled or chosen anew. Use it within Inductor's own fresh cache, which forgets what
+    this process has in memory.
+    """
+    before = {name: os.environ.get(name) for name in directories(directory, True)}
+    shutil.rmtree(directory, ignore_errors=True)
+    os.makedirs(directory)
+    os.environ.update(directories(directory, True))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _files(directory: str) -> List[str]:
@@ -143,6 +194,7 @@ def counts() -> Dict[str, int]:
         "loaded": max(cached["autograd_cache_hit"], inductor["fxgraph_cache_hit"]),
         "traced_anew": cached["autograd_cache_miss"],
         "compiled_anew": inductor["fxgraph_cache_miss"],
+        "cuda_graphs_skipped": inductor["cudagraph_skips"],
     }
 
 
@@ -156,6 +208,12 @@ def explained(error: Exception) -> Exception:
             "Inductor finds no C++ compiler that works: {}".format(text),
             "Install one (Debian: `apt-get install g++`), or name another in the stack's environment as CXX.",
             "compiler-missing",
+        )
+    if "GPUTooOldForTriton" in names or "TritonMissing" in names:
+        return Unsupported(
+            "Inductor cannot compile for this GPU: {}".format(text),
+            "Use `pytorch`, or a stack whose triton works on this GPU.",
+            "gpu-not-usable",
         )
     if names[0] in ("Unsupported", "UserError"):
         return Unsupported(

@@ -49,7 +49,7 @@ class PyTorch(Workflow):
 
     def load(self) -> None:
         """Build the module, load its weights, convert it."""
-        dtype = getattr(self._torch, _DTYPES[self.ctx.job.precision])
+        dtype = self._dtype()
         module = self._model.module().to(dtype).to(self._device.name)
         if self._channels_last:
             module = module.to(memory_format=self._torch.channels_last)
@@ -62,8 +62,7 @@ class PyTorch(Workflow):
 
     def to_device(self, host_input: Any) -> Any:
         """A tensor of the model's precision and memory format."""
-        dtype = getattr(self._torch, _DTYPES[self.ctx.job.precision])
-        tensor = self._torch.from_numpy(host_input).to(device=self._device.name, dtype=dtype)
+        tensor = self._torch.from_numpy(host_input).to(device=self._device.name, dtype=self._dtype())
         return tensor.contiguous(memory_format=self._torch.channels_last) if self._channels_last else tensor
 
     def infer(self, batch: Any) -> None:
@@ -105,6 +104,10 @@ class PyTorch(Workflow):
             "fp32_matmul_precision": self._torch.get_float32_matmul_precision(),
             "tf32": bool(self._torch.backends.cuda.matmul.allow_tf32),
         }
+
+    def _dtype(self) -> Any:
+        """The type that the precision gives to weights and inputs."""
+        return getattr(self._torch, _DTYPES[self.ctx.job.precision])
 
     def _held(self, dtype: str) -> str:
         """The precision behind a parameter's type; on a GPU fp32 is also a matter of torch's switches."""

@@ -34,8 +34,14 @@ class Graph:
         found = self.consumers(name)
         return found[0] if len(found) == 1 and name not in self.outputs else None
 
-    def add(self, name: str, array: Any) -> str:
-        """Keep a constant; returns its name."""
+    def fresh(self, stem: str) -> str:
+        """A name that no tensor has yet."""
+        taken = set(self.constants).union(*(node.output for node in self.nodes))
+        return next(name for name in (stem + "_" * n for n in range(len(taken) + 1)) if name not in taken)
+
+    def add(self, stem: str, array: Any) -> str:
+        """Keep a constant under a fresh name; returns it."""
+        name = self.fresh(stem)
         self.constants[name] = array
         return name
 
@@ -93,8 +99,8 @@ def fold_constants(graph: Graph) -> None:
             continue
         value = _constant_value(graph, node)
         if value is not None and node.output[0] not in graph.outputs:
-            graph.add(node.output[0], value)
             graph.remove(node)
+            graph.constants[node.output[0]] = value
 
 
 def fold_batch_norm(graph: Graph) -> None:
@@ -125,10 +131,11 @@ def float_weights(graph: Graph) -> None:
     for node in [n for n in graph.nodes if n.op_type == "DequantizeLinear" and n.input[0] in graph.constants]:
         stem = node.output[0]
         pair = [graph.add(stem + "_weight", dequantized(graph, node)), *node.input[1:]]
-        quantize = onnx.helper.make_node("QuantizeLinear", pair, [stem + "_codes"], name=stem + "_quantize")
+        codes = graph.fresh(stem + "_codes")
+        quantize = onnx.helper.make_node("QuantizeLinear", pair, [codes], name=codes)
         quantize.attribute.extend(node.attribute)
         graph.insert(node, quantize)
-        node.input[0] = stem + "_codes"
+        node.input[0] = codes
 
 
 def quantized(array: Any, scale: Any, zero_point: Any, axis: int) -> Any:

@@ -53,13 +53,14 @@ def unsigned_activations(graph: Graph) -> None:
     import numpy as np
 
     shifted = set()
+    zero = graph.add("unsigned_zero_point", np.array(SHIFT, dtype=np.uint8))
     for node in graph.nodes:
         if node.op_type == "QuantizeLinear" and _has_grid(graph, node):
-            node.input[2] = graph.add("unsigned_zero_point", np.array(SHIFT, dtype=np.uint8))
+            node.input[2] = zero
             shifted.add(node.output[0])
         elif any(name in shifted for name in node.input):
             if node.op_type == "DequantizeLinear":
-                node.input[2] = "unsigned_zero_point"
+                node.input[2] = zero
                 continue
             if node.op_type == "Clip":
                 _shift_limits(graph, node)
@@ -95,7 +96,7 @@ def _lift(graph: Graph, quantize: Any) -> bool:
         return False
     data = list(above.input) if above.op_type == "Concat" else [above.input[0]]
     for i, name in enumerate(data):
-        code = "{}_codes_{}".format(above.output[0], i)
+        code = graph.fresh(quantize.output[0] + "_lifted")
         made = onnx.helper.make_node("QuantizeLinear", [name, *quantize.input[1:]], [code], name=code)
         graph.insert(above, made)
         above.input[i] = code
@@ -137,7 +138,7 @@ def _shift_limits(graph: Graph, node: Any) -> None:
 
 
 def _has_grid(graph: Graph, node: Any) -> bool:
-    """Whether a quantizer of activations has one constant scale and a grid of this module: int8 with 0, uint8 with 128."""
+    """Whether a quantizer of activations has one constant scale, and zero point 0 in int8 or 128 in uint8."""
     known = graph.constants
     if len(node.input) != 3 or node.input[0] in known or any(name not in known for name in node.input[1:]):
         return False
@@ -188,7 +189,7 @@ def _to_qlinear(graph: Graph, node: Any, pair: Tuple[Any, Any], quantize: Any) -
 
     activation, weight = pair
     step = _steps(graph, activation, weight)
-    inputs = [*activation.input, *_signed(graph, weight), *quantize.input[1:]]
+    inputs = [*activation.input, *_weights(graph, weight), *quantize.input[1:]]
     if len(node.input) > 2:
         bias = np.rint(graph.constants[node.input[2]] / step)
         if np.abs(bias).max() > _INT32:
@@ -242,13 +243,13 @@ def _steps(graph: Graph, activation: Any, weight: Any) -> Any:
     return _grid(graph, activation) * graph.constants[weight.input[1]].astype(np.float64).reshape(-1)
 
 
-def _signed(graph: Graph, weight: Any) -> List[str]:
-    """Codes, scale and zero point of weights; QLinearConv wants one scale or one for each channel, never a scalar of
-    rank one."""
-    scale = graph.constants[weight.input[1]]
-    if scale.size == 1 and scale.ndim:
-        return [weight.input[0], graph.add(weight.input[1] + "_scalar", scale.reshape(())), "signed_zero_point"]
-    return list(weight.input)
+def _weights(graph: Graph, weight: Any) -> List[str]:
+    """Codes, scale and zero point of weights; QLinearConv wants both as scalars, or one of each for each channel."""
+    scale, zero = (graph.constants[name] for name in weight.input[1:])
+    if scale.size > 1:
+        return list(weight.input)
+    scalars = (scale.reshape(()), zero.reshape(-1)[0].reshape(()))
+    return [weight.input[0], *(graph.add(weight.input[0] + "_scalar", array) for array in scalars)]
 
 
 def _drop_unused(graph: Graph) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A torchvision model quantised in PyTorch: weights -> ranges -> (trained) -> ONNX with Q/DQ nodes, each step cached."""
+"""A torchvision model quantised in PyTorch: weights -> ranges -> (trained) -> ONNX with Q/DQ nodes, each cached."""
 
 import copy
 import json

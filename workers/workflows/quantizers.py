@@ -108,8 +108,10 @@ def _checked(name: str, amax: Any) -> Any:
 def _explained() -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, OverflowError, ValueError) as error:
-        if is_out_of_memory(error) or not any(word in str(error) for word in ("finite", "infinity", "NaN", "Count")):
+    except (RuntimeError, OverflowError, ValueError, AssertionError) as error:
+        text = str(error).lower()
+        told = any(word in text for word in ("finite", "infinity", "nan ", "count mismatch"))
+        if is_out_of_memory(error) or not told:
             raise
         raise _not_finite(str(error).splitlines()[0]) from error
 

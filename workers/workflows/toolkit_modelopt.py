@@ -7,8 +7,6 @@ from typing import Any, Iterator
 
 from workers.workflows.base import require
 
-METHODS = ("minmax", "entropy", "percentile", "mse")
-
 
 def quantizer_class() -> Any:
     """The class of its quantizers. Raises MissingLibrary, also for the packages that its import needs unsaid."""
@@ -19,7 +17,7 @@ def quantizer_class() -> Any:
 
 
 def insert(module: Any, per_channel: bool, histogram: bool) -> Any:
-    """Put quantizers of inputs and weights into `module`, in place, where its int8 recipe has them, not calibrated yet."""
+    """Put quantizers into `module`, in place, where its int8 recipe has them, not calibrated yet."""
     quantizer = quantizer_class()
     import modelopt.torch.quantization as mtq
 

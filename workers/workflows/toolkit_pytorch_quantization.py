@@ -7,7 +7,6 @@ from typing import Any, Iterator
 
 from workers.workflows.base import require
 
-METHODS = ("minmax", "entropy", "percentile", "mse")
 #: The classes of torch.nn among those that the library itself replaces by default and that image classifiers have.
 _LAYERS = ("Conv2d", "Linear", "AvgPool2d", "AdaptiveAvgPool2d")
 

@@ -1,26 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""torch.compile with Inductor on the CPU: what a PyTorch user would try first to make a model faster.
+"""torch.compile with Inductor: what a PyTorch user would try first to make a model faster.
 
 It compiles at the first call. Here prepare compiles, in its stage `build`, once for each batch size; the measuring
 process takes that from the farm's cache while it loads, so its first inference is an inference.
+
+On a CPU nothing is run while compiling. On a GPU Inductor also chooses among Triton kernels at the first run, so
+prepare runs each batch once; and what it keeps names its own directory, so it is put back where it was compiled.
 """
 
+import contextlib
 import copy
 import functools
 import os
 import shutil
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, Optional
 
 from farm.contract.canonical import short_digest
 from workers.workflows import archive, inductor, reference
 from workers.workflows.base import Context, require, versions
+from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
-from workers.workflows.errors import NotPrepared, ProviderFellBack, Unsupported
+from workers.workflows.errors import (
+    BuildOutOfMemory,
+    NotPrepared,
+    ProviderFellBack,
+    SettingNotHeld,
+    Unsupported,
+    is_out_of_memory,
+)
 from workers.workflows.pytorch import PyTorch
-from workers.workflows.torch_setup import import_torch, import_torchvision
+from workers.workflows.torch_device import TorchDevice
+from workers.workflows.torch_setup import import_torch, import_torchvision, use_tf32
 
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _MODES = ("default", "max-autotune")
+_GPU_MODES = ("default", "reduce-overhead", "max-autotune")
+#: Modes that make CUDA graphs: Inductor warms up, then records, and replays from the third call on.
+_CUDA_GRAPH_MODES = ("reduce-overhead", "max-autotune")
+_CALLS_TO_REPLAY = 3
 
 
 class TorchCompile(PyTorch):
@@ -30,16 +46,21 @@ class TorchCompile(PyTorch):
         super().__init__(ctx)
         self._mode = ctx.job.options.get("mode", "default")
         self._dynamic = ctx.job.options.get("dynamic", False)
-        self._directory = os.path.join(ctx.control_dir, "inductor")
+        self._on_gpu = ctx.request.device.kind == "gpu"
+        self._cuda_graphs = self._on_gpu and self._mode in _CUDA_GRAPH_MODES
+        self._failures = BuildFailures(ctx, lambda: list(ctx.job.batches.sizes), self._key)
+        self._unpacked: Optional[str] = None
         self._host: Dict[str, Any] = {}
         self._counts: Dict[str, int] = {}
 
     def setup(self) -> None:
         """Refuse modes that cannot work and hosts without a compiler, before torch is imported."""
-        _check_mode(self._mode)
+        _check_mode(self._mode, self._on_gpu)
         if not isinstance(self._dynamic, bool):
             raise Unsupported("option dynamic is true or false, not {!r}".format(self._dynamic))
-        self._host = inductor.host_key()
+        if self._on_gpu:
+            require("triton")
+        self._host = inductor.host_key(self._on_gpu)
         if not self.ctx.preparing:
             # Compiling is over: no pool of compilers beside what is measured.
             os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
@@ -49,33 +70,37 @@ class TorchCompile(PyTorch):
 
     def prepare(self) -> None:
         """Make the weights, the compiled code of each batch size and the reference outputs."""
-        sizes = self.ctx.job.batches.sizes
         with self.ctx.stage("load_model"):
             self._model.weights()
         with self.ctx.stage("build"):
-            for i, size in enumerate(sizes):
-                self._code(size)
-                self.ctx.progress((i + 1) / len(sizes))
+            self._failures.build_all(self._code)
         with self.ctx.stage("reference"):
             reference.prepare_torch(self.ctx, self._model)
 
     def find(self) -> None:
         """The state dict and the compiled code, unpacked where Inductor will look."""
         super().find()
-        archive.unpack(self._code(self.ctx.batch_size).path, self._directory)
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = self._directory
+        directory = self._directory(self.ctx.batch_size)
+        shutil.rmtree(directory, ignore_errors=True)
+        archive.unpack(self._code(self.ctx.batch_size).path, directory)
+        os.environ.update(inductor.directories(directory, self._on_gpu))
+        self._unpacked = directory
 
     def load(self) -> None:
         """Build the module, load its weights, have it compiled (from the cache) by one call, and hold it to that."""
         super().load()
         compiled = self._compiled(self._module, "inductor", self._mode)
         try:
-            compiled(self._example(self.ctx.batch_size))
+            for _ in range(_CALLS_TO_REPLAY if self._cuda_graphs else 1):
+                compiled(self._example(self.ctx.batch_size))
+            self._device.synchronize()
         except Exception as error:
             raise inductor.explained(error) from error
         self._counts = inductor.counts()
-        new = inductor.kernel_count(self._directory) - self._code(self.ctx.batch_size).facts["kernels"]
+        directory = self._directory(self.ctx.batch_size)
+        new = inductor.kernel_count(directory) - self._code(self.ctx.batch_size).facts["kernels"]
         _assert_compiled(self._counts, new)
+        _assert_cuda_graphs(self._mode, self._counts)
         import torch._dynamo.config as dynamo
 
         # A guard that fails later would compile inside a sample.
@@ -95,7 +120,12 @@ class TorchCompile(PyTorch):
             graphs_traced_anew=self._counts["traced_anew"],
             compiled_kernels=entry.facts["kernels"],
             compiler=self._host["compiler"],
+            **(self._gpu_facts() if self._on_gpu else {}),
         )
+
+    def _gpu_facts(self) -> Dict[str, Any]:
+        graphs = self._cuda_graphs and not self._counts["cuda_graphs_skipped"]
+        return {"triton": versions("triton")["triton"], "cuda_graphs": graphs}
 
     def engine_bytes(self) -> int:
         """Size of the state dict and of the compiled code."""
@@ -108,14 +138,34 @@ class TorchCompile(PyTorch):
     def close(self) -> None:
         """Let the model go, and the unpacked code."""
         super().close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if self._unpacked is not None:
+            shutil.rmtree(self._unpacked, ignore_errors=True)
 
     def _code(self, size: int) -> CachedFile:
-        return self.ctx.cached(
-            "inductor", self._key(size), "inductor.zip", functools.partial(self._compile, size), ready=self._ready
-        )
+        build = functools.partial(self._compile, size)
+        try:
+            return self.ctx.cached("inductor", self._key(size), "inductor.zip", build, ready=self._ready)
+        except NotPrepared:
+            self._failures.tell(size)
+            raise
+
+    def _directory(self, size: int) -> str:
+        """Where compiled code lies while it is used: on a GPU always where it was compiled, for this device alone."""
+        if not self._on_gpu:
+            return os.path.join(self.ctx.control_dir, "inductor")
+        own = {"key": self._code_key(size), "device": self.ctx.request.device.device_id}
+        return os.path.join(self.ctx.cache.root, "inductor_work", short_digest(own, 24))
 
     def _key(self, size: int) -> Dict[str, Any]:
+        key = self._code_key(size)
+        return dict(key, directory=self._directory(size), gpu=self._gpu_key()) if self._on_gpu else key
+
+    def _gpu_key(self) -> Dict[str, Any]:
+        device = self.ctx.request.device
+        facts = {name: device.facts.get(name) for name in ("compute_capability", "driver_version", "memory_bytes")}
+        return dict(facts, device_class=device.device_class, versions=versions("triton"))
+
+    def _code_key(self, size: int) -> Dict[str, Any]:
         return {
             "model": self._model.key(),
             "precision": self.ctx.job.precision,
@@ -131,6 +181,7 @@ class TorchCompile(PyTorch):
     def _ready(self) -> None:
         """Import torch and its compiler and load the model, which is no part of compiling."""
         self._torch = import_torch(self.ctx)
+        self._device = TorchDevice(self._torch, self.ctx.request.device, self.ctx.job.precision)
         import_torchvision()
         self._import_compiler()
         self._model.module()
@@ -141,27 +192,65 @@ class TorchCompile(PyTorch):
         inductor.keep_headers(os.path.join(self.ctx.cache.root, "inductor_headers", kind))
 
     def _compile(self, size: int, path: str) -> Dict[str, Any]:
-        """Compile for one batch size into an empty cache directory, without running it, and keep the directory."""
+        """Compile for one batch size into an empty cache directory, and keep the directory."""
         torch = self._torch
         from torch._inductor.utils import fresh_inductor_cache
 
-        # A copy: the reference is computed from the module itself.
-        module = self._converted(copy.deepcopy(self._model.module()))
         torch._dynamo.reset()
         with fresh_inductor_cache(dir=os.path.dirname(path)):
-            try:
-                with torch.inference_mode():
-                    self._compiled(module, inductor.compile_only(self._mode))(self._example(size))
-            except inductor.Compiled:
-                pass
-            except Exception as error:
-                raise inductor.explained(error) from error
-            else:
-                raise _fell_back()
-            return {"kernels": inductor.pack(os.environ["TORCHINDUCTOR_CACHE_DIR"], path)}
+            if not self._on_gpu:
+                self._compile_only(size)
+                return {"kernels": inductor.pack(os.environ["TORCHINDUCTOR_CACHE_DIR"], path)}
+            with inductor.compiling_in(self._directory(size)) as directory:
+                self._compile_and_run(size)
+                return {"kernels": inductor.pack(directory, path)}
 
-    def _converted(self, module: Any) -> Any:
-        module = module.to(self._dtype())
+    def _compile_only(self, size: int) -> None:
+        """Compile without running, so that no batch is too large to be compiled."""
+        module = self._copy()
+        try:
+            with self._torch.inference_mode():
+                self._compiled(module, inductor.compile_only(self._mode))(self._example(size))
+        except inductor.Compiled:
+            return
+        except Exception as error:
+            raise inductor.explained(error) from error
+        raise _fell_back()
+
+    def _compile_and_run(self, size: int) -> None:
+        """Compile on the GPU and run once, which chooses among kernels. Raises BuildOutOfMemory."""
+        graphs = inductor.counts()["graphs"]
+        try:
+            module = self._copy()
+            with self._fp32_as_measured(), self._torch.inference_mode():
+                self._compiled(module, "inductor", self._mode)(self._example(size))
+                self._device.synchronize()
+            if inductor.counts()["graphs"] != graphs + 1:
+                raise _fell_back()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise BuildOutOfMemory(
+                    "memory ran out while Inductor compiled and tried batch {}: {}".format(size, error),
+                    "Use a smaller batch, or a device with more memory.",
+                ) from error
+            raise inductor.explained(error) from error
+        finally:
+            self._torch._dynamo.reset()
+            self._torch.cuda.empty_cache()
+
+    @contextlib.contextmanager
+    def _fp32_as_measured(self) -> Iterator[None]:
+        """TF32 on for tf32: compiled code is found again only under the switch that it was compiled with."""
+        if self.ctx.job.precision == "tf32":
+            use_tf32(self._torch)
+        try:
+            yield
+        finally:
+            import_torch(self.ctx)  # strict again, as the reference of this process must be
+
+    def _copy(self) -> Any:
+        """A copy in the precision asked for: the reference is computed from the module itself."""
+        module = copy.deepcopy(self._model.module()).to(self._dtype()).to(self._device.name)
         return module.to(memory_format=self._torch.channels_last) if self._channels_last else module
 
     def _compiled(self, module: Any, backend: Any, mode: Optional[str] = None) -> Any:
@@ -170,23 +259,22 @@ class TorchCompile(PyTorch):
 
     def _example(self, size: int) -> Any:
         """An input to compile for: its values play no part."""
-        tensor = self._torch.zeros((size, *self.ctx.job.model.input_shape), dtype=self._dtype())
+        shape = (size, *self.ctx.job.model.input_shape)
+        tensor = self._torch.zeros(shape, dtype=self._dtype(), device=self._device.name)
         return tensor.contiguous(memory_format=self._torch.channels_last) if self._channels_last else tensor
 
-    def _dtype(self) -> Any:
-        return getattr(self._torch, _DTYPES[self.ctx.job.precision])
 
-
-def _check_mode(mode: Any) -> None:
-    if mode == "reduce-overhead":
+def _check_mode(mode: Any, on_gpu: bool) -> None:
+    if mode == "reduce-overhead" and not on_gpu:
         raise Unsupported(
             "mode reduce-overhead is CUDA graphs, which a CPU does not have: it would run as `default`",
             "Use `default` or `max-autotune`.",
             "mode-unsupported",
         )
-    if mode not in _MODES:
+    known = _GPU_MODES if on_gpu else _MODES
+    if mode not in known:
         raise Unsupported(
-            "option mode is {}, not {!r}".format(" or ".join(_MODES), mode), "Leave it out.", "mode-unsupported"
+            "option mode is {}, not {!r}".format(" or ".join(known), mode), "Leave it out.", "mode-unsupported"
         )
 
 
@@ -213,6 +301,15 @@ def _assert_compiled(counts: Dict[str, int], new_kernels: int) -> None:
         raise NotPrepared(
             "Inductor did not take the prepared code and compiled {} kernels anew: {}".format(new_kernels, counts),
             "Something that compiled code depends on changed since it was prepared; run the job again.",
+        )
+
+
+def _assert_cuda_graphs(mode: str, counts: Dict[str, int]) -> None:
+    """Raise where CUDA graphs are what was asked for and Inductor left them out, which it only logs."""
+    if mode == "reduce-overhead" and counts["cuda_graphs_skipped"]:
+        raise SettingNotHeld(
+            "mode reduce-overhead was asked for and Inductor made no CUDA graph of the model",
+            "The run's log says why; the mode `default` is what would be measured.",
         )
 
 

@@ -92,7 +92,7 @@ class TorchTensorRT(PyTorch):
             self._device.facts(),
             precision=precision,
             threads=torch.get_num_threads(),
-            provider="torch-tensorrt",
+            provider="torch_tensorrt",
             device=self._device.name,
             torch_tensorrt=self._models.version,
             compile_settings=facts["settings"],

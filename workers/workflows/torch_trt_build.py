@@ -40,8 +40,7 @@ def build(
         placed = copy.deepcopy(module).requires_grad_(False).to(dtype).to(device)
         example = torch.zeros(shape, dtype=dtype, device=device)
         front_end = _dynamo if plan.frontend == "dynamo" else _torchscript
-        with torch.no_grad():
-            script, partition = front_end(torch, torch_tensorrt, placed, plan, example, calibrator)
+        script, partition = front_end(torch, torch_tensorrt, placed, plan, example, calibrator)
     except Exception as error:
         raise _explained(error, shape[0]) from error
     finally:

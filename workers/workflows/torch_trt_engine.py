@@ -5,6 +5,7 @@ import functools
 import hashlib
 from typing import Any, Dict, Optional
 
+from workers.workflows import datasets
 from workers.workflows.base import Context, versions
 from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
@@ -120,8 +121,7 @@ class CompiledModels:
             "method": calibration.method,
             "samples": calibration.samples,
             "batch": calibration.batch,
-            "data": job.data,
-            "seed": job.seed,
+            "data": datasets.identity(job, "train"),
             "settings": self.settings().facts(),
             "recipe": RECIPE,
         }
