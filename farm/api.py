@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,8 @@ import redis
 from farm.broker.connection import connect
 from farm.broker.jobs import JobState, JobStore, JobView, SweepView
 from farm.broker.register import DeviceEntry, Register
+from farm.compare.model import Comparison, Rules
+from farm.compare.order import Turn
 from farm.contract.device import Announcement
 from farm.contract.job import JobSpec
 from farm.contract.names import check_name
@@ -259,18 +262,74 @@ class Farm:
 
         `devices` are ids of this machine's devices, `gpus` or `all`: one worker each; none: the settings' choice.
         """
-        from farm.local import LocalFarm
-        from workers.daemon.probe import named_devices
-
         spec = _spec(sweep)
         self.store.create()
         self.store.check_writable()
-        with LocalFarm(self.settings, say=say, devices=named_devices(self.settings, devices)):
+        with self._local(devices, say):
             submission = self.submit(spec, again=again)
             if submission.total:
                 for progress in self.watch(submission.sweep_id):
                     on_progress(progress)
         return submission
+
+    def compare(
+        self, base: str, new: str, *, rules: Rules | None = None, where: str | None = None, repeats: bool = False
+    ) -> Comparison:
+        """Compare what is recorded: is `new` faster than `base`? Each is a run id, a sweep, `last` or `previous`.
+
+        docs/comparing.md has the rules. With `repeats`, a sweep stands for all repeats of it.
+        """
+        from farm.compare import compare
+        from farm.comparing import Question, records_of, require_cells
+
+        self._check_store()
+        asked = Question(base, new, where, repeats)
+        return require_cells(compare(*records_of(asked, self.store, lambda name: str(self.stored_sweep(name))), rules))
+
+    def compare_measured(
+        self,
+        base: Path | str | SweepSpec,
+        new: Path | str | SweepSpec,
+        *,
+        processes: int = 5,
+        seed: int = 0,
+        again: bool = False,
+        devices: Sequence[str] | None = (),
+        rules: Rules | None = None,
+        on_turn: Callable[[Turn, int], None] = lambda _turn, _left: None,
+        on_progress: Callable[[Progress], None] = lambda _progress: None,
+        say: Callable[[str], None] = lambda _text: None,
+    ) -> Comparison:
+        """Measure two sweeps alternately on this machine, each `processes` times, and compare them.
+
+        What is recorded already of this comparison is not measured again, unless `again`. `devices` as for `run`; None
+        uses a farm that runs already. `on_turn` hears of each turn before it, and how many are left with it.
+        """
+        from farm.compare import compare
+        from farm.comparing import require_cells, session_turns, turn_records, unmeasured
+
+        self.store.create()
+        self.store.check_writable()
+        made = session_turns(self.store, _spec(base), _spec(new), processes, seed=seed, again=again)
+        left = unmeasured(made, self.store)
+        with self._local(devices if left else None, say):
+            for i, turn in enumerate(left):
+                on_turn(turn, len(left) - i)
+                if self.submit(turn.spec).total:
+                    for progress in self.watch(turn.spec.sweep_id):
+                        on_progress(progress)
+        return require_cells(compare(*turn_records(made, self.store), rules))
+
+    def _local(
+        self, devices: Sequence[str] | None, say: Callable[[str], None]
+    ) -> contextlib.AbstractContextManager[Any]:
+        """A farm on this machine; for None, nothing."""
+        if devices is None:
+            return contextlib.nullcontext()
+        from farm.local import LocalFarm
+        from workers.daemon.probe import named_devices
+
+        return LocalFarm(self.settings, say=say, devices=named_devices(self.settings, devices))
 
     def _check_store(self) -> None:
         if not self.store.root.is_dir():

@@ -23,18 +23,19 @@ QUIET_LIMIT_S = 15.0
 
 
 class ProgressView:
-    """Show `Progress` values as they come. Use it as a context manager."""
+    """Show `Progress` values as they come, on standard error if asked. Use it as a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, err: bool = False) -> None:
+        self._err = err
         self._live: Live | None = None
         self._last: tuple[int, ...] | None = None
         self._printed_at = 0.0
 
     def __enter__(self) -> Self:
-        if sys.stdout.isatty():
+        if (sys.stderr if self._err else sys.stdout).isatty():
             from rich.live import Live
 
-            self._live = Live(console=console(), refresh_per_second=4, transient=True)
+            self._live = Live(console=console(err=self._err), refresh_per_second=4, transient=True)
             self._live.__enter__()
         return self
 
@@ -57,7 +58,7 @@ class ProgressView:
             return
         self._last, self._printed_at = counts, time.monotonic()
         now = "; ".join(running_line(job) for job in progress.running)
-        click.echo(headline(progress) + (f" | {now}" if now else ""))
+        click.echo(headline(progress) + (f" | {now}" if now else ""), err=self._err)
 
 
 def headline(progress: Progress) -> str:

@@ -53,7 +53,7 @@ def run(ctx: click.Context, sweep: Path, report_dir: Path | None, again: bool, d
 
     farm = open_farm(ctx)
     spec = load_sweep(sweep)
-    if _up_state(farm.settings):
+    if running_farm(farm.settings):
         click.echo(f"using the farm that runs in {farm.settings.home}")
         submission = farm.submit(spec, again=again)
         with ProgressView() as view:
@@ -83,7 +83,7 @@ def up(ctx: click.Context, foreground: bool, listen: str, flower: bool, devices:
     It keeps running, and comes back up part by part if one dies, until `farm down`.
     """
     settings = open_farm(ctx).settings
-    state = _up_state(settings)
+    state = running_farm(settings)
     if state:
         click.echo(f"a farm runs in {settings.home} already (process {state['pid']})")
         _say_addresses(state)
@@ -105,13 +105,13 @@ def down(ctx: click.Context, now: bool, wait_s: float) -> int:
     from farm.errors import UnavailableError
 
     settings = open_farm(ctx).settings
-    state = _up_state(settings)
+    state = running_farm(settings)
     if not state:
         click.echo(f"no farm runs in {settings.home}")
         return 0
     os.kill(state["pid"], signal.SIGINT if now else signal.SIGTERM)
     deadline = time.monotonic() + wait_s
-    while _up_state(settings):
+    while running_farm(settings):
         if time.monotonic() > deadline:
             raise UnavailableError(
                 f"the farm has not stopped within {wait_s:.0f} s: a job still runs", hint="Use `farm down --now`."
@@ -121,7 +121,7 @@ def down(ctx: click.Context, now: bool, wait_s: float) -> int:
     return 0
 
 
-def _up_state(settings: Settings) -> dict[str, Any] | None:
+def running_farm(settings: Settings) -> dict[str, Any] | None:
     """What `farm up` wrote, if its process still holds the lock on it."""
     import fcntl
 
@@ -159,7 +159,7 @@ def _detach(settings: Settings, listen: str, flower: bool, devices: list[str]) -
         )
     deadline = time.monotonic() + READY_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
-        state = _up_state(settings)
+        state = running_farm(settings)
         if state and state.get("ready"):
             click.echo(f"farm is up in {settings.home} (process {state['pid']}, log {log})")
             _say_addresses(state)

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "cancel": ("farm.cli.sweep", "cancel", "Cancel a sweep or a job"),
     "retry": ("farm.cli.sweep", "retry", "Run a sweep's or a job's failed runs again"),
     "results": ("farm.cli.result", "results", "Print records as a table, JSON, CSV or Parquet"),
+    "compare": ("farm.cli.compare", "compare", "Say what became faster or slower, from records or measured for it"),
     "report": ("farm.cli.result", "report", "Write the HTML, Markdown and CSV report of sweeps"),
     "artifacts": ("farm.cli.artifact", "artifacts", "List, fetch and verify what runs left in the store"),
     "devices": ("farm.cli.device", "devices", "Show, drain, resume or quarantine devices"),

@@ -175,6 +175,7 @@ _WORKFLOWS = (
         },
         sources=("torchvision", "onnx"),
         needs_features={"onnxruntime_providers_loadable": "TensorrtExecutionProvider"},
+        rebuilds=True,
     ),
     WorkflowInfo(
         name="torch_compile",

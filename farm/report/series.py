@@ -11,10 +11,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from farm.compare.fields import switches
 from farm.contract.canonical import short_digest
 from farm.contract.catalogue import PRECISIONS
-from farm.contract.codec import to_json
-from farm.contract.job import JobSpec, Protocol
+from farm.contract.job import JobSpec
 from farm.contract.record import Record
 
 #: Facets in the order in which a variant names them. The sweep comes last: it is named only if nothing else differs.
@@ -72,11 +72,6 @@ def device_class(job: JobSpec, records: Sequence[Record] = ()) -> str:
 def device_id(record: Record) -> str:
     """The device of a record, or its target's if the job reached none, or '' if the target is a class."""
     return record.device.device_id if record.device is not None else record.job.target.device_id or ""
-
-
-def switches(protocol: Protocol) -> dict[str, Any]:
-    """What makes two protocols comparable: everything but the name and the stages' time limits."""
-    return {k: v for k, v in to_json(protocol).items() if k not in ("name", "stage_limits_s")}
 
 
 def facets(job: JobSpec, records: Sequence[Record]) -> dict[str, str]:

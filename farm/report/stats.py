@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from farm.compare.fields import switches
 from farm.contract.record import Interval, Record
 from farm.report.select import Point
-from farm.report.series import device_id, switches
+from farm.report.series import device_id
 
 SCOPE = "within one run each"
 

@@ -74,3 +74,40 @@ def test_what_libraries_print_stays_out_of_standard_output(bundle: Path, odd_sta
     _, done = _probe(odd_stack, bundle, tmp_path / "out.json")
     assert done.stdout == ""
     assert "hello from a library" in done.stderr
+
+
+_GPU_RUNTIME = """
+import os, sys
+__version__ = "1.20.0"
+class InferenceSession:
+    def __init__(self, model, options=None, providers=None):
+        self._enable_fallback = True
+        self._create_inference_session(providers)
+    def _create_inference_session(self, providers):
+        name = providers[0][0]
+        if name.startswith("Tensorrt"):
+            os.kill(os.getpid(), 11)
+        os.write(2, b"[E] Failed to load library libcuda_part.so with error: libcublas.so.12: cannot open\\n")
+        self._providers = ["CPUExecutionProvider"]
+    def get_providers(self):
+        return self._providers
+def get_available_providers():
+    return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+"""
+
+
+def test_providers_that_are_listed_and_do_not_load_are_told_apart_and_cannot_end_the_probe(
+    bundle: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "stack"
+    subprocess.run([require_python("3.8"), "-m", "venv", "--without-pip", home], check=True, timeout=60)
+    (site,) = home.glob("lib/python3.8/site-packages")
+    (site / "onnxruntime").mkdir()
+    (site / "onnxruntime/__init__.py").write_text(_GPU_RUNTIME)
+    info, _ = _probe(home / "bin/python", bundle, tmp_path / "out.json")
+    assert info.features["onnxruntime_providers_loadable"] == ["CPUExecutionProvider"]
+    assert info.features["onnxruntime_providers_loadable_problems"] == {
+        "CUDAExecutionProvider": ("Failed to load library libcuda_part.so with error: libcublas.so.12: cannot open"),
+        "TensorrtExecutionProvider": "loading it ended the process with code -11",
+    }
+    assert info.problems == {}, "CPU workflows of the stack still run"

@@ -192,3 +192,35 @@ def test_the_first_stack_with_the_feature_is_chosen() -> None:
     stacks = [trt_stack("new", ELEVEN), trt_stack("old", EIGHT)]
     chosen = [choose_stack("onnx_tensorrt", p, GPU, stacks, {}, "torchvision") for p in ("fp16", "int8")]
     assert [isinstance(stack, StackInfo) and stack.name for stack in chosen] == ["new", "old"]
+
+
+@pytest.mark.parametrize("workflow", ["onnxruntime_cuda", "onnxruntime_trt"])
+def test_a_stack_whose_probe_could_not_load_the_provider_is_passed_over(workflow: str) -> None:
+    wanted = {"onnxruntime_cuda": "CUDAExecutionProvider", "onnxruntime_trt": "TensorrtExecutionProvider"}[workflow]
+    feature = "onnxruntime_providers_loadable"
+    cannot = {feature: ["CPUExecutionProvider"], f"{feature}_problems": {wanted: "libnvinfer.so.10: no such file"}}
+    can = {feature: ["CPUExecutionProvider", wanted]}
+    bad = StackInfo("bad", "/opt/bad/python", "3.11.7", FULL, features=cannot)
+    good = StackInfo("good", "/opt/good/python", "3.11.7", FULL, features=can)
+    assert choose_stack(workflow, "fp32", GPU, [bad, good]) == good
+    refusal = choose_stack(workflow, "fp32", GPU, [bad])
+    assert isinstance(refusal, Refusal)
+    assert refusal.reference == "library-missing"
+    assert f"{wanted} does not load (libnvinfer.so.10: no such file)" in refusal.reason
+    assert wanted in refusal.hint
+
+
+def test_a_probe_that_did_not_ask_says_nothing_against_a_stack() -> None:
+    old = StackInfo("old", "/opt/old/python", "3.11.7", FULL, features={"onnxruntime_providers": []})
+    assert choose_stack("onnxruntime_cuda", "fp32", GPU, [old]) == old
+    without = StackInfo("without", "/opt/p", "3.11.7", {"numpy": "2"}, features={})
+    refusal = choose_stack("onnxruntime_cuda", "fp32", GPU, [without])
+    assert isinstance(refusal, Refusal)
+    assert "no onnxruntime, no onnx" in refusal.reason
+
+
+def test_a_feature_without_a_reason_is_still_one_that_is_lacking() -> None:
+    stack_info = StackInfo("x", "/opt/p", "3.11.7", FULL, features={"onnxruntime_providers_loadable": []})
+    refusal = choose_stack("onnxruntime_trt", "fp32", GPU, [stack_info])
+    assert isinstance(refusal, Refusal)
+    assert "no TensorrtExecutionProvider" in refusal.reason

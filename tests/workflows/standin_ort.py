@@ -25,6 +25,7 @@ class TensorRT:
         self.rebuilds = False
         self.splits = False
         self.renames = False
+        self.drops_flags = False
         self.log = ""
 
     def open(self, path: str, threads: int, providers: Any, profile: str | None = None) -> Any:
@@ -42,7 +43,9 @@ class TensorRT:
     def build(self, path: str, options: dict[str, str], batch: int) -> None:
         """Leave an engine, its profile and timings, and what was given to TensorRT."""
         kept = Path(options["trt_engine_cache_path"])
-        engine = kept / f"TRTKernel_{Path(path).name}_b{batch}_sm90.engine"
+        flags = [name for name in ("fp16", "int8") if options[f"trt_{name}_enable"] == "True"]
+        name = "_".join([f"TRTKernel_{Path(path).name}_b{batch}", *([] if self.drops_flags else flags)])
+        engine = kept / f"{name}_sm90.engine"
         if options.get("trt_int8_calibration_table_name"):
             assert (kept / options["trt_int8_calibration_table_name"]).stat().st_size > 0
         if engine.exists() and not self.rebuilds:
@@ -110,6 +113,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> TensorRT:
     import onnxruntime as ort
 
     library, bind = TensorRT(), onnx_session.Bound.__init__
+    # A copy, since a value on the CPU borrows the array's memory, and one on a device has its own.
     monkeypatch.setattr(
         onnx_session.Bound, "__init__", lambda self, session, x, _device="cpu": bind(self, session, x.copy())
     )

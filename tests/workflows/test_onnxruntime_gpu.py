@@ -14,7 +14,7 @@ import pytest
 from farm.contract.canonical import sha256_file
 from farm.contract.codec import from_json, to_json
 from farm.contract.device import DeviceInfo
-from farm.contract.job import BatchLadder, Calibration, JobSpec, ModelSpec
+from farm.contract.job import BatchLadder, Calibration, JobSpec, ModelSpec, Rebuild
 from farm.contract.run import RunRequest, RunResult
 from tests.island.harness import TINY, Island, artifact, model_job
 from tests.workflows.onnx_models import save_model
@@ -129,7 +129,8 @@ def test_a_cuda_job_goes_from_file_to_samples(run: Run, job: Job, precision: str
         off = None if precision == "tf32" else "0"
         expected = f"NVIDIA_TF32_OVERRIDE={off}" if off else "NVIDIA_TF32_OVERRIDE is not set"
         assert found.effective["precision"] == precision
-        assert found.effective["tf32"]["environment"] == expected
+        assert found.effective["tf32_held_by"]["environment"] == expected
+        assert found.effective["tf32"] == (precision == "tf32")
         assert found.effective["threads"] >= 1
         assert found.metrics["fallback_node_share"] == 0.0
         assert found.metrics["relative_l2_error"] < {"fp16": 2e-3, "int8": 0.1}.get(precision, 1e-6)
@@ -171,13 +172,26 @@ def test_a_trt_job_builds_an_engine_for_each_batch_and_measuring_builds_none(
     assert len(tensorrt.built) == 2, "preparing again builds nothing"
 
 
+def test_each_of_a_sweeps_rebuilds_is_built_and_cold_ones_without_timings(
+    run: Run, job: Job, tensorrt: standin_ort.TensorRT
+) -> None:
+    plain = job("onnxruntime_trt", sizes=(1,))
+    ok(run(plain))
+    for i, timing_cache in enumerate(("cold", "shared")):
+        spec = replace(plain, job_id=f"job-{i}", rebuild=Rebuild(i, 2, timing_cache))
+        ok(run(spec))
+        found = ok(run(spec, 1)).effective
+        assert (found["timing_cache_bytes_before"] == 0) == (timing_cache == "cold")
+        assert found["rebuild"]["timing_cache"] == timing_cache
+        assert len(found["engine_sha256"]) == 64
+    assert len(tensorrt.built) == 3
+
+
 def test_the_archive_holds_engines_profiles_timings_and_the_table(run: Run, job: Job) -> None:
     prepared = ok(run(job("onnxruntime_trt", "int8", sizes=(4,))))
     with zipfile.ZipFile(artifact(prepared, "ort_engine").path) as archive:
         names = archive.namelist()
-    assert [Path(name).suffix for name in names] == [".profile", ".engine", ".timing", ".flatbuffers"] or sorted(
-        Path(name).suffix for name in names
-    ) == [".engine", ".flatbuffers", ".profile", ".timing"]
+    assert sorted(Path(name).suffix for name in names) == [".engine", ".flatbuffers", ".profile", ".timing"]
 
 
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
@@ -208,6 +222,15 @@ def test_what_tensorrt_says_of_tensors_without_a_range_is_counted(
 def test_a_gpu_without_fast_int8_is_refused(run: Run, job: Job, tensorrt: standin_ort.TensorRT) -> None:
     tensorrt.log = "[TensorRT EP] ORT_TENSORRT_INT8_ENABLE is set, but platform doesn't support fast native int8\n"
     assert "fast native int8" in failed(run(job("onnxruntime_trt", "int8")), "failed", "precision-not-held")
+
+
+def test_an_engine_whose_name_tells_of_other_flags_is_an_error(
+    run: Run, job: Job, tensorrt: standin_ort.TensorRT
+) -> None:
+    tensorrt.drops_flags = True
+    spec = job("onnxruntime_trt", "fp16", sizes=(1,))
+    ok(run(spec))
+    assert "'fp16': True" in failed(run(spec, 1), "failed", "precision-not-held")
 
 
 def test_an_engine_that_is_built_while_measuring_is_an_error(

@@ -7,7 +7,7 @@ import importlib.util
 import warnings
 from typing import Any, Callable, Dict, List, Set
 
-from workers.workflows.base import Context, versions
+from workers.workflows.base import Context, require, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import MissingLibrary, PrecisionNotHeld, Unsupported, is_out_of_memory
 from workers.workflows.onnx_files import examine
@@ -22,7 +22,7 @@ _COMPUTE = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 
 
 class HalfModel:
-    """The fp16 model of one job. `source` has `key()` and `onnx()`, the fp32 file, called only to make something."""
+    """The fp16 model of one job. `source.onnx()` is the fp32 file in the cache."""
 
     def __init__(self, ctx: Context, source: Any) -> None:
         self._ctx, self._source = ctx, source
@@ -34,13 +34,13 @@ class HalfModel:
             self._key(),
             "model.onnx",
             self._convert,
-            ready=self._source.onnx,
+            ready=lambda: require("onnx"),
             upstream_s=lambda: self._source.onnx().total_build_s,
         )
 
     def _key(self) -> Dict[str, Any]:
         library, _ = _converter()
-        return {"onnx": self._source.key(), "versions": versions(library, "onnx"), "recipe": RECIPE}
+        return {"onnx": self._source.onnx().sha256, "versions": versions(library, "onnx"), "recipe": RECIPE}
 
     def _convert(self, path: str) -> Dict[str, Any]:
         import onnx

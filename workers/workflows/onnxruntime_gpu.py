@@ -12,6 +12,8 @@ from workers.workflows.base import Context, versions
 from workers.workflows.onnx_session import Bound
 from workers.workflows.onnx_workflow import OnnxWorkflow
 
+_OF_THIS_RUN = ("_path", "_stream", "_alloc", "_free", "_empty_cache")
+
 
 class OnnxRuntimeGpu(OnnxWorkflow):
     """One session, one input in flight, inputs and outputs in device memory."""
@@ -66,22 +68,21 @@ class OnnxRuntimeGpu(OnnxWorkflow):
         """The provider, its options, the threads and the switches of TF32, each read back."""
         precision, options = self.ctx.job.precision, self._session.get_provider_options()
         held = ort_options.held_cuda(options.get(ort_providers.CUDA, {}), precision)
-        placed = self._placement()
-        found = {
+        return {
             "precision": self._held_precision(options),
             "threads": self._session.get_session_options().intra_op_num_threads,
             "provider": self._session.get_providers()[0],
             "providers": self._session.get_providers(),
             "device": "cuda:0",
-            "provider_options": options,
-            "tf32": {"environment": tf32.assert_held(precision), "cuda_provider": held},
+            "provider_options": {name: _telling(values) for name, values in options.items()},
+            "tf32": precision == "tf32",
+            "tf32_held_by": {"environment": tf32.assert_held(precision), "cuda_provider": held},
             "graph_optimization": "all",
             "opset": self._source.onnx().facts["opset"],
-            "placement": placed,
+            "placement": self._placement(),
             "reference": self._source.reference_name,
             "reference_device": "cpu",
         }
-        return found
 
     def metrics(self) -> Dict[str, float]:
         """The share of nodes that ran on another provider in prepare's first run."""
@@ -102,3 +103,8 @@ class OnnxRuntimeGpu(OnnxWorkflow):
     def _held_precision(self, options: Dict[str, Dict[str, str]]) -> str:
         """The precision that is asserted, with the session's options by provider."""
         raise NotImplementedError
+
+
+def _telling(options: Dict[str, str]) -> Dict[str, str]:
+    """Options without paths of this run and addresses of this process."""
+    return {name: value for name, value in options.items() if not name.endswith(_OF_THIS_RUN)}

@@ -10,6 +10,8 @@ import os
 import shutil
 from typing import Any, Dict, Optional
 
+from farm.contract.canonical import digest
+from farm.contract.codec import to_json
 from workers.workflows import onnx_session, ort_options, ort_providers, ort_table
 from workers.workflows.base import Context, versions
 from workers.workflows.cache import CachedFile
@@ -17,6 +19,8 @@ from workers.workflows.onnx_files import check_batch
 from workers.workflows.onnx_source import assert_fp32
 from workers.workflows.onnxruntime_gpu import OnnxRuntimeGpu
 from workers.workflows.ort_engines import Engines, assert_nothing_new, providers
+
+_ENGINE = ".engine"
 
 
 class OnnxRuntimeTrt(OnnxRuntimeGpu):
@@ -78,8 +82,10 @@ class OnnxRuntimeTrt(OnnxRuntimeGpu):
             optimization_level=self._engines.level,
             allow_fp16=self._engines.allow_fp16,
             timing_cache_bytes_before=facts["timing_cache_bytes_before"],
-            engines_built_while_measuring=0,
+            engine_sha256=digest({name: sha256 for name, sha256 in facts["files"].items() if name.endswith(_ENGINE)}),
         )
+        if self.ctx.job.rebuild is not None:
+            found["rebuild"] = to_json(self.ctx.job.rebuild)
         if self._int8 is not None:
             found.update(calibration=self._int8.calibration_facts(), calibration_table=facts["table"])
         return found
@@ -131,4 +137,5 @@ class OnnxRuntimeTrt(OnnxRuntimeGpu):
         return dict(self._engine.facts["placement"])
 
     def _held_precision(self, options: Dict[str, Dict[str, str]]) -> str:
-        return ort_options.held_trt(options[self.provider], self._plan)
+        engines = [name for name in self._engine.facts["files"] if name.endswith(_ENGINE)]
+        return ort_options.held_trt(options[self.provider], engines, self._plan)

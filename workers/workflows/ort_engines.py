@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from farm.contract.canonical import sha256_file, short_digest
 from workers.workflows import archive, onnx_session, ort_placement, ort_providers, ort_table
-from workers.workflows.base import Context, versions
+from workers.workflows.base import Context, require, versions
 from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import BuildOutOfMemory, NotPrepared, WorkflowError, is_out_of_memory
@@ -62,7 +62,7 @@ class Engines:
         """
         build = functools.partial(self._build, batch)
         try:
-            return self._ctx.cached("ort_engine", self._key(batch), "engine.zip", build, None, self._upstream_s)
+            return self._ctx.cached("ort_engine", self._key(batch), "engine.zip", build, _ready, self._upstream_s)
         except NotPrepared:
             self._failures.tell(batch)
             raise
@@ -91,6 +91,7 @@ class Engines:
             "calibration": table.sha256 if table else None,
             "platform": self._platform(),
             "recipe": RECIPE,
+            **self._ctx.rebuild_key,
         }
 
     def _platform(self) -> Dict[str, Any]:
@@ -112,9 +113,12 @@ class Engines:
             table = self._table()
             if table is not None:
                 shutil.copyfile(table.path, os.path.join(kept, ort_table.NAME))
-            before = self._fetch_timings(kept)
+            rebuild = self._ctx.job.rebuild
+            cold = rebuild is not None and rebuild.timing_cache == "cold"
+            before = 0 if cold else self._fetch_timings(kept)
             built = self._first_run(batch, kept, work)
-            self._keep_timings(kept)
+            if not cold:
+                self._keep_timings(kept)
             names = sorted(os.listdir(kept))
             if not any(name.endswith(".engine") for name in names):
                 raise WorkflowError("ONNX Runtime built no engine: {}".format(names), None, "build-failed")
@@ -135,9 +139,10 @@ class Engines:
 
     def _run(self, batch: int, kept: str, work: str) -> Any:
         """Open the session, which builds, and run once. Where no profile can be told beforehand, the run builds."""
-        session, explicit = None, True
+        # A shape that is fixed needs no profile, and one for it would make the provider build at each start.
+        session, explicit = None, None in self._facts()["input_shape"]
         try:
-            session = self._open(self.plan(batch, kept, True, dump=True), os.path.join(work, "profile"))
+            session = self._open(self.plan(batch, kept, explicit, dump=True), os.path.join(work, "profile"))
         except WorkflowError as error:
             if _SPLIT not in error.message:
                 raise
@@ -198,6 +203,11 @@ class Engines:
                     with open(os.path.join(kept, name), "rb") as source:
                         shutil.copyfileobj(source, stream)
                 os.replace(stream.name, os.path.join(directory, name))
+
+
+def _ready() -> None:
+    """Import what reads the provider's dumps, which is no part of building."""
+    require("onnx")
 
 
 def providers(plan: TrtPlan) -> onnx_session.Providers:

@@ -5,8 +5,9 @@ Read in the sources and the binaries of 1.17.1, 1.20 and 1.31: truth values are 
 an error. `use_tf32` of the CUDA provider came with 1.18; the TensorRT provider has no such option at all.
 """
 
+import re
 from dataclasses import dataclass
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Optional, Sequence, Tuple
 
 from workers.workflows.errors import PrecisionNotHeld, Unsupported
 
@@ -16,6 +17,7 @@ _OLDEST: Version = (1, 17)
 _CUDA_TF32: Version = (1, 18)
 _NUMPY_2: Version = (1, 19)
 _TRUE = ("1", "True", "true")
+_ENGINE = re.compile(r"(_fp16)?(_int8)?_sm\d+\+?\.engine$")
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,22 @@ def held_cuda(options: Dict[str, str], precision: str) -> str:
     return "use_tf32={}".format(found)
 
 
-def held_trt(options: Dict[str, str], plan: TrtPlan) -> str:
-    """The precision that the TensorRT provider's options allow, read back from the session.
+def held_trt(options: Dict[str, str], engines: Iterable[str], plan: TrtPlan) -> str:
+    """The precision of an open session, by its options read back and by the names of its engines.
+
+    The provider names an engine after the flags it gave to the builder, once it has dropped what the GPU lacks.
 
     Raises:
-        PrecisionNotHeld: an option is not what was set.
+        PrecisionNotHeld: an option or a name is not what was set.
     """
     wanted = trt_options(plan)
-    for name in ("trt_fp16_enable", "trt_int8_enable"):
-        if name not in options or (options[name] in _TRUE) != (wanted[name] == "True"):
-            raise PrecisionNotHeld("the TensorRT provider has {}={}".format(name, options.get(name)))
+    flags = {name: wanted["trt_{}_enable".format(name)] == "True" for name in ("fp16", "int8")}
+    for name, on in flags.items():
+        found = options.get("trt_{}_enable".format(name))
+        if found is None or (found in _TRUE) != on:
+            raise PrecisionNotHeld("the TensorRT provider has trt_{}_enable={}".format(name, found))
+    for engine in engines:
+        match = _ENGINE.search(engine)
+        if match is None or [bool(group) for group in match.groups()] != list(flags.values()):
+            raise PrecisionNotHeld("the engine {} was not built with the flags {}".format(engine, flags))
     return plan.precision

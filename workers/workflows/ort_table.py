@@ -21,7 +21,7 @@ NAME = "calibration.flatbuffers"
 _SMALLEST = 1e-30
 _COMPUTE = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 #: TensorRT's warning about a tensor without a range; its layers fall back from int8.
-_MISSING = re.compile(r"Missing scale and zero-point for tensor (\S+?),? expect fall back")
+_MISSING = re.compile(r"Missing scale and zero-point for tensor (.+?), expect fall back")
 
 
 class _Range(List[float]):

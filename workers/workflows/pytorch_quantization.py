@@ -7,7 +7,7 @@ PTQ or quantisation-aware training. Prepare does all of it on the CPU; measuring
 from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.run import Mismatch
-from workers.workflows.base import Context, Workflow, require
+from workers.workflows.base import Context, DeviceTimer, Workflow, require
 from workers.workflows.errors import PrecisionNotHeld
 from workers.workflows.onnx_session import Bound, open_session
 from workers.workflows.onnx_tensorrt import OnnxTensorRT
@@ -61,6 +61,11 @@ class PytorchQuantization(Workflow):
     def synchronize(self) -> None:
         """As the back end does."""
         self._backend.synchronize()
+
+    def device_timer(self) -> Optional[DeviceTimer]:
+        """As the back end has it."""
+        found: Optional[DeviceTimer] = self._backend.device_timer()
+        return found
 
     def outputs(self) -> List[Tuple[str, Any]]:
         """Copies of the last inference's outputs."""

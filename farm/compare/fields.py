@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a record says which cell it belongs to, what must agree before two numbers are compared, and what may differ.
+
+Identity: two records with the same identity measure the same cell; a difference in it is what a person compares (the
+treatment), or no comparison. Conditions: they decide what the number means, so they must agree. Software: what changes
+under a sweep that stays the same; differences are named and are part of the treatment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from farm.contract.codec import to_json
+from farm.contract.job import Protocol
+from farm.contract.record import Record
+
+#: What a cell is, in the order in which tables name it.
+IDENTITY = ("model", "workflow", "precision", "options", "calibration", "batch", "stack", "device")
+
+#: What is taken for the treatment unasked, where each side has one value and the two differ: a sweep's author writes
+#: these on purpose. Another device or other weights may be an accident, so they are compared only when asked for.
+AUTOMATIC = ("workflow", "precision", "options", "calibration", "stack")
+
+#: What `--treatment` may name.
+TREATMENTS = (*AUTOMATIC, "device", "weights")
+
+#: What a treatment brings with it by its nature.
+_BRINGS = {"precision": ("calibration",), "device": ("device_class", "threads", "stack")}
+
+
+def switches(protocol: Protocol) -> dict[str, Any]:
+    """What makes two protocols comparable: everything but the name and the stages' time limits."""
+    return {k: v for k, v in to_json(protocol).items() if k not in ("name", "stage_limits_s")}
+
+
+def with_what_it_brings(treatment: tuple[str, ...]) -> tuple[str, ...]:
+    """A treatment and all fields that differ with it by its nature."""
+    brought = [field for name in treatment for field in _BRINGS.get(name, ())]
+    return tuple(dict.fromkeys([*treatment, *brought]))
+
+
+def identity(record: Record) -> dict[str, str]:
+    """Every identity field as text; '' where the record says nothing."""
+    job = record.job
+    return {
+        "model": job.model.name,
+        "workflow": job.workflow,
+        "precision": job.precision,
+        "options": _plain(job.options),
+        "calibration": _plain(to_json(job.calibration)) if job.calibration is not None else "",
+        "batch": "" if record.batch_size is None else str(record.batch_size),
+        "stack": record.stack.name if record.stack else "",
+        "device": device(record),
+    }
+
+
+def device(record: Record) -> str:
+    """The device of a record; where it reached none, what was asked for."""
+    return record.device.device_id if record.device else record.job.target.key.partition(":")[2]
+
+
+def conditions(record: Record) -> dict[str, str]:
+    """What must agree before two numbers are compared, as text."""
+    model = record.job.model
+    found = switches(record.job.protocol) | {
+        "input_shape": model.input_shape,
+        "weights": model.onnx_sha256 or model.weights,
+        "data": record.job.data,
+        "seed": record.job.seed,
+        "device_class": record.device.device_class if record.device else "",
+        # The protocol may leave the number to the host, whose cores may have become more or fewer.
+        "threads": record.effective.get("threads", record.job.protocol.threads),
+    }
+    return {name: _text(value) for name, value in found.items()}
+
+
+def software(record: Record) -> dict[str, str]:
+    """Versions of all that ran: libraries as the measuring process saw them, driver, kernel, interpreter."""
+    libraries = record.environment.get("libraries") or (record.stack.libraries if record.stack else {})
+    facts = record.device.facts if record.device else {}
+    found = {str(name): version for name, version in libraries.items()} | {
+        "python": record.stack.python_version if record.stack else None,
+        "driver": facts.get("driver_version"),
+        "kernel": record.host.get("kernel"),
+    }
+    return {name: _text(value) for name, value in found.items() if value}
+
+
+def farm_code(record: Record) -> dict[str, str]:
+    """The farm's own versions: they differ from day to day where the farm itself is developed."""
+    names = ("farm_version", "git_revision", "runner_digest")
+    return {name: _text(record.provenance[name])[:12] for name in names if record.provenance.get(name)}
+
+
+def per_side(of: Callable[[Record], Mapping[str, str]], records: tuple[Record, ...]) -> dict[str, tuple[str, ...]]:
+    """Every value of each field that the records of a side have, sorted."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for name, value in of(record).items():
+            found.setdefault(name, set()).add(value)
+    return {name: tuple(sorted(values)) for name, values in found.items()}
+
+
+def _plain(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_text(values[name])}" for name in sorted(values))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
