@@ -22,7 +22,7 @@ class OptionValues:
 class WorkflowInfo:
     """One way to run a model.
 
-    `requires` are importable modules that the stack must have; `requires_by_kind` adds those of a kind of device; of each
+    `requires` are importable modules that the stack must have, `requires_by_kind` those for a kind of device; of each
     group in `requires_any` it must have one. `options` maps each option to what it does and `values` to what it may be
     (an option without a row takes any number, text or truth value). `sources` are the model sources that it can run.
     `precisions_by_kind` narrows `precisions` on a kind of device. `calibration_methods` are those of its int8.

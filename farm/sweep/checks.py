@@ -74,7 +74,7 @@ def _calibration(document: SweepDocument) -> Iterator[Problem]:
 
 
 def _calibration_methods(document: SweepDocument, methods: Sequence[str]) -> Iterator[Problem]:
-    """Methods that no workflow of the sweep has. Where some have it, the others' jobs are refused when they are matched."""
+    """Methods that no workflow of the sweep has; where some have one, matching refuses the jobs of the others."""
     infos = [WORKFLOWS[entry.name] for entry in document.workflows or ()]
     able = {method for info in infos if "int8" in info.precisions for method in info.calibration_methods}
     for index, method in enumerate(methods):
