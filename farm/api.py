@@ -155,18 +155,27 @@ class Farm:
 
     def _retry(self, view: JobView, outcomes: Sequence[Outcome]) -> bool:
         spec = view.spec
-        sizes = tuple(size for size in spec.batches.sizes if self._outcome(spec, size) in outcomes)
-        if not sizes:
+        wanted = {size for size in spec.batches.sizes if self._outcome(spec, spec.run_id(size)) in outcomes}
+        accuracy = spec.accuracy if self._outcome(spec, spec.accuracy_run_id) in outcomes else None
+        if accuracy is not None:
+            # It is taken with a point that is ok, so the one that it was taken with is measured again beside it.
+            wanted.add(self._accuracy_batch(spec) or spec.batches.sizes[0])
+        if not wanted:
             return False
-        ladder = dataclasses.replace(spec.batches, sizes=sizes)
-        again = dataclasses.replace(spec, generation=spec.generation + 1, batches=ladder)
+        ladder = dataclasses.replace(spec.batches, sizes=tuple(sorted(wanted)))
+        again = dataclasses.replace(spec, generation=spec.generation + 1, batches=ladder, accuracy=accuracy)
         return self.jobs.retry(again) == JobState.QUEUED
 
-    def _outcome(self, spec: JobSpec, size: int) -> Outcome | None:
-        """How a point ended; a job that was given up has one record for all of its points."""
-        for run_id in (spec.run_id(size), spec.run_id(None)):
-            if self.store.records.exists(run_id):
-                return self.store.records.read(run_id).outcome
+    def _accuracy_batch(self, spec: JobSpec) -> int | None:
+        """The batch size at which a job's accuracy was taken, if it was."""
+        known = self.store.records.exists(spec.accuracy_run_id)
+        return self.store.records.read(spec.accuracy_run_id).batch_size if known else None
+
+    def _outcome(self, spec: JobSpec, run_id: str) -> Outcome | None:
+        """How a run ended; a job that was given up has one record for all of its runs."""
+        for known in (run_id, spec.run_id(None)):
+            if self.store.records.exists(known):
+                return self.store.records.read(known).outcome
         return None
 
     def devices(self) -> list[DeviceEntry]:
@@ -242,16 +251,21 @@ class Farm:
         sweep: Path | str | SweepSpec,
         *,
         again: bool = False,
+        devices: Sequence[str] = (),
         on_progress: Callable[[Progress], None] = lambda _progress: None,
         say: Callable[[str], None] = lambda _text: None,
     ) -> Any:
-        """Measure a sweep on this machine: start a farm, submit, wait, stop; return the `Submission`."""
+        """Measure a sweep on this machine: start a farm, submit, wait, stop; return the `Submission`.
+
+        `devices` are ids of this machine's devices, `gpus` or `all`: one worker each; none: the settings' choice.
+        """
         from farm.local import LocalFarm
+        from workers.daemon.probe import named_devices
 
         spec = _spec(sweep)
         self.store.create()
         self.store.check_writable()
-        with LocalFarm(self.settings, say=say):
+        with LocalFarm(self.settings, say=say, devices=named_devices(self.settings, devices)):
             submission = self.submit(spec, again=again)
             if submission.total:
                 for progress in self.watch(submission.sweep_id):

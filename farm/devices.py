@@ -166,7 +166,8 @@ def _lacks(info: WorkflowInfo, kind: str, stack: StackInfo) -> list[str]:
         missing = [_missing(module, stack) for module in group]
         if all(missing):
             found.append(" and ".join(missing))
-    return [words for words in found if words]
+    absent = [words for words in found if words]
+    return absent or [text for need in info.needs_features.items() if (text := _lacks_feature(*need, stack))]
 
 
 def _missing(module: str, stack: StackInfo) -> str:
@@ -176,11 +177,22 @@ def _missing(module: str, stack: StackInfo) -> str:
     return "" if module in stack.libraries else f"no {module}"
 
 
+def _lacks_feature(feature: str, wanted: str, stack: StackInfo) -> str | None:
+    """Why a probed feature does not have what is wanted. A probe that did not ask says nothing against a stack."""
+    there = stack.features.get(feature)
+    if not isinstance(there, list) or wanted in there:
+        return None
+    why = stack.features.get(f"{feature}_problems")
+    reason = why.get(wanted) if isinstance(why, dict) else None
+    return f"{wanted} does not load ({reason})" if reason else f"no {wanted}"
+
+
 def _no_stack(info: WorkflowInfo, device: DeviceInfo, stacks: Sequence[StackInfo]) -> Refusal:
     if not stacks:
         return Refusal("no-stack", f"{device.device_id} has no stack", "Name its interpreters in FARM_STACKS.")
     lacks = [f"stack {stack.name!r}: {', '.join(_lacks(info, device.kind, stack))}" for stack in stacks]
     reason = f"no stack of {device.device_id} can run {info.name}; {'; '.join(lacks)}"
     wanted = [*info.requires_on(device.kind), *(" or ".join(group) for group in info.requires_any)]
+    wanted += info.needs_features.values()
     hint = f"Install {', '.join(wanted)} for {stacks[0].python}, then start the worker again."
     return Refusal("library-missing", reason, hint)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole farm on this machine: embedded broker, scheduler, worker, and Flower if asked, as child processes."""
+"""A whole farm on this machine: embedded broker, scheduler, workers, and Flower if asked, as child processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,7 @@ class Part:
     name: str
     argv: list[str]
     log: Path
+    is_worker: bool = False
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
 
@@ -55,8 +56,8 @@ class LocalFarm:
     flower: bool = False
     listen: str = "127.0.0.1"
     say: Callable[[str], None] = lambda _text: None
-    #: The device that the worker serves; None: the settings' choice.
-    device: str | None = None
+    #: The devices to serve, one worker each; none named: one worker for the settings' choice.
+    devices: Sequence[str] = ()
     parts: list[Part] = field(default_factory=list)
     _broker: EmbeddedBroker | None = None
 
@@ -70,7 +71,7 @@ class LocalFarm:
         self.stop(at_once=kind is not None)
 
     def start(self) -> None:
-        """Start all parts and wait for the worker to announce its device."""
+        """Start all parts and wait for every worker to announce its device."""
         try:
             if not self.settings.broker_url:
                 self._broker = EmbeddedBroker(self.settings, listen=self.listen)
@@ -85,10 +86,10 @@ class LocalFarm:
             raise
 
     def stop(self, *, at_once: bool = False, limit_s: float = 600.0) -> None:
-        """Stop all parts: the worker finishes its job first, unless `at_once`. Repeating it is harmless."""
+        """Stop all parts: workers finish their jobs first, unless `at_once`. Repeating it is harmless."""
         for part in reversed(self.parts):
             if part.alive() and part.process:
-                part.process.send_signal(signal.SIGKILL if at_once and part.name == "worker" else signal.SIGTERM)
+                part.process.send_signal(signal.SIGKILL if at_once and part.is_worker else signal.SIGTERM)
         for part in reversed(self.parts):
             _reap(part, limit_s)
         if self._broker is not None:
@@ -112,11 +113,11 @@ class LocalFarm:
     def _make_parts(self) -> None:
         farm = [sys.executable, "-m", "farm.cli.main"]
         logs = self.settings.run_dir
-        device = ["--device", self.device] if self.device else []
-        self.parts = [
-            Part("scheduler", [*farm, "scheduler"], logs / "scheduler.log"),
-            Part("worker", [*farm, "worker", *device], logs / "worker.log"),
-        ]
+        self.parts = [Part("scheduler", [*farm, "scheduler"], logs / "scheduler.log")]
+        for device in self.devices or (None,):
+            name = f"worker-{device}" if device else "worker"
+            argv = [*farm, "worker", *(["--device", device] if device else [])]
+            self.parts.append(Part(name, argv, logs / f"{name}.log", is_worker=True))
         if self.flower:
             self.parts.append(Part("flower", [*farm, "flower"], logs / "flower.log"))
 
@@ -135,7 +136,7 @@ class LocalFarm:
 
     def _wait_ready(self) -> None:
         client = connect(self.settings)
-        self.say("worker: probing this machine's stacks")
+        self.say("worker: probing this machine's stacks" if len(self.devices) < 2 else f"workers: {len(self.devices)}")
         register, deadline = Register(client), time.monotonic() + READY_LIMIT_S
         while time.monotonic() < deadline:
             for part in self.parts:
@@ -144,23 +145,24 @@ class LocalFarm:
             if self._online(register):
                 return
             time.sleep(0.1)
-        raise UnavailableError(f"no device came online within {READY_LIMIT_S:.0f} s; see {self.settings.run_dir}")
+        raise UnavailableError(
+            f"not every device came online within {READY_LIMIT_S:.0f} s; see {self.settings.run_dir}"
+        )
 
     def _online(self, register: Register) -> bool:
         try:
             entries = register.devices()
         except redis.RedisError:
             return False
-        worker = next(part for part in self.parts if part.name == "worker")
-        pid = worker.process.pid if worker.process else None
-        return any(entry.online and entry.announcement.pid == pid for entry in entries)
+        pids = {part.process.pid for part in self.parts if part.is_worker and part.process}
+        return pids <= {entry.announcement.pid for entry in entries if entry.online}
 
 
 def _reap(part: Part, limit_s: float) -> None:
     if part.process is None:
         return
     try:
-        part.process.wait(timeout=limit_s if part.name == "worker" else 20.0)
+        part.process.wait(timeout=limit_s if part.is_worker else 20.0)
     except subprocess.TimeoutExpired:
         part.process.kill()
         part.process.wait(timeout=20)

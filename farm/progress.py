@@ -13,7 +13,7 @@ from farm.contract.outcome import Outcome
 
 @dataclass(frozen=True)
 class Running:
-    """A job at work. `point` of `points` is being measured; `stage` has lasted since `since` (Unix seconds)."""
+    """A job at work. `point` of `points` is being measured; `fraction` is how far its stage is, where it tells."""
 
     job_id: str
     name: str
@@ -23,6 +23,7 @@ class Running:
     point: int
     points: int
     note: str | None
+    fraction: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,16 @@ def sweep_progress(jobs: Sequence[JobView], now_s: float) -> Progress:
 def _points(job: JobView) -> int:
     """Points of the ladder; of an ended one only those that were run: a ladder may stop early."""
     ended = sum(_outcomes(job).values())
-    return ended if job.state.ended and ended else len(job.spec.batches.sizes)
+    return ended if job.state.ended and ended else len(job.spec.run_ids())
 
 
 def _outcomes(job: JobView) -> dict[str, int]:
     if job.state.ended:
         counts = job.summary.get("outcomes", {})
         if not counts and job.state is JobState.CANCELLED:
-            return {Outcome.CANCELLED.value: len(job.spec.batches.sizes)}
+            return {Outcome.CANCELLED.value: len(job.spec.run_ids())}
         if not counts:
-            return {Outcome.LOST.value: len(job.spec.batches.sizes)}
+            return {Outcome.LOST.value: len(job.spec.run_ids())}
         return {str(k): int(v) for k, v in counts.items()}
     if job.state in (JobState.CLAIMED, JobState.RUNNING):
         return {str(k): int(v) for k, v in job.progress.get("outcomes", {}).items()}
@@ -99,8 +100,9 @@ def _running(job: JobView) -> Running:
         stage=str(at.get("stage", "start")),
         batch_size=at.get("batch_size"),
         point=int(at.get("point", 0)),
-        points=int(at.get("points", len(job.spec.batches.sizes))),
+        points=int(at.get("points", len(job.spec.run_ids()))),
         note=at.get("note"),
+        fraction=at.get("fraction"),
     )
 
 

@@ -98,6 +98,11 @@ def summarise(
     )
 
 
+def median_ms(samples_ns: Sequence[int]) -> float:
+    """The median in milliseconds. `samples_ns` must not be empty."""
+    return quantile(sorted(samples_ns), 0.5) / _NS_PER_MS
+
+
 def quantile(ordered: Sequence[int], q: float) -> float:
     """The type 7 quantile of sorted samples; see the module's docstring. `ordered` must not be empty."""
     position = (len(ordered) - 1) * q

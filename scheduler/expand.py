@@ -8,20 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farm.contract.canonical import short_digest
+from farm.contract.catalogue import WORKFLOWS
 from farm.contract.codec import to_json
-from farm.contract.job import Calibration, JobSpec, ModelSpec, Target
+from farm.contract.job import Calibration, JobSpec, ModelSpec, Rebuild, Target
 from farm.sweep import SweepSpec
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure, wherever: model x workflow with options x precision x calibration."""
+    """One thing to measure, wherever: model x workflow with options x precision x calibration x build."""
 
     model: ModelSpec
     workflow: str
     precision: str
     options: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    rebuild: Rebuild | None = None
 
     @property
     def name(self) -> str:
@@ -36,12 +38,13 @@ def expand(spec: SweepSpec) -> list[Case]:
     does not have is still a case: it is refused later, with the reason on record, and not passed over in silence.
     """
     return [
-        Case(model, choice.name, precision, choice.options, calibration)
+        Case(model, choice.name, precision, choice.options, calibration, rebuild)
         for model in spec.models
         for choice in spec.workflows
         for precision in spec.precisions
         if not any(excluded.matches(model.name, choice.name, precision) for excluded in spec.exclude)
         for calibration in _calibrations(spec, precision)
+        for rebuild in _rebuilds(spec, choice.name)
     ]
 
 
@@ -49,9 +52,20 @@ def _calibrations(spec: SweepSpec, precision: str) -> Sequence[Calibration | Non
     return spec.calibrations if precision == "int8" else (None,)
 
 
+def _rebuilds(spec: SweepSpec, workflow: str) -> Sequence[Rebuild | None]:
+    """One job for each build; a workflow that builds nothing has one job, whatever the sweep says."""
+    wanted, info = spec.rebuilds, WORKFLOWS.get(workflow)
+    if wanted is None or info is None or not info.rebuilds:
+        return (None,)
+    return [Rebuild(index, wanted.count, wanted.timing_cache) for index in range(wanted.count)]
+
+
 def job_id(sweep_id: str, case: Case, place: str) -> str:
     """A job's id: 16 digits that stand for the sweep, the case and where it was asked to run (`cls:X` or `dev:Y`)."""
-    return short_digest({"sweep": sweep_id, "case": to_json(case), "place": place}, 16)
+    said = to_json(case)
+    if case.rebuild is None:
+        del said["rebuild"]  # so that the ids of sweeps that do not speak of it stay what they were
+    return short_digest({"sweep": sweep_id, "case": said, "place": place}, 16)
 
 
 def make_job(spec: SweepSpec, case: Case, place: str, target: Target) -> JobSpec:
@@ -70,6 +84,9 @@ def make_job(spec: SweepSpec, case: Case, place: str, target: Target) -> JobSpec
         calibration=case.calibration,
         data=spec.data,
         seed=spec.seed,
+        accuracy=spec.accuracy,
+        data_path=spec.accuracy.path if spec.accuracy else None,
+        rebuild=case.rebuild,
     )
 
 

@@ -12,15 +12,20 @@ from farm.contract.job import JobSpec
 PROCESS_S = 4.0
 #: One inference of one input, and one calibration sample; a mid-size network on a few cores.
 INFERENCE_S = 0.02
+#: Weights `digits:SEED`, trained once and then kept.
+TRAINING_S = 30.0
 #: One inference whatever the batch size: launch and framework.
 CALL_S = 0.001
 
 
 def predicted_s(job: JobSpec) -> float:
-    """Estimate the device-seconds of a job: its preparation and every point of its ladder."""
+    """Estimate the device-seconds of a job: its preparation, every point of its ladder, its accuracy."""
     samples = job.calibration.samples if job.calibration else 0
     prepare = PROCESS_S * 2 + samples * INFERENCE_S
-    return prepare + sum(_point_s(job, size) for size in job.batches.sizes)
+    if job.model.weights.startswith("digits:"):
+        prepare += TRAINING_S
+    accuracy = PROCESS_S + job.accuracy.images * INFERENCE_S if job.accuracy else 0.0
+    return prepare + sum(_point_s(job, size) for size in job.batches.sizes) + accuracy
 
 
 def _point_s(job: JobSpec, batch_size: int) -> float:

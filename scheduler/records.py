@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from farm.contract.job import JobSpec
 from farm.contract.outcome import Failure, Outcome
-from farm.contract.record import Record
+from farm.contract.record import ACCURACY, Record
 from farm.errors import IntegrityError
 from farm.store import RecordStore
 from scheduler.match import Refused
@@ -21,13 +21,15 @@ def utc_now() -> str:
 
 
 def recorded(records: RecordStore, job: JobSpec, *, refusals: bool) -> bool:
-    """Whether a job has its results: every point of its ladder, or those up to where the ladder ended.
+    """Whether a job has its results: its accuracy, and every point of its ladder or those up to where the ladder ended.
 
     With `refusals`, a refusal counts as a result; without, it does not: what was refused may be possible by now.
     """
     whole = _read(records, job.run_id(None))
     if whole is not None and (refusals or whole.failure is None or whole.failure.stage != MATCH):
         return True
+    if job.accuracy and not records.exists(job.accuracy_run_id):
+        return False
     done = [size for size in job.batches.sizes if records.exists(job.run_id(size))]
     if len(done) == len(job.batches.sizes):
         return True
@@ -57,10 +59,14 @@ def cancelled_records(job: JobSpec, attempt: int, now: str) -> list[Record]:
         "start", "cancelled", "the job was cancelled before it started", "`farm retry` runs it after all."
     )
     last = job.batches.sizes[-1]
-    return [
+    found = [
         Record(
             job.run_id(size), Outcome.CANCELLED, job, size, attempt, now, now, failure,
             ladder_stop="cancelled" if size == last else None,
         )
         for size in job.batches.sizes
     ]  # fmt: skip
+    if job.accuracy:
+        record = Record(job.accuracy_run_id, Outcome.CANCELLED, job, None, attempt, now, now, failure, point=ACCURACY)
+        found.append(record)
+    return found

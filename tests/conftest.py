@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,3 +81,32 @@ def chromium() -> Iterator[Any]:
         running = playwright.chromium.launch(executable_path=program, args=arguments, timeout=60_000)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="session")
+def digits_weights(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runner's cache of weights with resnet18 at 32 x 32 trained on the digits, by the runner, half a minute.
+
+    It is kept from one session to the next for as long as the code and the libraries that made it are the same.
+    """
+    pytest.importorskip("torch")
+    from importlib.metadata import version
+
+    from farm.contract.job import ModelSpec
+    from tests.island.harness import ROOT, Island, model_job, stage_bundle
+
+    hasher = hashlib.sha256((version("torch") + version("torchvision")).encode())
+    for name in ("digits", "digits_recipe", "torch_models", "cache"):
+        hasher.update((ROOT / f"workers/workflows/{name}.py").read_bytes())
+    assert request.config.cache is not None
+    kept = request.config.cache.mkdir("digits-weights") / hasher.hexdigest()[:16]
+    if not kept.is_dir():
+        made = tmp_path_factory.mktemp("training")
+        island = Island(stage_bundle(made / "bundle"), made, Path(sys.executable))
+        model = ModelSpec("resnet18", input_shape=(3, 32, 32), weights="digits:0")
+        island.finish(island.start(model_job(model, "pytorch", data="digits")), timeout_s=600).ok()
+        with tempfile.TemporaryDirectory(dir=kept.parent) as aside:
+            whole = shutil.copytree(made / "cache" / "weights", Path(aside) / "weights")
+            with contextlib.suppress(OSError):  # another process was faster
+                whole.rename(kept)
+    return kept

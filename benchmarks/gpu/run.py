@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Measure sweeps on this host's GPU with a farm of its own, and leave the store and a table to take away.
+"""Measure sweeps on this host's GPUs with a farm of its own, and leave the store and a table to take away.
 
-    python benchmarks/gpu/run.py --home DIR --stack trt=/path/python,/path/env.sh --out DIR SWEEP.yaml...
+    python benchmarks/gpu/run.py --home DIR --stack trt=/path/python,/path/env.sh --out DIR [SWEEP.yaml...]
 
-Starts an embedded broker, a scheduler and a worker for the GPU; submits the sweeps, waits, stops what it started. OUT
-gets store.tar, results.csv, summary.json and the parts' logs, also when something fails or the time is up. A stack is
-NAME=PYTHON[,ENVFILE]; the first that can run a workflow is taken. ENVFILE is sourced by bash. Runners start in Python's
-isolated mode, which ignores PYTHONHOME and PYTHONPATH: such a stack gets a virtual environment under HOME that has the
-same paths. Run it again with the same HOME and it goes on where it stopped.
+Starts an embedded broker, a scheduler and a worker for each GPU; submits the sweeps, waits, stops what it started. OUT
+gets store.tar.gz, results.csv, summary.json and the parts' logs, also when something fails or the time is up. A stack
+is NAME=PYTHON[,ENVFILE]; the first that can run a workflow is taken. ENVFILE is sourced by bash. Runners start in
+Python's isolated mode, which ignores PYTHONHOME and PYTHONPATH: such a stack gets a virtual environment under HOME that
+has the same paths. Run it again with the same HOME and it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -78,45 +78,48 @@ def write_settings(home: Path, stacks: list[tuple[str, str, dict[str, str]]]) ->
     os.environ["FARM_CONFIG"] = str(home / "farm.toml")
 
 
-def choose_device(settings: Any, wanted: str | None) -> str:
-    """The device named, else this host's first GPU."""
-    from workers.daemon.probe import devices, find_device
+def choose_devices(settings: Any, wanted: list[str]) -> list[str]:
+    """The devices named, else all of this host's GPUs."""
+    from farm.errors import UsageError
+    from workers.daemon.probe import devices, named_devices
 
-    if wanted:
-        return find_device(settings, wanted).device_id
-    gpus = [device for device in devices(settings) if device.kind == "gpu"]
-    if not gpus:
-        sys.exit("this host has no GPU that NVIDIA's management library names (is nvidia-ml-py installed?)")
-    print(json.dumps({"device": gpus[0].device_id, "class": gpus[0].device_class, **gpus[0].facts}))
-    return gpus[0].device_id
+    try:
+        chosen = named_devices(settings, wanted or ["gpus"])
+    except UsageError as error:
+        sys.exit(f"{error.message} (is nvidia-ml-py installed?)")
+    for device in devices(settings):
+        if device.device_id in chosen:
+            print(json.dumps({"device": device.device_id, "class": device.device_class, **device.facts}))
+    return chosen
 
 
-def measure(farm: Any, device: str, sweeps: list[Path], limit_s: float) -> None:
-    """Submit all sweeps, wait until all have ended or the time is up; what runs then is left unfinished."""
+def measure(farm: Any, devices: list[str], sweeps: list[Path], limit_s: float) -> None:
+    """Submit all sweeps at once, so that no device waits for another; what runs when the time is up is left."""
     from farm.errors import UnavailableError
     from farm.local import LocalFarm
 
     end = time.monotonic() + limit_s
-    with LocalFarm(farm.settings, say=print, device=device) as local:
-        for entry in farm.devices():
+    with LocalFarm(farm.settings, say=print, devices=devices) as local:
+        for entry in farm.devices()[:1]:
             for stack in entry.announcement.stacks:
                 print(f"stack {stack.name}: {stack.python_version} {stack.libraries} {stack.problems} {stack.features}")
+        submissions = []
         for path in sweeps:
             submission = farm.submit(path)
             print(f"{path.name}: sweep {submission.sweep_id}, {submission.total} jobs", flush=True)
-            if not submission.total:
-                continue
+            submissions.append(submission)
+        for submission in submissions:
             try:
                 for _ in farm.watch(submission.sweep_id, interval_s=2.0, limit_s=max(1.0, end - time.monotonic())):
                     pass
             except UnavailableError as error:
-                print(f"{path.name}: {error.message}", flush=True)
+                print(f"{submission.sweep_id}: {error.message}", flush=True)
                 local.stop(at_once=True)
                 return
 
 
-def take_away(farm: Any, home: Path, out: Path) -> None:
-    """Write what outlives this host."""
+def take_away(farm: Any, home: Path, out: Path, most_bytes: int | None) -> None:
+    """Write what outlives this host; blobs over `most_bytes` stay behind, their digests are in the records."""
     out.mkdir(parents=True, exist_ok=True)
     summary: dict[str, int] = {}
     for record in farm.records():
@@ -128,25 +131,27 @@ def take_away(farm: Any, home: Path, out: Path) -> None:
                   f"{failure.message[:300]}")  # fmt: skip
     farm.results().write(out / "results.csv", "csv")
     (out / "summary.json").write_text(json.dumps(summary) + "\n")
-    with tarfile.open(out / "store.tar", "w") as archive:
-        archive.add(farm.settings.store_dir, "store", filter=lambda member: member if _kept(member.name) else None)
+    with tarfile.open(out / "store.tar.gz", "w:gz", compresslevel=6) as archive:
+        archive.add(farm.settings.store_dir, "store", filter=lambda found: found if _kept(found, most_bytes) else None)
     for log in (home / "run").glob("*.log"):
         shutil.copy(log, out)
     print(json.dumps(summary))
 
 
-def _kept(name: str) -> bool:
-    return not name.startswith("store/index")
+def _kept(member: tarfile.TarInfo, most_bytes: int | None) -> bool:
+    is_large = most_bytes is not None and member.isfile() and member.size > most_bytes
+    return not member.name.startswith("store/index") and not is_large
 
 
 def main() -> None:
     """Parse, measure, take away."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sweeps", nargs="+", type=Path)
+    parser.add_argument("sweeps", nargs="*", type=Path, help="default: all of benchmarks/gpu/sweeps")
     parser.add_argument("--home", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--stack", required=True, action="append", help="NAME=PYTHON[,ENVFILE]; may be repeated")
-    parser.add_argument("--device", help="a device's id; default: the first GPU")
+    parser.add_argument("--device", action="append", default=[], help="a device's id; default: every GPU of this host")
+    parser.add_argument("--blobs-up-to", type=int, metavar="BYTES", help="leave larger blobs out of store.tar.gz")
     parser.add_argument("--limit-s", type=float, default=3600.0, help="stop measuring after so long")
     options = parser.parse_args()
     home = options.home.absolute()
@@ -154,12 +159,13 @@ def main() -> None:
     from farm.api import Farm
 
     farm = Farm()
-    device = choose_device(farm.settings, options.device)
+    devices = choose_devices(farm.settings, options.device)
     farm.store.create()
+    sweeps = options.sweeps or sorted((ROOT / "benchmarks/gpu/sweeps").glob("*.yaml"))
     try:
-        measure(farm, device, options.sweeps, options.limit_s)
+        measure(farm, devices, sweeps, options.limit_s)
     finally:
-        take_away(farm, home, options.out.absolute())
+        take_away(farm, home, options.out.absolute(), options.blobs_up_to)
 
 
 if __name__ == "__main__":

@@ -74,10 +74,11 @@ def headline(progress: Progress) -> str:
 
 
 def running_line(job: Running) -> str:
-    """`resnet18/pytorch/fp32 on host-cpu: batch 2 (2 of 3), measure`."""
+    """`resnet18/pytorch/fp32 on host-cpu: batch 2 (2 of 3), accuracy 40 %`."""
     at = f"batch {job.batch_size} ({job.point} of {job.points}), " if job.batch_size else ""
     note = f" ({job.note})" if job.note else ""
-    return f"{job.name} on {job.device_id}: {at}{job.stage}{note}"
+    share = "" if job.fraction is None else f" {job.fraction:.0%}"
+    return f"{job.name} on {job.device_id}: {at}{job.stage}{share}{note}"
 
 
 def _drawing(progress: Progress) -> Group:

@@ -21,22 +21,31 @@ if TYPE_CHECKING:
     from farm.settings import Settings
 
 UP_FILE = "up.json"
+DEVICES = click.option(
+    "--device",
+    "devices",
+    metavar="ID",
+    multiple=True,
+    help="A device of this machine to serve: an id (`farm probe`), `gpus` or `all`; may be repeated. Default: its CPU.",
+)
 
 
 @click.command()
 @click.argument("sweep", type=SWEEP_FILE)
 @click.option("--report", "report_dir", type=SWEEP_FILE, help="Where to write the report (default HOME/reports/SWEEP).")
 @click.option("--again", is_flag=True, help="Measure again what is recorded already.")
+@DEVICES
 @click.pass_context
-def run(ctx: click.Context, sweep: Path, report_dir: Path | None, again: bool) -> int:
+def run(ctx: click.Context, sweep: Path, report_dir: Path | None, again: bool, devices: tuple[str, ...]) -> int:
     """Measure SWEEP on this machine and report.
 
-    Starts a broker, a scheduler and a worker for this machine's device, submits SWEEP, shows progress, prints a table,
+    Starts a broker, a scheduler and a worker for each device named, submits SWEEP, shows progress, prints a table,
     writes the report and stops what it started. Interrupted, the same command goes on where it stopped.
 
     \b
-    Example:
+    Examples:
       farm run examples/quickstart.yaml --report report
+      farm run examples/gpu-smoke.yaml --device gpus
     """
     from farm.cli.live import ProgressView
     from farm.cli.summary import finish
@@ -53,7 +62,7 @@ def run(ctx: click.Context, sweep: Path, report_dir: Path | None, again: bool) -
     else:
         try:
             with ProgressView() as view:
-                submission = farm.run(spec, again=again, on_progress=view.show, say=click.echo)
+                submission = farm.run(spec, again=again, devices=devices, on_progress=view.show, say=click.echo)
         except KeyboardInterrupt:
             click.echo("interrupted, and everything stopped; the same command goes on where this one was", err=True)
             return EXIT_INTERRUPTED
@@ -66,9 +75,10 @@ def run(ctx: click.Context, sweep: Path, report_dir: Path | None, again: bool) -
     "--listen", default="127.0.0.1", show_default=True, help="Address of the embedded broker, for workers elsewhere."
 )
 @click.option("--flower/--no-flower", default=True, show_default=True, help="Also serve Flower's pages.")
+@DEVICES
 @click.pass_context
-def up(ctx: click.Context, foreground: bool, listen: str, flower: bool) -> int:
-    """Start a farm on this machine: embedded broker, scheduler, a worker for its device, and Flower.
+def up(ctx: click.Context, foreground: bool, listen: str, flower: bool, devices: tuple[str, ...]) -> int:
+    """Start a farm on this machine: embedded broker, scheduler, a worker for each device named, and Flower.
 
     It keeps running, and comes back up part by part if one dies, until `farm down`.
     """
@@ -78,9 +88,12 @@ def up(ctx: click.Context, foreground: bool, listen: str, flower: bool) -> int:
         click.echo(f"a farm runs in {settings.home} already (process {state['pid']})")
         _say_addresses(state)
         return 0
+    from workers.daemon.probe import named_devices
+
+    found = named_devices(settings, devices)
     if foreground:
-        return _stay(settings, listen, flower)
-    return _detach(settings, listen, flower)
+        return _stay(settings, listen, flower, found)
+    return _detach(settings, listen, flower, found)
 
 
 @click.command()
@@ -126,7 +139,7 @@ def _up_state(settings: Settings) -> dict[str, Any] | None:
         return None
 
 
-def _detach(settings: Settings, listen: str, flower: bool) -> int:
+def _detach(settings: Settings, listen: str, flower: bool, devices: list[str]) -> int:
     from farm.errors import UnavailableError
     from farm.local import READY_LIMIT_S
 
@@ -134,6 +147,7 @@ def _detach(settings: Settings, listen: str, flower: bool) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-m", "farm.cli.main", "up", "--foreground", "--listen", listen]
     argv.append("--flower" if flower else "--no-flower")
+    argv += [word for device in devices for word in ("--device", device)]
     with log.open("wb") as stream:
         process = subprocess.Popen(
             argv,
@@ -154,7 +168,7 @@ def _detach(settings: Settings, listen: str, flower: bool) -> int:
     raise UnavailableError(f"the farm did not come up; {log} says:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def _stay(settings: Settings, listen: str, flower: bool) -> int:
+def _stay(settings: Settings, listen: str, flower: bool, devices: list[str]) -> int:
     import fcntl
 
     from farm.broker.connection import broker_url, redact
@@ -176,7 +190,7 @@ def _stay(settings: Settings, listen: str, flower: bool) -> int:
             raise UnavailableError(f"a farm runs in {settings.home} already", hint="`farm down` stops it.") from None
         state = {"pid": os.getpid(), "flower": f"http://127.0.0.1:{settings.flower_port}" if flower else None}
         _write(held, state)
-        local = LocalFarm(settings, flower=flower, listen=listen, say=lambda text: click.echo(text))
+        local = LocalFarm(settings, flower=flower, listen=listen, say=lambda text: click.echo(text), devices=devices)
         local.start()
         try:
             address = redact(broker_url(settings)).replace("127.0.0.1", listen)

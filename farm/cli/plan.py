@@ -21,10 +21,10 @@ def print_plan(plan: Plan) -> None:
     """Every job with where it would go, what is recorded already, and every refusal with its reason."""
     rows: list[list[Any]] = []
     for job in plan.jobs[:MAX_ROWS]:
-        sizes = ", ".join(map(str, job.batches.sizes))
+        sizes = ", ".join(map(str, job.batches.sizes)) + (", accuracy" if job.accuracy else "")
         done = "recorded already" if job.job_id in plan.recorded else ""
         rows.append([job.job_id, job.name, sizes, job.target.device_id or f"any {job.target.device_class}", done])
-    runs = sum(len(job.batches.sizes) for job in plan.jobs)
+    runs = sum(len(job.run_ids()) for job in plan.jobs)
     click.echo(f"sweep {plan.sweep_id}: {_count(len(plan.jobs), 'job')}, {_count(runs, 'run')}")
     print_table(None, ["job", "name", "batch sizes", "device", ""], rows)
     _say_cut(len(plan.jobs))

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from farm.cli.common import SWEEP_FILE, open_farm, print_table
+
+if TYPE_CHECKING:
+    from farm.store.query import Table
 
 #: What a person wants first; `--columns` and the other formats have everything.
 COLUMNS = (
@@ -24,6 +28,8 @@ COLUMNS = (
     "mismatch_1e_3_pct",
     "flags",
 )
+#: Shown where any row has one.
+OPTIONAL = ("calibration", "top1", "top5")
 
 
 @click.command()
@@ -58,7 +64,7 @@ def results(
     if form == "parquet" and output is None:
         raise UsageError("Parquet is not text", hint="Name a file: `farm results --format parquet -o results.parquet`.")
     table = open_farm(ctx).results(sweep, where=where, latest=not all_generations)
-    table = table.select(_columns(columns, form))
+    table = table.select(_columns(columns, form, table))
     if form == "table" and output is None:
         print_table(None, table.columns, table.rows)
         return 0
@@ -73,10 +79,13 @@ def results(
     return 0
 
 
-def _columns(given: str | None, form: str) -> list[str] | None:
+def _columns(given: str | None, form: str, table: Table) -> list[str] | None:
     if given == "all" or (given is None and form != "table"):
         return None
-    return given.split(",") if given else list(COLUMNS)
+    if given:
+        return given.split(",")
+    some = [name for name in OPTIONAL if any(cell is not None for (cell,) in table.select([name]).rows)]
+    return [*COLUMNS[:-1], *some, COLUMNS[-1]]
 
 
 @click.command()

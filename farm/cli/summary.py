@@ -19,7 +19,8 @@ def finish(farm: Farm, submission: Any, report_dir: Path | None) -> int:
     sweep_id = submission.sweep_id
     table = farm.results(sweep_id)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    _print_latencies(rows)
+    _print_latencies([row for row in rows if row["point"] != "accuracy"])
+    _print_accuracies([row for row in rows if row["point"] == "accuracy" and row["outcome"] == "ok"])
     bad = [row for row in rows if row["outcome"] != "ok"]
     _print_bad(bad)
     ok = len(rows) - len(bad)
@@ -36,11 +37,30 @@ def _print_latencies(rows: list[dict[str, Any]]) -> None:
     batches = sorted({row["batch_size"] for row in rows if row["batch_size"] is not None})
     lines: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
     for row in rows:
-        key = (row["model"], row["workflow"], row["precision"], row["device_id"])
+        key = (row["model"], row["workflow"], _precision(row), row["device_id"])
         lines.setdefault(key, {})[row["batch_size"]] = row
     columns = ["model", "workflow", "precision", "device", *[f"b{b} ms" for b in batches], "best inputs/s"]
     table = [[*key, *[_latency(points.get(b)) for b in batches], _best(points)] for key, points in lines.items()]
     print_table("Median latency (* flagged)", columns, table)
+
+
+def _print_accuracies(rows: list[dict[str, Any]]) -> None:
+    """One line per evaluation, in per cent."""
+    if rows:
+        columns = ["model", "workflow", "precision", "device", "top-1 %", "95 % interval", "top-5 %", "images"]
+        table = [[r["model"], r["workflow"], _precision(r), r["device_id"], *_shares(r)] for r in rows]
+        print_table("\nAccuracy (* flagged)", columns, table)
+
+
+def _shares(row: dict[str, Any]) -> list[Any]:
+    span = f"{row['top1_low']:.2%} to {row['top1_high']:.2%}".replace("%", "") if row["top1_low"] is not None else "-"
+    top1, top5 = ("-" if row[name] is None else f"{100 * row[name]:.2f}" for name in ("top1", "top5"))
+    return [top1 + ("*" if row["flags"] else ""), span, top5, f"{row['accuracy_samples']:.0f}"]
+
+
+def _precision(row: dict[str, Any]) -> str:
+    """With the calibration, which tells rows of int8 apart."""
+    return f"{row['precision']} ({row['calibration']})" if row["calibration"] else str(row["precision"])
 
 
 def _latency(row: dict[str, Any] | None) -> str:
@@ -51,6 +71,12 @@ def _latency(row: dict[str, Any] | None) -> str:
     return cell(row["latency_ms"]) + ("*" if row["flags"] else "")
 
 
+def _point(row: dict[str, Any]) -> str:
+    if row["point"] == "accuracy":
+        return "accuracy"
+    return "whole job" if row["batch_size"] is None else f"batch {row['batch_size']}"
+
+
 def _best(points: dict[int, dict[str, Any]]) -> float | None:
     values = [row["throughput_per_s"] for row in points.values() if row["throughput_per_s"] is not None]
     return max(values, default=None)
@@ -58,8 +84,5 @@ def _best(points: dict[int, dict[str, Any]]) -> float | None:
 
 def _print_bad(bad: list[dict[str, Any]]) -> None:
     if bad:
-        table = [
-            [r["model"], r["workflow"], r["precision"], r["batch_size"], r["outcome"], r["failure_message"]]
-            for r in bad
-        ]
-        print_table("\nNot ok", ["model", "workflow", "precision", "batch", "outcome", "why"], table)
+        table = [[r["model"], r["workflow"], _precision(r), _point(r), r["outcome"], r["failure_message"]] for r in bad]
+        print_table("\nNot ok", ["model", "workflow", "precision", "point", "outcome", "why"], table)

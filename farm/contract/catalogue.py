@@ -26,6 +26,9 @@ class WorkflowInfo:
     group in `requires_any` it must have one. `options` maps each option to what it does and `values` to what it may be
     (an option without a row takes any number, text or truth value). `sources` are the model sources that it can run.
     `precisions_by_kind` narrows `precisions` on a kind of device. `calibration_methods` are those of its int8.
+    `needs_features` maps a probed feature, a list, to what must be in it; why something is not, the probe tells in the
+    feature of that name with `_problems` at its end.
+    `rebuilds`: it builds an engine, so that a sweep's `rebuilds` gives it a job for each build.
     """
 
     name: str
@@ -40,6 +43,8 @@ class WorkflowInfo:
     requires_any: Tuple[Tuple[str, ...], ...] = ()
     requires_by_kind: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
     calibration_methods: Tuple[str, ...] = ("minmax", "entropy", "percentile")
+    needs_features: Dict[str, str] = field(default_factory=dict)
+    rebuilds: bool = False
 
     def precisions_on(self, kind: str) -> Tuple[str, ...]:
         """The precisions that it runs on a kind of device."""
@@ -86,6 +91,40 @@ _WORKFLOWS = (
         sources=("torchvision", "onnx"),
     ),
     WorkflowInfo(
+        name="onnxruntime_cuda",
+        summary="ONNX Runtime's CUDA execution provider; fp16 is a converted file, int8 static Q/DQ",
+        precisions=("fp32", "tf32", "fp16", "int8"),
+        device_kinds=("gpu",),
+        requires=("onnxruntime", "onnx", "numpy"),
+        options={
+            "per_channel": "int8: one scale per output channel of a weight (default true)",
+            "activation_type": "int8: qint8 (default) or quint8",
+        },
+        values={
+            "per_channel": OptionValues("bool", default=True),
+            "activation_type": OptionValues("text", default="qint8", choices=("quint8", "qint8")),
+        },
+        sources=("torchvision", "onnx"),
+        needs_features={"onnxruntime_providers_loadable": "CUDAExecutionProvider"},
+    ),
+    WorkflowInfo(
+        name="onnxruntime_trt",
+        summary="ONNX Runtime's TensorRT execution provider; int8 by a calibration table",
+        precisions=("fp32", "tf32", "fp16", "int8"),
+        device_kinds=("gpu",),
+        requires=("onnxruntime", "onnx", "numpy"),
+        options={
+            "optimization_level": "the builder's effort, 0 to 5 (default: the provider's own, 3)",
+            "allow_fp16": "int8: let layers without int8 run in fp16 (default false)",
+        },
+        values={
+            "optimization_level": OptionValues("int", minimum=0),
+            "allow_fp16": OptionValues("bool", default=False),
+        },
+        sources=("torchvision", "onnx"),
+        needs_features={"onnxruntime_providers_loadable": "TensorrtExecutionProvider"},
+    ),
+    WorkflowInfo(
         name="torch_compile",
         summary="torch.compile with Inductor: the first thing a PyTorch user would try",
         precisions=("fp32", "bf16"),
@@ -129,14 +168,19 @@ _WORKFLOWS = (
             "optimization_level": "the builder's effort, 0 to 5 (default: the builder's own; TensorRT 8.6 and later)",
             "profile": "batch (default): an engine for each batch; ladder: one engine for all",
             "allow_fp16": "int8: let layers without int8 run in fp16 (default false)",
+            "quantization": "int8: implicit (default: TensorRT's calibrators) or explicit (a graph with Q/DQ nodes)",
+            "typing": "weak (default: the builder chooses types) or strong (TensorRT 10 and later: as in the graph)",
         },
         values={
             "optimization_level": OptionValues("int", minimum=0),
             "profile": OptionValues("text", default="batch", choices=("batch", "ladder")),
             "allow_fp16": OptionValues("bool", default=False),
+            "quantization": OptionValues("text", default="implicit", choices=("implicit", "explicit")),
+            "typing": OptionValues("text", default="weak", choices=("weak", "strong")),
         },
         sources=("torchvision", "onnx"),
         calibration_methods=("entropy", "minmax"),
+        rebuilds=True,
     ),
     WorkflowInfo(
         name="pytorch_quantization",
@@ -168,6 +212,27 @@ _WORKFLOWS = (
         },
         sources=("torchvision",),
         calibration_methods=("minmax", "entropy", "percentile", "mse"),
+        rebuilds=True,
+    ),
+    WorkflowInfo(
+        name="torch_tensorrt",
+        summary="Torch-TensorRT: TensorRT engines inside of a PyTorch module, by either of its front ends",
+        precisions=("fp32", "tf32", "fp16", "int8"),
+        device_kinds=("gpu",),
+        requires=("torch", "torchvision", "torch_tensorrt", "numpy"),
+        options={
+            "frontend": "dynamo (default) or ts, the TorchScript front end; int8 needs ts",
+            "optimization_level": "dynamo: the builder's effort, 0 to 5 (default: the builder's own)",
+            "min_block_size": "fewest operators that make an engine (default: the library's own)",
+            "require_full_compilation": "refuse a model that TensorRT does not take as a whole (true or false)",
+        },
+        values={
+            "frontend": OptionValues("text", default="dynamo", choices=("dynamo", "ts")),
+            "optimization_level": OptionValues("int", minimum=0),
+            "min_block_size": OptionValues("int", minimum=1),
+            "require_full_compilation": OptionValues("bool", default=False),
+        },
+        sources=("torchvision",),
     ),
     WorkflowInfo(
         name="fake",
@@ -194,6 +259,7 @@ WORKFLOWS: Dict[str, WorkflowInfo] = {w.name: w for w in _WORKFLOWS}
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 CALIBRATION_METHODS = ("minmax", "entropy", "percentile", "mse")
+TIMING_CACHES = ("cold", "shared")
 #: What inputs and calibration data are: random numbers, or images with classes.
 DATA = ("uniform", "digits", "imagenet")
 ACCURACY_DATA = ("digits", "imagenet")

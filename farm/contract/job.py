@@ -41,6 +41,12 @@ class Calibration:
     batch: int = 8
     percentile: float = 99.999
 
+    @property
+    def summary(self) -> str:
+        """Method and samples in words: `entropy, 64 samples`."""
+        share = ", {:g} %".format(self.percentile) if self.method == "percentile" else ""
+        return "{}, {} samples{}".format(self.method, self.samples, share)
+
 
 @dataclass(frozen=True)
 class AccuracySpec:
@@ -52,6 +58,24 @@ class AccuracySpec:
     dataset: str
     path: Optional[str] = None
     limit: Optional[int] = None
+
+    @property
+    def images(self) -> int:
+        """About how many images are evaluated: exact for digits, at most ImageNet's own number for a folder."""
+        most = 360 if self.dataset == "digits" else 50000
+        return min(most, self.limit or most)
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """Which of several builds of the same engine: `index` is 0 to `count` - 1.
+
+    `timing_cache` is `cold` (each build starts with an empty one and leaves none) or `shared` (that of the device).
+    """
+
+    index: int
+    count: int
+    timing_cache: str = "cold"
 
 
 @dataclass(frozen=True)
@@ -101,6 +125,7 @@ class JobSpec:
     """One model x workflow x precision x options on one target, with its batch ladder.
 
     `generation` counts deliberate repeats (`farm retry`): each has run ids, and so records, of its own.
+    `accuracy` asks for one evaluation after the ladder, a run of its own. `data_path` is the folder of `imagenet`.
     """
 
     job_id: str
@@ -118,14 +143,29 @@ class JobSpec:
     seed: int = 0
     generation: int = 0
     accuracy: Optional[AccuracySpec] = None
+    data_path: Optional[str] = None
+    rebuild: Optional[Rebuild] = None
     schema: int = JOB_SCHEMA
 
     @property
     def name(self) -> str:
-        """What people and Flower see: `resnet18/onnxruntime_cpu/int8`."""
-        return "{}/{}/{}".format(self.model.name, self.workflow, self.precision)
+        """What people and Flower see: `resnet18/onnxruntime_cpu/int8`, with `/build-2-of-3` for a rebuild."""
+        name = "{}/{}/{}".format(self.model.name, self.workflow, self.precision)
+        if self.rebuild is None:
+            return name
+        return "{}/build-{}-of-{}".format(name, self.rebuild.index + 1, self.rebuild.count)
 
     def run_id(self, batch_size: Optional[int]) -> str:
         """The id of one measured point: the same point of the same generation always has the same id."""
         point = "none" if batch_size is None else "b{}".format(batch_size)
         return "{}-g{}-{}".format(self.job_id, self.generation, point)
+
+    @property
+    def accuracy_run_id(self) -> str:
+        """The id of the accuracy evaluation, whichever batch size it runs at."""
+        return "{}-g{}-accuracy".format(self.job_id, self.generation)
+
+    def run_ids(self) -> Tuple[str, ...]:
+        """Every run that the job is asked for, in the order in which they are made: the ladder, then the accuracy."""
+        ladder = tuple(self.run_id(size) for size in self.batches.sizes)
+        return (*ladder, self.accuracy_run_id) if self.accuracy else ladder

@@ -3,7 +3,7 @@
 
 from typing import Dict
 
-from farm.contract.job import Protocol
+from farm.contract.job import JobSpec, Protocol
 
 #: Generous for one point on a slow board; a sweep may set its own.
 STAGE_LIMITS_S = {
@@ -16,6 +16,25 @@ STAGE_LIMITS_S = {
     "measure": 1800.0,
     "default": 300.0,
 }
+
+#: For stages that the named protocols say nothing of: a protocol's limits are part of every sweep's id.
+_TRAINING_S = 3600.0
+_ACCURACY_S = 3600.0
+
+
+def stage_limits_s(job: JobSpec) -> Dict[str, float]:
+    """The time limits of a job's stages: its protocol's, with more for training weights and for test images.
+
+    A stage that the protocol names keeps its limit, and a `default` that a sweep sets holds for all that it does not.
+    """
+    limits = dict(job.protocol.stage_limits_s)
+    if limits.get("default", STAGE_LIMITS_S["default"]) != STAGE_LIMITS_S["default"]:
+        return limits
+    limits.setdefault("accuracy", _ACCURACY_S)
+    if job.model.weights.startswith("digits:"):
+        limits.setdefault("load_model", _TRAINING_S)
+    return limits
+
 
 PROTOCOLS: Dict[str, Protocol] = {
     "quick": Protocol(

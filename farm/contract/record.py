@@ -15,6 +15,9 @@ from farm.contract.run import Mismatch, StageTime
 
 RECORD_SCHEMA = 1
 
+LATENCY = "latency"
+ACCURACY = "accuracy"
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -55,7 +58,9 @@ class Record:
 
     `metrics` are named in `farm.contract.metrics`; a value that could not be had is null, never 0.
     `withheld` says why a metric that people look for is not there (`latency_p99_ms`: `needs 662 samples, has 90`).
-    `ladder_stop` is set on the last point of a job: `end`, `out_of_memory`, `saturated`, `failed`, ...
+    `point` is `latency` (a batch size of the ladder, or a whole job that came to nothing) or `accuracy` (the job's
+    evaluation; `batch_size` is the one it ran at, None where it was not run).
+    `ladder_stop` is set on the last latency point of a job: `end`, `out_of_memory`, `saturated`, `failed`, ...
     `host`, `environment`, `effective`, `provenance` are free-form facts; keys are documented in docs/records.md.
     Times are UTC, ISO 8601, with microseconds.
     """
@@ -84,4 +89,5 @@ class Record:
     environment: Dict[str, Any] = field(default_factory=dict)
     effective: Dict[str, Any] = field(default_factory=dict)
     provenance: Dict[str, Any] = field(default_factory=dict)
+    point: str = LATENCY
     schema: int = RECORD_SCHEMA

@@ -22,7 +22,9 @@ STAGES = (
     "first_inference",
     "warm_up",
     "measure",
+    "device_times",
     "outputs",
+    "accuracy",
     "finish",
 )
 
@@ -31,7 +33,8 @@ STAGES = (
 class RunRequest:
     """The whole of what one runner process is told.
 
-    `mode` is `prepare` (export, calibrate, build, reference: no timing, fills the cache) or `measure` (one point).
+    `mode` is `prepare` (export, calibrate, build, reference: no timing, fills the cache), `measure` (one point) or
+    `accuracy` (the test images, at one batch size: no timing).
     `cache_dir` is shared by the jobs of this worker: prepared files are found there by what they depend on.
     `model_file` is the local path of the ONNX file of a `source: onnx` model, or of a state dict given by sha256.
     """
@@ -69,7 +72,7 @@ class StageTime:
 class SampleFile:
     """Raw samples: a file of little-endian signed 64-bit integers in the control directory, none left out."""
 
-    name: str  # "latency", "warm_up"
+    name: str  # "latency", "warm_up", "device", "enqueue"
     path: str
     count: int
     unit: str = "ns"

@@ -54,7 +54,8 @@ def outcome_table(selection: Selection) -> Table:
     heads.insert(2, "Ok but flagged")
     columns = tuple(Column(head, "points") for head in heads)
     caption = (
-        "A point is one model, workflow, precision and batch size on one device. Ok but flagged: of those that are ok."
+        "A point is one model, workflow, precision and batch size on one device, or the accuracy of such a row."
+        " Ok but flagged: of those that are ok."
         " Not run: the batch ladder had ended before. No record: asked for, and nothing is recorded."
     )
     return Table("outcomes", "Outcomes", caption, "Workflow, precision", columns, tuple(groups))
@@ -74,7 +75,7 @@ def reason_table(selection: Selection) -> Table | None:
         if not point.ok:
             rows.setdefault(_group(selection, point.series), []).append(_failure_row(point))
     for (series, kind, reason), batches in _gaps(selection).items():
-        cells = (text.sizes(batches) if batches else "whole job", GAP_WORDS[kind], "", reason, "")
+        cells = (text.listed(batches) if batches else "whole job", GAP_WORDS[kind], "", reason, "")
         rows.setdefault(_group(selection, series), []).append(Row(series.label, tuple(Cell(c) for c in cells)))
     if not rows:
         return None
@@ -103,13 +104,18 @@ def _failure_row(point: Point) -> Row:
     return Row(point.series.label, cells)
 
 
-def _gaps(selection: Selection) -> dict[tuple[Series, str, str], list[int]]:
-    found: dict[tuple[Series, str, str], list[int]] = {}
+def _gaps(selection: Selection) -> dict[tuple[Series, str, str], list[str]]:
+    """Where the gaps of each reason are, in words."""
+    batches: dict[tuple[Series, str, str], list[int]] = {}
+    others: dict[tuple[Series, str, str], list[str]] = {}
     for gap in selection.gaps:
-        batches = found.setdefault((gap.series, gap.kind, gap.reason), [])
+        key = (gap.series, gap.kind, gap.reason)
+        known = batches.setdefault(key, [])
         if gap.batch is not None:
-            batches.append(gap.batch)
-    return found
+            known.append(gap.batch)
+        elif gap.accuracy:
+            others.setdefault(key, []).append("accuracy")
+    return {key: ([text.sizes(of)] if of else []) + others.get(key, []) for key, of in batches.items()}
 
 
 def flag_table(selection: Selection) -> Table | None:

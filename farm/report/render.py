@@ -104,7 +104,9 @@ def _sections(selection: Selection) -> list[Section]:
     sections = []
     for name in selection.classes:
         made = (
-            tables.measured_tables(selection, name) if any(p.series.device_class == name for p in selection.ok) else []
+            tables.measured_tables(selection, name)
+            if any(p.series.device_class == name and p.ok for p in (*selection.ok, *selection.accuracy))
+            else []
         )
         folded = tuple(t for t in made if t.wide)
         shown = tuple(t for t in made if not t.wide)

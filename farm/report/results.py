@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from farm.contract.metrics import METRICS
-from farm.contract.record import Record
+from farm.contract.record import ACCURACY, LATENCY, Record
 from farm.report import stats, text
 from farm.report.select import Gap, Point, Selection, record_path
 from farm.report.series import device_id
 from farm.report.stats import Absent, Ratio
 from farm.report.table import Cell, Column, Group, Row, Table, at, run_anchor
 
-_WHERE = ("device_class", "device_id", "host", "model", "workflow", "precision", "variant", "batch_size")
+_WHERE = ("device_class", "device_id", "host", "model", "workflow", "precision", "variant", "point", "batch_size")
 _END = ("outcome", "stage", "reference", "message", "hint", "flags", "withheld")
 _INTERVAL = ("latency_ms_low", "latency_ms_high", "latency_ms_confidence", "latency_ms_scope")
 _SPEED_UP = ("speed_up", "speed_up_low", "speed_up_high", "speed_up_base_run_id")
@@ -60,7 +60,8 @@ def _line(point: Point, selection: Selection, metrics: list[str]) -> dict[str, A
         "workflow": series.workflow,
         "precision": series.precision,
         "variant": series.variant,
-        "batch_size": point.batch,
+        "point": record.point,
+        "batch_size": record.batch_size,
         "outcome": str(record.outcome),
         "flags": "; ".join(f"{f.name} ({f.level}): {f.evidence}" for f in record.flags),
         "withheld": "; ".join(f"{k}: {v}" for k, v in sorted(record.withheld.items())),
@@ -112,6 +113,7 @@ def _gap_line(gap: Gap) -> dict[str, Any]:
         "workflow": series.workflow,
         "precision": series.precision,
         "variant": series.variant,
+        "point": ACCURACY if gap.accuracy else LATENCY,
         "batch_size": gap.batch,
         "outcome": gap.kind,
         "message": gap.reason,

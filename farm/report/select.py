@@ -15,7 +15,7 @@ from farm.contract.canonical import canonical_json
 from farm.contract.codec import to_json
 from farm.contract.job import JobSpec
 from farm.contract.outcome import Outcome
-from farm.contract.record import RECORD_SCHEMA, Flag, Record
+from farm.contract.record import ACCURACY, RECORD_SCHEMA, Flag, Record
 from farm.report.series import JobKey, Series, device_id, name_all
 
 
@@ -31,16 +31,25 @@ class Unreadable(Protocol):
 
 @dataclass(frozen=True)
 class Point:
-    """One chosen record and its place. `stands_for` is how many asked points it settles (a refused job: all)."""
+    """One chosen record and its place. `stands_for` is which asked points it settles (a refused job: all).
+
+    `accuracy` says that it settles the job's accuracy, as that record or as one of the whole job.
+    """
 
     series: Series
     record: Record
     stands_for: tuple[int, ...] = ()
+    accuracy: bool = False
 
     @property
     def batch(self) -> int | None:
-        """The batch size, or None where the record is of the whole job."""
-        return self.record.batch_size
+        """The batch size that was timed, or None where the record is of the whole job or of the accuracy."""
+        return None if self.is_accuracy else self.record.batch_size
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether this is the record of an accuracy."""
+        return self.record.point == ACCURACY
 
     @property
     def ok(self) -> bool:
@@ -50,7 +59,7 @@ class Point:
     @property
     def count(self) -> int:
         """How many asked points this record settles, 1 at least."""
-        return max(1, len(self.stands_for))
+        return max(1, len(self.stands_for) + self.accuracy)
 
     @property
     def doubts(self) -> tuple[Flag, ...]:
@@ -72,6 +81,7 @@ class Gap:
     batch: int | None
     kind: str
     reason: str
+    accuracy: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,8 +103,13 @@ class Selection:
 
     @property
     def ok(self) -> tuple[Point, ...]:
-        """The points that ran, flagged or not."""
+        """The points that were timed, flagged or not."""
         return tuple(p for p in self.points if p.ok and p.batch is not None)
+
+    @property
+    def accuracy(self) -> tuple[Point, ...]:
+        """The evaluations of the accuracy, ok or not."""
+        return tuple(p for p in self.points if p.is_accuracy)
 
     @property
     def asked(self) -> int:
@@ -218,15 +233,17 @@ def _foreign(entry: object) -> Problem:
 
 def _newest(records: Sequence[Record]) -> list[Record]:
     """Keep each point's highest generation; a record of a whole job yields to any later generation of that job."""
-    latest: dict[tuple[str, int | None], Record] = {}
+    latest: dict[tuple[str, str, int | None], Record] = {}
     top: dict[str, int] = {}
     for record in records:
         job = record.job
         top[job.job_id] = max(top.get(job.job_id, 0), job.generation)
-        held = latest.get((job.job_id, record.batch_size))
+        # An accuracy is one point of its job, at whichever batch size it was taken.
+        key = (job.job_id, record.point, None if record.point == ACCURACY else record.batch_size)
+        held = latest.get(key)
         if held is None or held.job.generation < job.generation:
-            latest[job.job_id, record.batch_size] = record
-    return [r for r in latest.values() if r.batch_size is not None or r.job.generation == top[r.job.job_id]]
+            latest[key] = record
+    return [r for r in latest.values() if not _is_whole(r) or r.job.generation == top[r.job.job_id]]
 
 
 def _jobs(records: Sequence[Record], expected: Iterable[JobSpec]) -> dict[JobKey, tuple[JobSpec, Sequence[Record]]]:
@@ -246,17 +263,29 @@ def _jobs(records: Sequence[Record], expected: Iterable[JobSpec]) -> dict[JobKey
 
 
 def _points(series: Series, job: JobSpec, records: Sequence[Record]) -> list[Point]:
-    have = {r.batch_size for r in records}
+    have = {r.batch_size for r in records if r.point != ACCURACY}
     rest = tuple(size for size in job.batches.sizes if size not in have)
-    return [Point(series, r, rest if r.batch_size is None else (r.batch_size,)) for r in records]
+    owed = job.accuracy is not None and not any(r.point == ACCURACY for r in records)
+    return [_point(series, r, rest, owed) for r in records]
+
+
+def _point(series: Series, record: Record, rest: tuple[int, ...], owed: bool) -> Point:
+    if record.point == ACCURACY:
+        return Point(series, record, accuracy=True)
+    if record.batch_size is None:
+        return Point(series, record, rest, accuracy=owed)
+    return Point(series, record, (record.batch_size,))
 
 
 def _gaps(series: Series, job: JobSpec, records: Sequence[Record]) -> list[Gap]:
-    have = {r.batch_size for r in records}
-    if None in have:
+    if any(_is_whole(r) for r in records):
         return []
+    have = {r.batch_size for r in records if r.point != ACCURACY}
     stop = max((r for r in records if r.ladder_stop not in (None, "end")), key=_batch, default=None)
-    return [_gap(series, job, size, stop) for size in job.batches.sizes if size not in have]
+    found = [_gap(series, job, size, stop) for size in job.batches.sizes if size not in have]
+    if job.accuracy is not None and not any(r.point == ACCURACY for r in records):
+        found.append(Gap(series, job, None, "missing", "there is no record of the accuracy", accuracy=True))
+    return found
 
 
 def _gap(series: Series, job: JobSpec, size: int, stop: Record | None) -> Gap:
@@ -264,6 +293,11 @@ def _gap(series: Series, job: JobSpec, size: int, stop: Record | None) -> Gap:
         reason = f"the ladder had ended at batch {_batch(stop)} ({str(stop.ladder_stop).replace('_', ' ')})"
         return Gap(series, job, size, "not_run", reason)
     return Gap(series, job, size, "missing", "there is no record of this point")
+
+
+def _is_whole(record: Record) -> bool:
+    """Whether a record speaks for a whole job: one that was refused, or given up."""
+    return record.batch_size is None and record.point != ACCURACY
 
 
 def _batch(record: Record) -> int:

@@ -18,7 +18,10 @@ from farm.contract.job import JobSpec, Protocol
 from farm.contract.record import Record
 
 #: Facets in the order in which a variant names them. The sweep comes last: it is named only if nothing else differs.
-FACETS = ("options", "calibration", "protocol", "weights", "data", "seed", "input", "stack", "device", "sweep")
+FACETS = (
+    "options", "calibration", "calibration_batch", "rebuild", "protocol", "weights", "data", "seed", "input", "stack",
+    "device", "sweep",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, order=True)
@@ -78,20 +81,17 @@ def switches(protocol: Protocol) -> dict[str, Any]:
 
 def facets(job: JobSpec, records: Sequence[Record]) -> dict[str, str]:
     """Every facet of a job as text; '' where it says nothing (a refused job has no stack)."""
-    calibration = ""
-    if job.calibration is not None:
-        c = job.calibration
-        calibration = f"{c.method}, {c.samples} samples"
-        if c.method == "percentile":
-            calibration += f", {c.percentile:g} %"
+    build = job.rebuild
     stacks = sorted({r.stack.name for r in records if r.stack is not None})
     devices = sorted({device_id(r) for r in records} - {""})
     return {
         "options": ", ".join(f"{k}={_plain(job.options[k])}" for k in sorted(job.options)),
-        "calibration": calibration,
+        "calibration": job.calibration.summary if job.calibration else "",
+        "calibration_batch": f"calibration batch {job.calibration.batch}" if job.calibration else "",
+        "rebuild": "" if build is None else f"build {build.index + 1:02d} of {build.count}, {build.timing_cache}",
         "protocol": f"{job.protocol.name} {short_digest(switches(job.protocol), 4)}",
         "weights": f"weights {job.model.weights[:24]}",
-        "data": f"data {job.data}",
+        "data": f"data {job.data}" + (f" {job.data_path}" if job.data_path else ""),
         "seed": f"seed {job.seed}",
         "input": "x".join(str(n) for n in job.model.input_shape),
         "stack": "stack " + "+".join(stacks) if stacks else "",
@@ -130,7 +130,7 @@ def _variants(described: Mapping[JobKey, Mapping[str, str]]) -> dict[JobKey, str
 def _some_lack(facet: str, described: Mapping[JobKey, Mapping[str, str]]) -> bool:
     """Options that one job has and another has not set them apart; a stack or device unknown so far does not."""
     values = {d[facet] for d in described.values()}
-    return facet in ("options", "calibration") and "" in values and len(values) > 1
+    return facet in ("options", "calibration", "rebuild") and "" in values and len(values) > 1
 
 
 def _join(described: Mapping[JobKey, Mapping[str, str]], names: Sequence[str]) -> dict[JobKey, str]:

@@ -83,7 +83,7 @@ def not_comparable(a: Record, b: Record) -> str | None:
 _SAME: tuple[tuple[str, Callable[[Record], object]], ...] = (
     ("weights", lambda r: (r.job.model.weights, r.job.model.onnx_sha256)),
     ("input shapes", lambda r: r.job.model.input_shape),
-    ("data", lambda r: r.job.data),
+    ("data", lambda r: (r.job.data, r.job.data_path)),
     ("protocol switches", lambda r: switches(r.job.protocol)),
 )
 

@@ -93,7 +93,9 @@ def listed_points(points: Iterable[Point]) -> str:
 
 
 def at(point: Point) -> str:
-    """`batch 8`, or `whole job`."""
+    """`batch 8`, `accuracy` or `whole job`."""
+    if point.is_accuracy:
+        return "accuracy"
     return "whole job" if point.batch is None else f"batch {point.batch}"
 
 

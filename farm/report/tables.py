@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from farm.contract.metrics import METRICS
 from farm.report import stats, text
+from farm.report.accuracy import accuracy_table
 from farm.report.coverage import GAP_WORDS
+from farm.report.rebuilds import rebuild_table
 from farm.report.select import Point, Selection
 from farm.report.series import Series
 from farm.report.stats import Absent, Ratio
@@ -133,7 +135,10 @@ def cost_table(selection: Selection, device_class: str) -> Table:
 
 def measured_tables(selection: Selection, device_class: str) -> list[Table]:
     """All tables of one device class, in the order in which a report shows them."""
-    makers = (latency_table, speed_up_table, throughput_table, mismatch_table, cost_table, spread_table)
+    makers = (
+        latency_table, speed_up_table, throughput_table, accuracy_table, mismatch_table, cost_table, rebuild_table,
+        spread_table,
+    )  # fmt: skip
     tables = [make(selection, device_class) for make in makers]
     return [t for t in tables if t.columns and t.groups]
 

@@ -46,6 +46,8 @@ _FACTS = (
     ("model", "VARCHAR", "the model's name"),
     ("workflow", "VARCHAR", "how the model was run"),
     ("precision", "VARCHAR", "the precision asked for"),
+    ("point", "VARCHAR", "latency or accuracy: what the run measured"),
+    ("calibration", "VARCHAR", "how int8 ranges were found: method, samples and batch"),
     ("batch_size", "BIGINT", "inputs per inference; NULL where the whole job ended without a point"),
     ("device_id", "VARCHAR", "the device; the one asked for where none was reached"),
     ("device_class", "VARCHAR", "the device's product"),
@@ -68,6 +70,18 @@ _FACTS = (
     ("git_revision", "VARCHAR", "revision of the farm's code"),
     ("latency_low_ms", "DOUBLE", "lower end of the interval of latency_ms"),
     ("latency_high_ms", "DOUBLE", "upper end of the interval of latency_ms"),
+    ("top1_low", "DOUBLE", "lower end of the interval of top1"),
+    ("top1_high", "DOUBLE", "upper end of the interval of top1"),
+    ("top5_low", "DOUBLE", "lower end of the interval of top5"),
+    ("top5_high", "DOUBLE", "upper end of the interval of top5"),
+)
+
+
+#: Metrics whose interval has columns, with the names of both.
+_INTERVALS = (
+    ("latency_ms", "latency_low_ms", "latency_high_ms"),
+    ("top1", "top1_low", "top1_high"),
+    ("top5", "top5_low", "top5_high"),
 )
 
 
@@ -93,7 +107,7 @@ def row_of(record: Record) -> dict[str, Any]:
 
 
 def _asked(record: Record) -> dict[str, Any]:
-    job = record.job
+    job, calibration = record.job, record.job.calibration
     return {
         "run_id": record.run_id,
         "job_id": job.job_id,
@@ -102,6 +116,8 @@ def _asked(record: Record) -> dict[str, Any]:
         "model": job.model.name,
         "workflow": job.workflow,
         "precision": job.precision,
+        "point": record.point,
+        "calibration": f"{calibration.summary}, batch {calibration.batch}" if calibration else None,
         "batch_size": record.batch_size,
         "protocol": job.protocol.name,
         "attempt": record.attempt,
@@ -132,8 +148,10 @@ def _found(record: Record) -> dict[str, Any]:
 
 
 def _numbers(record: Record) -> dict[str, Any]:
-    interval = record.intervals.get("latency_ms")
-    ends = {"latency_low_ms": interval.low, "latency_high_ms": interval.high} if interval else {}
+    ends: dict[str, float] = {}
+    for metric, low, high in _INTERVALS:
+        interval = record.intervals.get(metric)
+        ends |= {low: interval.low, high: interval.high} if interval else {}
     return {**ends, **{column_name(name): record.metrics.get(name) for name in METRICS}}
 
 

@@ -22,12 +22,13 @@ from farm.store.parquet import connection, file_list, quoted, rows_of, write_par
 
 Cell = str | int | float | None
 
-#: A point's later generation replaces its earlier ones; a job that ended without any point (batch_size NULL) is
-#: replaced by any later generation of it.
+#: A point's later generation replaces its earlier ones, an accuracy's at whichever batch size it was taken; a job that
+#: ended without any point (batch_size NULL) is replaced by any later generation of it.
 _LATEST = """
 QUALIFY row_number() OVER (
-    PARTITION BY job_id, batch_size ORDER BY generation DESC, attempt DESC, finished_at DESC, run_id DESC
-) = 1 AND (batch_size IS NOT NULL OR generation = max(generation) OVER (PARTITION BY job_id))
+    PARTITION BY job_id, point, CASE WHEN point <> 'accuracy' THEN batch_size END
+    ORDER BY generation DESC, attempt DESC, finished_at DESC, run_id DESC
+) = 1 AND (batch_size IS NOT NULL OR point = 'accuracy' OR generation = max(generation) OVER (PARTITION BY job_id))
 """
 
 #: Set in this order: after the last, nothing can be set.

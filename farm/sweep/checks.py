@@ -10,6 +10,7 @@ from farm.contract.canonical import canonical_json
 from farm.contract.catalogue import WORKFLOWS
 from farm.contract.job import Calibration
 from farm.sweep.document import SweepDocument
+from farm.sweep.images import data_of, image_problems
 from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
 from farm.sweep.reader import Loc
@@ -85,9 +86,18 @@ def _calibration_methods(document: SweepDocument, methods: Sequence[str]) -> Ite
 
 def _training(document: SweepDocument) -> Iterator[Problem]:
     for index, entry in enumerate(document.workflows or ()):
-        if entry.options.get("mode") == "qat" and (document.data or "uniform") == "uniform":
+        if entry.options.get("mode") == "qat" and data_of(document) == "uniform":
             message = "training needs data with classes: set `data: digits` or `data: imagenet`"
             yield Problem(("workflows", index, "mode"), message, "qat")
+
+
+def _rebuilds(document: SweepDocument) -> Iterator[Problem]:
+    entry, names = document.rebuilds, [workflow.name for workflow in document.workflows or ()]
+    if entry is None or entry.is_default or not names or any(WORKFLOWS[name].rebuilds for name in names):
+        return
+    able = ", ".join(name for name, info in WORKFLOWS.items() if info.rebuilds)
+    message = f"none of the sweep's workflows ({', '.join(sorted(set(names)))}) builds engines; these do: {able}"
+    yield Problem(("rebuilds",), message)
 
 
 def _excluded_names(document: SweepDocument) -> Iterator[Problem]:
@@ -126,7 +136,9 @@ def _size(document: SweepDocument) -> Iterator[Problem]:
     grid = len((entry and entry.method) or [1]) * len((entry and entry.batch) or [1])
     precisions = document.precisions or DEFAULT_PRECISIONS
     points = sum(grid if precision == "int8" else 1 for precision in precisions)
-    jobs = len(document.models or ()) * len(document.workflows or ()) * points * len(document.devices or [1])
+    builds = document.rebuilds.count if document.rebuilds else 1
+    ways = sum(builds if WORKFLOWS[entry.name].rebuilds else 1 for entry in document.workflows or ())
+    jobs = len(document.models or ()) * ways * points * len(document.devices or [1])
     if jobs > MAX_JOBS:
         yield Problem((), f"describes {jobs} jobs, before exclusions; a sweep has at most {MAX_JOBS}")
 
@@ -136,8 +148,10 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_workflows, ("workflows",)),
     (_precisions, ("precisions", "workflows")),
     (_calibration, ("calibration", "precisions", "workflows")),
-    (_training, ("workflows", "data")),
+    (_training, ("workflows", "data", "accuracy")),
+    (image_problems, ("accuracy", "data", "weights", "models", "calibration")),
+    (_rebuilds, ("rebuilds", "workflows")),
     (_excluded_names, ("exclude", "models", "workflows", "precisions")),
     (_something_left, ("exclude", "models", "workflows", "precisions")),
-    (_size, ("models", "workflows", "precisions", "calibration", "devices")),
+    (_size, ("models", "workflows", "precisions", "calibration", "devices", "rebuilds")),
 )

@@ -16,11 +16,13 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from farm.contract.catalogue import (
+    ACCURACY_DATA,
     CALIBRATION_METHODS,
     DATA,
     DEVICE_KINDS,
     LADDER_STOPS,
     PRECISIONS,
+    TIMING_CACHES,
     TORCHVISION_MODELS,
     WORKFLOWS,
 )
@@ -30,6 +32,9 @@ from farm.devices import parse_conditions
 from farm.sweep.fields import BatchSize, Count, Name, OneOf, OneOrMore, Positive, Seconds, Weights, ascending
 from farm.sweep.options import option_problems
 from farm.sweep.problems import Problem, custom, several
+
+#: The study that `rebuilds` is for takes 10 to 20 builds.
+MAX_REBUILDS = 100
 
 
 class Part(BaseModel):
@@ -248,6 +253,24 @@ class CalibrationEntry(Part):
     percentile: Annotated[float, Field(ge=50, le=100)] | None = None
 
 
+class AccuracyEntry(Part):
+    """What top-1 and top-5 are taken on. `path` is a folder on the worker hosts, for imagenet alone."""
+
+    dataset: Annotated[str, OneOf(ACCURACY_DATA, "data set with classes")]
+    path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.dataset != "imagenet" and self.path is not None:
+            raise several([Problem(("path",), f"{self.dataset} comes with the farm: leave the path out", self.path)])
+        if self.dataset == "imagenet" and self.path is None:
+            raise custom("imagenet needs `path`, the folder with the images on the worker hosts")
+        if self.path is not None and not self.path.startswith("/"):
+            raise several([Problem(("path",), "must be absolute: workers read it, wherever they run", self.path)])
+        return self
+
+
 class ExcludeEntry(Part):
     """A combination to leave out: what is named must agree, what is not may be anything."""
 
@@ -262,14 +285,26 @@ class ExcludeEntry(Part):
         return self
 
 
-def _only_one(value: int) -> int:
-    if value != 1:
-        raise custom("not available yet: only 1 is; `farm submit --again` measures a sweep once more")
-    return value
+class RebuildsEntry(Shorthand):
+    """How often engines are built; a number alone means with a cold timing cache."""
 
+    count: Annotated[int, Field(ge=1, le=MAX_REBUILDS)]
+    timing_cache: Annotated[str, OneOf(TIMING_CACHES, "timing cache")] | None = None
 
-def _no_accuracy(value: Any) -> Any:
-    raise custom("not available yet; what is: the mismatch against the reference, which every run has")
+    @classmethod
+    def short_schema(cls) -> JsonSchemaValue:
+        """The number of builds."""
+        return {"type": "integer", "minimum": 1, "maximum": MAX_REBUILDS}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return value if isinstance(value, dict) else {"count": value}
+
+    @property
+    def is_default(self) -> bool:
+        """Whether this is what leaving it out means: one build, with the device's timing cache."""
+        return self.count == 1 and self.timing_cache != "cold"
 
 
 class SweepDocument(Part):
@@ -286,8 +321,8 @@ class SweepDocument(Part):
     data: Annotated[str, OneOf(DATA, "data")] | None = None
     weights: Weights | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    rebuilds: Annotated[int, AfterValidator(_only_one)] | None = None
-    accuracy: Annotated[Any, AfterValidator(_no_accuracy)] = None
+    rebuilds: RebuildsEntry | None = None
+    accuracy: AccuracyEntry | None = None
     exclude: Annotated[list[ExcludeEntry], Field(max_length=1000)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] | None = None
 
@@ -301,7 +336,9 @@ KEYS: dict[tuple[str | int, ...], Sequence[str]] = {
     ("models", 0): tuple(ModelEntry.model_fields),
     ("batch",): tuple(BatchEntry.model_fields),
     ("calibration",): tuple(CalibrationEntry.model_fields),
+    ("accuracy",): tuple(AccuracyEntry.model_fields),
     ("exclude", 0): tuple(ExcludeEntry.model_fields),
+    ("rebuilds",): tuple(RebuildsEntry.model_fields),
 }
 
 

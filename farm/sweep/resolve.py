@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,25 @@ from typing import Any
 from farm.contract.canonical import short_digest
 from farm.contract.catalogue import WORKFLOWS
 from farm.contract.codec import to_json
-from farm.contract.job import BatchLadder, Calibration, ModelSpec, Protocol
+from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Protocol
 from farm.contract.protocols import PROTOCOLS
 from farm.devices import Selector, parse_conditions
 from farm.sweep.checks import DEFAULT_PRECISIONS
-from farm.sweep.document import BatchEntry, CalibrationEntry, DeviceEntry, ModelEntry, ProtocolEntry, SweepDocument
+from farm.sweep.document import (
+    AccuracyEntry,
+    BatchEntry,
+    CalibrationEntry,
+    DeviceEntry,
+    ModelEntry,
+    ProtocolEntry,
+    RebuildsEntry,
+    SweepDocument,
+)
+from farm.sweep.images import data_of
 from farm.sweep.onnx_file import OnnxFile, look_at
 from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
-from farm.sweep.spec import Exclusion, SweepSpec, WorkflowChoice
+from farm.sweep.spec import Exclusion, Rebuilds, SweepSpec, WorkflowChoice
 
 DEFAULT_PROTOCOL = "quick"
 
@@ -58,10 +69,12 @@ def resolve(document: SweepDocument, files: dict[int, OnnxFile]) -> SweepSpec:
         batches=_ladder(document.batch),
         devices=devices,
         calibrations=_calibrations(document.calibration) if "int8" in precisions else (),
-        data=document.data or "uniform",
+        data=data_of(document),
         seed=document.seed or 0,
         exclude=tuple(Exclusion(e.model, e.workflow, e.precision) for e in document.exclude or ()),
         priority=document.priority,
+        accuracy=_accuracy(document.accuracy),
+        rebuilds=_rebuilds(document.rebuilds),
     )
     return spec.with_files({file.sha256: file.path for file in files.values()})
 
@@ -108,6 +121,19 @@ def _ladder(entry: BatchEntry | None) -> BatchLadder:
 def _selector(entry: DeviceEntry) -> Selector:
     conditions = [c for fact in sorted(entry.facts) for c in parse_conditions(fact, entry.facts[fact])]
     return Selector(entry.id, entry.device_class, entry.kind, tuple(conditions))
+
+
+def _accuracy(entry: AccuracyEntry | None) -> AccuracySpec | None:
+    if entry is None:
+        return None
+    path = None if entry.path is None else os.path.normpath(entry.path)
+    return AccuracySpec(entry.dataset, path, entry.limit)
+
+
+def _rebuilds(entry: RebuildsEntry | None) -> Rebuilds | None:
+    if entry is None or entry.is_default:
+        return None
+    return Rebuilds(entry.count, entry.timing_cache or "cold")
 
 
 def _calibrations(entry: CalibrationEntry | None) -> tuple[Calibration, ...]:

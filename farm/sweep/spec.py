@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from farm.contract.canonical import short_digest
-from farm.contract.job import BatchLadder, Calibration, ModelSpec, Protocol
+from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Protocol
 from farm.devices import Selector
 from farm.errors import IntegrityError
 
@@ -42,8 +42,18 @@ class Exclusion:
         return all(wanted in (None, found) for wanted, found in pairs)
 
 
+@dataclass(frozen=True)
+class Rebuilds:
+    """How often each engine is built anew, and with which timing cache (`Rebuild` has the meanings)."""
+
+    count: int
+    timing_cache: str = "cold"
+
+
 class SweepSpec(BaseModel):
     """One sweep. `devices` None means every class known; `calibrations` are used for int8; `again` counts repeats.
+
+    `rebuilds` None means: engines are built once and used again.
 
     `priority` None means: 5 for a new sweep, unchanged for a known one. It is no part of the sweep's identity.
     """
@@ -62,7 +72,9 @@ class SweepSpec(BaseModel):
     seed: int = 0
     exclude: tuple[Exclusion, ...] = ()
     priority: int | None = None
+    accuracy: AccuracySpec | None = None
     again: int = 0
+    rebuilds: Rebuilds | None = None
 
     _files: dict[str, Path] = PrivateAttr(default_factory=dict)
     _stored_id: str | None = PrivateAttr(default=None)
@@ -119,4 +131,8 @@ class SweepSpec(BaseModel):
         content = self.model_dump(mode="json", exclude={"priority"})
         if not self.again:
             del content["again"]
+        if self.accuracy is None:
+            del content["accuracy"]  # sweeps without it keep the ids that they had before there was any
+        if self.rebuilds is None:
+            del content["rebuilds"]
         return content

@@ -53,3 +53,15 @@ def test_a_stack_with_an_environment_file_runs_isolated(
 
 def test_a_stack_without_one_is_taken_as_it_is(script: Any, tmp_path: Path) -> None:
     assert script.stack_settings(f"own={sys.executable}", tmp_path) == ("own", sys.executable, {})
+
+
+def test_large_blobs_and_the_index_stay_behind(script: Any) -> None:
+    def member(name: str, size: int) -> Any:
+        found = script.tarfile.TarInfo(name)
+        found.size = size
+        return found
+
+    assert script._kept(member("store/blobs/a", 10), None)
+    assert script._kept(member("store/blobs/a", 10), 10)
+    assert not script._kept(member("store/blobs/a", 11), 10)
+    assert not script._kept(member("store/index/runs.parquet", 1), None)

@@ -134,15 +134,15 @@ class Island:
         job: JobSpec,
         batch_size: int | None = None,
         *,
+        mode: str | None = None,
         model_file: Path | None = None,
         env: Mapping[str, str] | None = None,
         preexec: Callable[[], None] | None = None,
     ) -> Running:
-        """Start a prepare (no batch size) or a measure."""
-        mode = "prepare" if batch_size is None else "measure"
+        """Start a prepare (no batch size), a measure, or what `mode` says."""
         request = RunRequest(
             run_id=job.run_id(batch_size),
-            mode=mode,
+            mode=mode or ("prepare" if batch_size is None else "measure"),
             job=job,
             device=DEVICE,
             cache_dir=str(self.directory / "cache"),
@@ -199,6 +199,10 @@ class Island:
     def measure(self, job: JobSpec, batch_size: int = 1, **more: Any) -> RunResult:
         """A measure that must go well."""
         return self.run(job, batch_size, **more).ok()
+
+    def evaluate(self, job: JobSpec, batch_size: int = 1, **more: Any) -> RunResult:
+        """An accuracy that must be taken."""
+        return self.run(job, batch_size, mode="accuracy", **more).ok()
 
 
 def _read_result(path: Path) -> RunResult | None:

@@ -13,6 +13,7 @@ import pytest
 from farm.contract.protocols import PROTOCOLS
 from workers.runner import environment, measure, usage
 from workers.runner.measure import Limits, timed_loop
+from workers.workflows.base import DeviceTimer
 
 _FOREVER_NS = 60 * 10**9
 
@@ -46,6 +47,29 @@ def test_inputs_are_taken_in_turn() -> None:
     seen: list[str] = []
     timed_loop(seen.append, ["a", "b", "c"], Limits(7, 0, 7, _FOREVER_NS))
     assert "".join(seen) == "abcabca"
+
+
+class _Timer(DeviceTimer):
+    """Events of a device that takes 3 ms for each inference, from when it was asked to."""
+
+    def start(self) -> None:
+        self.begin = time.perf_counter_ns()
+
+    def stop(self) -> None:
+        self.end = self.begin + 3_000_000
+
+    def elapsed_ns(self) -> int:
+        assert time.perf_counter_ns() >= self.end, "asked before the device was waited for"
+        return self.end - self.begin
+
+
+def test_the_devices_time_is_told_from_the_time_to_start_an_inference() -> None:
+    timer, seen = _Timer(), []
+    split = measure.device_loop(seen.append, lambda: time.sleep(0.003), timer, ["a", "b"])
+    assert list(split.device) == [3_000_000] * len(seen)
+    assert len(split.enqueue) == len(seen) >= 10
+    assert max(split.enqueue) < 3_000_000
+    assert seen[:3] == ["a", "b", "a"]
 
 
 def test_the_collector_is_quiet_while_timing_and_back_afterwards() -> None:

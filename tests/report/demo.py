@@ -8,8 +8,9 @@ import random
 from dataclasses import replace
 from typing import Any
 
+from farm.accuracy import accuracy_intervals
 from farm.contract.device import DeviceInfo, StackInfo
-from farm.contract.job import BatchLadder, Calibration, JobSpec, ModelSpec, Target
+from farm.contract.job import AccuracySpec, BatchLadder, Calibration, JobSpec, ModelSpec, Target
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.protocols import PROTOCOLS
 from farm.contract.record import BlobRef, Flag, Record
@@ -127,6 +128,36 @@ def rough_sweep() -> list[Record]:
         job("resnet50", WAYS[0]), 4, Outcome.OUT_OF_MEMORY, "the host ran out of memory", ladder_stop="out_of_memory"
     )
     return [full if r.run_id == at4 else r for r in kept]
+
+
+def evaluated(of: JobSpec, right: int | None, count: int = 360, **overrides: Any) -> Record:
+    """The accuracy of a job, `right` of `count` images; None: not run."""
+    asked = replace(of, data="digits", accuracy=AccuracySpec("digits"))
+    metrics = {} if right is None else {"top1": right / count, "top5": 1.0, "accuracy_samples": float(count)}
+    made = ok(asked, 16, point="accuracy", run_id=of.accuracy_run_id, metrics=metrics, withheld={}, mismatch=[])
+    made = replace(made, samples=[], ladder_stop=None, intervals=dict(accuracy_intervals(metrics)))
+    if right is None:
+        failure = Failure("start", "accuracy-not-run", "no point of the ladder was ok", "See the ladder.")
+        made = replace(made, outcome=Outcome.FAILED, failure=failure, batch_size=None)
+    return replace(made, **overrides)
+
+
+def with_accuracy() -> list[Record]:
+    """The sweep with digits as data and an accuracy for every job; one that was not run, and int8 by two batches."""
+    records = []
+    for model in BASE_MS:
+        for way in WAYS:
+            calibrations = [Calibration("entropy", 64, 1), Calibration("entropy", 64, 16)]
+            for calibration in calibrations if way == WAYS[2] else [None]:
+                of = job(model, way, data="digits", accuracy=AccuracySpec("digits"), calibration=calibration)
+                right = {
+                    "pytorch": 357,
+                    "onnxruntime_cpu": 357 if calibration is None else 350 + calibration.batch // 4,
+                }
+                missed = (model, way) == ("resnet50", WAYS[1])
+                records += [ok(of, batch) for batch in SIZES]
+                records.append(evaluated(of, None if missed else right[way[0]]))
+    return records
 
 
 def load_samples(record: Record) -> list[int] | None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.contract.job import Target
+from farm.contract.job import ModelSpec, Target
 from farm.sweep import SweepSpec, load_sweep
-from scheduler.expand import expand, job_id, make_job, target_of
+from scheduler.expand import Case, expand, job_id, make_job, target_of
 from scheduler.predict import predicted_s
 from tests.scheduler.conftest import make_spec
 
@@ -42,6 +42,36 @@ def test_cases_come_by_model_then_workflow_then_precision() -> None:
         ("resnet18/onnxruntime_cpu/int8", "entropy"),
         ("resnet18/onnxruntime_cpu/fp32", None),
     ]
+
+
+def test_each_rebuild_is_a_job_of_a_workflow_that_builds_engines() -> None:
+    spec = make_spec(
+        models="[resnet18]",
+        workflows="[onnx_tensorrt, pytorch]",
+        precisions="[fp32, int8]",
+        rebuilds="{count: 2, timing_cache: shared}",
+    )
+    cases = expand(spec)
+    assert [(c.name, c.rebuild and (c.rebuild.index, c.rebuild.count, c.rebuild.timing_cache)) for c in cases] == [
+        ("resnet18/onnx_tensorrt/fp32", (0, 2, "shared")),
+        ("resnet18/onnx_tensorrt/fp32", (1, 2, "shared")),
+        ("resnet18/onnx_tensorrt/int8", (0, 2, "shared")),
+        ("resnet18/onnx_tensorrt/int8", (1, 2, "shared")),
+        ("resnet18/pytorch/fp32", None),
+        ("resnet18/pytorch/int8", None),
+    ]
+    jobs = [make_job(spec, case, "cls:x", Target(device_class="x")) for case in cases]
+    assert len({job.job_id for job in jobs}) == 6
+    assert [job.name for job in jobs][:2] == [
+        "resnet18/onnx_tensorrt/fp32/build-1-of-2",
+        "resnet18/onnx_tensorrt/fp32/build-2-of-2",
+    ]
+    assert jobs[-1].name == "resnet18/pytorch/int8"
+
+
+def test_a_job_without_rebuilds_has_the_id_that_it_always_had() -> None:
+    case = Case(ModelSpec("resnet18"), "pytorch", "fp32")
+    assert job_id("tiny-0123456789ab", case, "cls:x") == "a5e28a9d2e9e6d1e"
 
 
 # Values that differ from the defaults: an option spelled out as its default is the same workflow.

@@ -16,7 +16,9 @@ from farm.contract.record import Record
 from farm.store import Store
 from scheduler.choose import Slot
 from scheduler.dispatch import one_pass
+from scheduler.expand import jobs_at
 from scheduler.reconcile import Resender, lost, outstanding, reap, rebuild
+from scheduler.records import cancelled_records
 from scheduler.submit import submit
 from tests.factories import make_job
 from tests.scheduler.conftest import Sent, announcement, make_spec, states
@@ -125,6 +127,33 @@ def test_all_that_has_no_result_is_queued_again_after_redis_lost_everything(
     assert after == {job_id: spec for job_id, spec in before.items() if job_id not in (whole, stopped)}
     assert jobs.sweeps()[0].priority == 8
     assert rebuild(store, jobs) == 0
+
+
+def test_a_job_is_outstanding_until_its_accuracy_is_recorded(
+    client: redis.Redis, jobs: JobStore, register: Register, store: Store
+) -> None:
+    register.announce(announcement("a"))
+    spec = make_spec(weights="digits:0", accuracy="{dataset: digits}")
+    (job,) = (v.spec for v in jobs.sweep_jobs(submit(spec, store=store, jobs=jobs, register=register).sweep_id))
+    write(store, job, 1, None)
+    write(store, job, 2, None)
+    assert [left.jobs for left in outstanding(store)] == [(job,)]
+    assert store.records.write(
+        Record(job.accuracy_run_id, Outcome.OK, job, 2, 1, NOW, NOW, metrics={"top1": 0.5}, point="accuracy")
+    )
+    assert list(outstanding(store)) == []
+
+
+def test_a_job_cancelled_while_it_waited_has_a_record_for_each_run_also_the_accuracy() -> None:
+    spec = make_spec(weights="digits:0", accuracy="{dataset: digits}")
+    (job,) = jobs_at(spec, ["cls:cpu-x"], {})
+    found = cancelled_records(job, 0, NOW)
+    assert tuple(record.run_id for record in found) == job.run_ids()
+    assert [(record.point, record.ladder_stop) for record in found] == [
+        ("latency", None),
+        ("latency", "cancelled"),
+        ("accuracy", None),
+    ]
 
 
 def test_a_repeated_sweep_comes_back_under_its_own_id(

@@ -63,6 +63,7 @@ def test_a_row_shows_what_its_record_says(store: Store) -> None:
         "model": "resnet18",
         "workflow": "onnxruntime_cpu",
         "precision": "fp32",
+        "point": "latency",
         "batch_size": 1,
         "device_id": "box-cpu",
         "device_class": "cpu-test",
@@ -104,7 +105,7 @@ def test_a_refused_job_has_the_device_that_was_asked_for(store: Store) -> None:
 
 
 def test_every_metric_has_a_column_that_needs_no_quotes() -> None:
-    assert len(COLUMNS) == 29 + len(METRICS)
+    assert len(COLUMNS) == 35 + len(METRICS)
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in COLUMNS)
 
 

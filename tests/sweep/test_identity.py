@@ -15,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.contract.catalogue import WORKFLOWS
+from farm.contract.job import AccuracySpec
 from farm.contract.names import check_name
 from farm.contract.protocols import PROTOCOLS
 from farm.errors import IntegrityError
 from farm.sweep import SweepSpec, json_schema, load_sweep, parse_sweep
+from scheduler.expand import jobs_at
 from tests.sweep.conftest import sweep
 
 WHOLE = """
@@ -67,6 +69,8 @@ def test_the_order_of_keys_does_not_matter(rng: random.Random) -> None:
         {"batch": 1},
         {"batch": {"stop": 1, "until": "out_of_memory"}},
         {"weights": "random:0", "seed": 0, "data": "uniform", "rebuilds": 1, "exclude": []},
+        {"rebuilds": {"count": 1}},
+        {"rebuilds": {"count": 1, "timing_cache": "shared"}},
         {"priority": 9},
     ],
 )
@@ -89,10 +93,60 @@ def test_spelling_out_a_default_or_a_priority_changes_nothing(spelled: dict[str,
         {"batch": {"stop": 1, "until": "saturated"}},
         {"devices": ["cpu-x"]},
         {"seed": 1},
+        {"weights": "digits:0"},
+        {"data": "digits"},
+        {"weights": "digits:0", "accuracy": {"dataset": "digits"}},
     ],
 )
 def test_whatever_changes_the_measurement_changes_the_id(other: dict[str, Any]) -> None:
     assert parse(sweep(**other)).sweep_id != parse(sweep()).sweep_id
+
+
+def test_a_sweep_without_accuracy_has_the_id_that_it_had_before_there_was_any() -> None:
+    spec = parse(sweep())
+    assert spec.sweep_id == "tiny-a7beaf85004c"
+    assert [job.job_id for job in jobs_at(spec, ["cls:x"], {})] == ["d7207d28a873bbfe"]
+
+
+def test_every_part_of_an_accuracy_changes_the_id_and_is_in_the_jobs() -> None:
+    folder = {"dataset": "imagenet", "path": "/data/imagenet"}
+    said = [folder, folder | {"path": "/other"}, folder | {"limit": 5}]
+    specs = [parse(sweep(weights="default", accuracy=each)) for each in said]
+    assert len({spec.sweep_id for spec in specs}) == 3
+    (job,) = jobs_at(specs[2], ["cls:x"], {})
+    assert job.accuracy == AccuracySpec("imagenet", "/data/imagenet", 5)
+    assert (job.data, job.data_path) == ("imagenet", "/data/imagenet")
+    assert job.run_ids() == (job.run_id(1), job.accuracy_run_id)
+    assert SweepSpec.from_document(json.loads(json.dumps(specs[2].document()))).accuracy == job.accuracy
+
+
+def test_data_follow_the_accuracy_and_spelling_them_out_changes_nothing() -> None:
+    short = {"weights": "digits:0", "accuracy": {"dataset": "digits"}}
+    assert parse(sweep(**short)).sweep_id == parse(sweep(**short, data="digits")).sweep_id
+
+
+@pytest.mark.parametrize(
+    ("said", "count", "timing_cache"),
+    [
+        (3, 3, "cold"),
+        ({"count": 3}, 3, "cold"),
+        ({"count": 3, "timing_cache": "shared"}, 3, "shared"),
+        ({"count": 1, "timing_cache": "cold"}, 1, "cold"),
+    ],
+)
+def test_rebuilds_are_part_of_the_identity(said: Any, count: int, timing_cache: str) -> None:
+    ways = {"workflows": ["onnx_tensorrt"]}
+    spec = parse(sweep(rebuilds=said, **ways))
+    assert spec.rebuilds is not None
+    assert (spec.rebuilds.count, spec.rebuilds.timing_cache) == (count, timing_cache)
+    assert spec.sweep_id != parse(sweep(**ways)).sweep_id
+    stored = SweepSpec.from_document(json.loads(json.dumps(spec.document())))
+    assert stored.model_dump() == spec.model_dump()
+
+
+def test_ids_from_before_rebuilds_are_the_same() -> None:
+    assert parse_sweep(WHOLE, "t").sweep_id == "whole-cdae69f07d31"
+    assert parse(sweep()).sweep_id == "tiny-a7beaf85004c"
 
 
 def test_an_id_is_a_safe_name_even_for_the_longest_sweep_name() -> None:
@@ -159,6 +213,8 @@ def test_the_examples_are_valid_and_fit_the_schema_for_editors(path: Path) -> No
 
 def test_the_schema_for_editors_knows_short_and_long_forms_and_refuses_unknown_names() -> None:
     jsonschema.validate(yaml.safe_load(WHOLE), json_schema())
+    for rebuilds in (3, {"count": 3, "timing_cache": "shared"}):
+        jsonschema.validate(sweep(rebuilds=rebuilds), json_schema())
     for wrong in ({"models": ["resnet19"]}, {"colour": 1}, {"batch": "x"}, {"protocol": "quik"}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(sweep(**wrong), json_schema())

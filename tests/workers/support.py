@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.contract.device import DeviceInfo
-from farm.contract.job import BatchLadder, JobSpec, ModelSpec, Protocol, Target
+from farm.contract.job import AccuracySpec, BatchLadder, JobSpec, ModelSpec, Protocol, Target
 from farm.contract.run import RunRequest
 from tests.factories import make_job
 from workers.daemon import control
@@ -62,17 +62,22 @@ def make_control(tmp_path: Path, job: JobSpec | None = None, batch_size: int | N
 
 
 def fake_job(job_id: str, device_id: str, sizes: tuple[int, ...] = (1,), **options: Any) -> JobSpec:
-    """A job of the fake workflow. `limits` is the protocol's `stage_limits_s`; `until` the ladder's."""
+    """A job of the fake workflow. `limits` is the protocol's `stage_limits_s`; `until` the ladder's.
+
+    `accuracy=True` asks for one on the digits: the fake workflow gets a tenth of them right.
+    """
     limits = options.pop("limits", FAST.stage_limits_s)
+    asked = {"data": "digits", "accuracy": AccuracySpec("digits")} if options.pop("accuracy", False) else {}
     until = options.pop("until", ("out_of_memory",))
     return make_job(
         job_id=job_id,
-        model=ModelSpec(name="nothing", source="fake"),
+        model=ModelSpec(name="nothing", source="fake", input_shape=(3, 8, 8)),
         workflow="fake",
         batches=BatchLadder(sizes=sizes, until=until),
         protocol=replace(FAST, stage_limits_s=limits),
         target=Target(device_id=device_id),
         options={"latency_ms": 1.0, **options},
+        **asked,
     )
 
 

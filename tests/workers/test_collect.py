@@ -56,6 +56,17 @@ def finished(control: Control) -> Finished:
     return make
 
 
+def test_times_of_the_device_are_metrics_of_their_own(finished: Finished, facts: JobFacts, control: Control) -> None:
+    files = [{"name": "latency", "path": "samples/latency.i64", "count": 20}]
+    for name, values in (("device", [2, 4, 3]), ("enqueue", [1, 1, 2])):
+        content = array.array("q", [value * 1_000_000 for value in values])
+        (control.path / f"samples/{name}.i64").write_bytes(content.tobytes())
+        files.append({"name": name, "path": f"samples/{name}.i64", "count": 3})
+    found = collect(facts, 1, finished(samples=files), None).record.metrics
+    assert (found["device_latency_ms"], found["enqueue_ms"]) == (3.0, 1.0)
+    assert "device_latency_ms" not in collect(facts, 1, finished(), None).record.metrics
+
+
 def kinds(collected: Collected) -> list[str]:
     return [ref.kind for ref in collected.record.artifacts]
 

@@ -15,6 +15,7 @@ from farm.broker.jobs import Claim, JobStore
 from farm.contract.metrics import METRICS
 from farm.contract.outcome import Outcome
 from farm.contract.run import StageTime
+from farm.errors import UsageError
 from farm.settings import Settings
 from tests.workers.standin_nvml import GiB, NVMLError, StandInDriver, full
 from tests.workers.support import fake_job
@@ -24,7 +25,7 @@ from workers.daemon.execute import Bench, execute
 from workers.daemon.launch import device_environment
 from workers.daemon.nvml import ComputeProcess, Gpu, find_gpu, gpu_devices, open_nvml
 from workers.daemon.preflight_gpu import judge, preflight_gpu
-from workers.daemon.probe import cpu_device, devices, find_device
+from workers.daemon.probe import cpu_device, devices, find_device, named_devices
 from workers.daemon.telemetry.nvml import GpuSample, GpuSampler, summarise
 
 S = 1_000_000_000
@@ -75,6 +76,21 @@ def test_a_worker_can_serve_a_gpu_by_its_id(monkeypatch: pytest.MonkeyPatch, set
     with open_nvml() as gpus:
         assert find_gpu(gpus, device) is not None
         assert find_gpu(gpus, replace(device, facts={})) is None
+
+
+def test_devices_are_named_by_id_or_all_at_once(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    cpu = cpu_device(settings).device_id
+    monkeypatch.setattr(nvml, "_pynvml", full)
+    (gpu,) = named_devices(settings, ["gpus"])
+    assert gpu.endswith("-gpu0123abcd")
+    assert named_devices(settings, ["all", cpu]) == [cpu, gpu]
+    assert named_devices(settings, []) == []
+
+
+def test_gpus_of_a_host_without_any_are_refused(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    monkeypatch.setattr(nvml, "_pynvml", lambda: None)
+    with pytest.raises(UsageError, match="no GPU"):
+        named_devices(settings, ["gpus"])
 
 
 def test_a_cpu_run_sees_no_gpu(settings: Settings) -> None:

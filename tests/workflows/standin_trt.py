@@ -7,14 +7,19 @@ They show that the workflow's own steps fit together. They prove nothing about T
 from __future__ import annotations
 
 import json
+import time
 from enum import Enum, IntEnum
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
 _ARRAYS: dict[int, Any] = {}
+#: What the runtime says of every engine instead of taking it.
+refusal = ""
+STRONGLY_TYPED = 1
 
 
 class BuilderFlag(IntEnum):
@@ -69,6 +74,9 @@ class _Network:
     num_inputs = num_outputs = 1
     path = ""
 
+    def __init__(self, strong: bool) -> None:
+        self.strong = strong
+
     def _tensor(self, found: Any) -> Any:
         shape = tuple(extent if isinstance(extent, int) else -1 for extent in found.shape)
         return SimpleNamespace(name=found.name, shape=shape, dtype=DataType.FLOAT)
@@ -88,8 +96,8 @@ class Builder:
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
-    def create_network(self, _flags: int) -> Any:
-        return _Network()
+    def create_network(self, flags: int) -> Any:
+        return _Network(bool(flags & 1 << STRONGLY_TYPED))
 
     def create_builder_config(self) -> Any:
         return _Config()
@@ -102,13 +110,17 @@ class Builder:
         if config.profiles[0].shapes[2][0] >= Builder.limit:
             self._logger.log(ILogger.Severity.ERROR, "Error Code 2: OutOfMemory (no further information)")
             return None
+        if network.strong and config.flags - {BuilderFlag.TF32}:
+            self._logger.log(ILogger.Severity.ERROR, "a strongly typed network takes no precision flag")
+            return None
         calibrator = config.int8_calibrator
         if calibrator is not None and calibrator.read_calibration_cache() is None:
             while calibrator.get_batch(["input"]) is not None:
                 pass
             calibrator.write_calibration_cache(b"table")
         with open(network.path, "rb") as stream:
-            return json.dumps(sorted(int(f) for f in config.flags)).encode() + b"\n" + stream.read()
+            head = {"flags": sorted(int(f) for f in config.flags), "build": Builder.built, "strong": network.strong}
+            return json.dumps(head).encode() + b"\n" + stream.read()
 
 
 class OnnxParser:
@@ -157,16 +169,25 @@ class _Context:
         return True
 
 
+def _type_in(model: bytes) -> str:
+    graph = onnx.load_from_string(model).graph
+    if any(node.op_type == "QuantizeLinear" for node in graph.node):
+        return "Int8"
+    return "FP16" if any(t.data_type == onnx.TensorProto.FLOAT16 for t in graph.initializer) else ""
+
+
 class _Engine:
     num_io_tensors = 2
     num_layers = 1
 
     def __init__(self, content: bytes) -> None:
-        flags, _, model = content.partition(b"\n")
+        head, _, model = content.partition(b"\n")
         self._session = onnxruntime.InferenceSession(model)
-        held = (
-            "Int8" if BuilderFlag.INT8 in json.loads(flags) else "FP16" if BuilderFlag.FP16 in json.loads(flags) else ""
-        )
+        told = json.loads(head)
+        flags = told["flags"]
+        held = "Int8" if BuilderFlag.INT8 in flags else "FP16" if BuilderFlag.FP16 in flags else ""
+        if told["strong"]:
+            held = _type_in(model)
         self._information = {"Layers": [{"Outputs": [{"Format/Datatype": held or "Row major linear FP32"}]}]}
 
     def get_tensor_name(self, index: int) -> str:
@@ -185,12 +206,28 @@ class _Engine:
         return SimpleNamespace(get_engine_information=lambda _form: json.dumps(self._information))
 
 
+class Runtime:
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def deserialize_cuda_engine(self, content: bytes) -> Any:
+        if refusal:
+            self._logger.log(ILogger.Severity.ERROR, refusal)
+            return None
+        return load(content)
+
+
+def load(content: bytes) -> Any:
+    """Take an engine: what must never happen to a foreign one."""
+    return _Engine(content)
+
+
 class _Calibrator:
     pass
 
 
-def tensorrt() -> Any:
-    """The module."""
+def tensorrt(generation: int = 8) -> Any:
+    """The module as a generation of TensorRT has it: 10 has strong typing, 11 nothing else."""
     module = ModuleType("tensorrt")
     fields = {
         "__version__": "0.stand-in",
@@ -208,8 +245,14 @@ def tensorrt() -> Any:
         "LayerType": SimpleNamespace(QUANTIZE=1, DEQUANTIZE=2),
         "ProfilingVerbosity": SimpleNamespace(DETAILED=1),
         "LayerInformationFormat": SimpleNamespace(JSON=1),
-        "Runtime": lambda _logger: SimpleNamespace(deserialize_cuda_engine=_Engine),
+        "Runtime": Runtime,
     }
+    if generation >= 10:
+        fields["NetworkDefinitionCreationFlag"] = SimpleNamespace(EXPLICIT_BATCH=0, STRONGLY_TYPED=STRONGLY_TYPED)
+    if generation >= 11:
+        fields["NetworkDefinitionCreationFlag"] = SimpleNamespace(STRONGLY_TYPED=STRONGLY_TYPED)
+        fields["BuilderFlag"] = SimpleNamespace(TF32=BuilderFlag.TF32)
+        del fields["IInt8EntropyCalibrator2"], fields["IInt8MinMaxCalibrator"]
     vars(module).update(fields)
     return module
 
@@ -235,6 +278,13 @@ def pycuda_driver() -> Any:
     def d2h(array: Any, address: int, _stream: Any) -> None:
         array[...] = np.frombuffer(_ARRAYS[address], array.dtype).reshape(array.shape)
 
+    class Event:
+        def record(self, _stream: Any) -> None:
+            self.at_ns = time.perf_counter_ns()
+
+        def time_since(self, other: Any) -> float:
+            return float((self.at_ns - other.at_ns) / 1e6)
+
     context = SimpleNamespace(push=lambda: None, pop=lambda: None)
     device: Any = SimpleNamespace(retain_primary_context=lambda: context, get_attribute=lambda _which: 2**20)
     kind = type("Device", (), {"count": staticmethod(lambda: 1), "__new__": lambda _cls, _index: device})
@@ -242,6 +292,7 @@ def pycuda_driver() -> Any:
         Error=type("Error", (Exception,), {}),
         init=lambda: None,
         Device=kind,
+        Event=Event,
         Stream=lambda: SimpleNamespace(handle=7, synchronize=lambda: None),
         mem_alloc=Allocation,
         pagelocked_empty=lambda shape, dtype: np.empty(shape, dtype),

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from farm.contract.canonical import canonical_json
 from workers.workflows.cache import Cache
 from workers.workflows.errors import NotPrepared
+from workers.workflows.keys import ABSENT, described, differing, nearest
 
 _KEY = {"model": "m", "versions": {"torch": "2"}}
 
@@ -100,6 +104,77 @@ def test_while_measuring_a_missing_or_damaged_file_is_an_error_and_nothing_is_bu
         _cache(tmp_path, writable=False).fetch("onnx", _KEY, "f", build)
     assert build.calls == 0
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [("flip", "other bytes than those that were recorded"), ("other-key", "seed: needed 3"), ("field", "manifest")],
+)
+def test_a_miss_says_what_is_wrong_with_the_entry_that_is_there(tmp_path: Path, damage: str, words: str) -> None:
+    entry = _cache(tmp_path).fetch("onnx", {"seed": 3}, "f", _Build())
+    _damage(Path(entry.path), damage)
+    with pytest.raises(NotPrepared, match=words):
+        _cache(tmp_path, writable=False).fetch("onnx", {"seed": 3}, "f", _Build())
+
+
+def test_a_miss_names_the_fields_in_which_the_nearest_entry_differs(tmp_path: Path) -> None:
+    for key in ({"model": "other", "versions": {"torch": "1"}}, {"model": "m", "versions": {"torch": "1"}}):
+        _cache(tmp_path).fetch("onnx", key, "f", _Build())
+    with pytest.raises(NotPrepared, match=r"the nearest differs in versions\.torch: needed 2, there 1") as caught:
+        _cache(tmp_path, writable=False).fetch("onnx", _KEY, "f", _Build())
+    assert "model" not in caught.value.message
+    with pytest.raises(NotPrepared, match="none of its kind"):
+        _cache(tmp_path, writable=False).fetch("weights", _KEY, "f", _Build())
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_an_entry_that_others_may_write_is_not_used_however_consistent(tmp_path: Path, mode: int) -> None:
+    build = _Build()
+    entry = _cache(tmp_path).fetch("engine", _KEY, "f", build)
+    Path(entry.path).parent.chmod(mode)
+    with pytest.raises(NotPrepared, match="other users may write"):
+        _cache(tmp_path, writable=False).fetch("engine", _KEY, "f", build)
+    assert not _cache(tmp_path).fetch("engine", _KEY, "f", build).cached
+    assert _cache(tmp_path).fetch("engine", _KEY, "f", build).cached
+
+
+def test_an_entry_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = _Build()
+    _cache(tmp_path).fetch("engine", _KEY, "f", build)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(NotPrepared, match="belongs to user"):
+        _cache(tmp_path, writable=False).fetch("engine", _KEY, "f", build)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=3), json_values), st.dictionaries(st.text(max_size=3), json_values))
+def test_keys_differ_exactly_where_their_canonical_json_does(a: dict[str, Any], b: dict[str, Any]) -> None:
+    assert differing(a, a) == []
+    assert (differing(a, b) == []) == (canonical_json(a) == canonical_json(b))
+    assert [(path, y, x) for path, x, y in differing(a, b)] == differing(b, a)
+
+
+def test_differences_are_told_by_path_and_the_first_few_of_them() -> None:
+    wanted = {"versions": {"tensorrt": "10.16"}, "profile": [1, 1, 1], "a": 1, "b": 2}
+    found = {"versions": {"tensorrt": "8.6.0"}, "profile": [1, 1, 1], "b": 3, "c": 4}
+    parts = differing(wanted, found)
+    assert parts == [
+        ("a", 1, ABSENT),
+        ("b", 2, 3),
+        ("c", ABSENT, 4),
+        ("versions.tensorrt", "10.16", "8.6.0"),
+    ]
+    assert (
+        described(parts) == "a: needed 1, there (absent); b: needed 2, there 3; c: needed (absent), there 4; and 1 more"
+    )
+    assert nearest(wanted, [found, wanted | {"b": 5}]) == [("b", 2, 5)]
+    assert nearest(wanted, []) is None
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:

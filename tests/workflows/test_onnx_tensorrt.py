@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,13 +16,16 @@ import pytest
 from farm.contract.canonical import sha256_file
 from farm.contract.codec import from_json, to_json
 from farm.contract.device import DeviceInfo
-from farm.contract.job import BatchLadder, Calibration, JobSpec, ModelSpec
+from farm.contract.job import BatchLadder, Calibration, JobSpec, ModelSpec, Rebuild
+from farm.contract.outcome import Failure
 from farm.contract.run import RunRequest, RunResult
 from tests.island.harness import TINY, model_job
 from tests.workflows.onnx_models import save_model
 
 pytest.importorskip("onnxruntime")
 from tests.workflows import standin_trt
+from workers.workflows.cache import CachedFile
+from workers.workflows.trt_engine import Engines, stale
 
 pytestmark = [pytest.mark.models, pytest.mark.filterwarnings("ignore")]
 
@@ -64,15 +68,13 @@ def run(tmp_path: Path, model: Path) -> Run:
     """Prepare (no batch) or measure in this process."""
     count = iter(range(100))
 
-    def do(spec: JobSpec, batch: int | None = None) -> RunResult:
-        import json
-
+    def do(spec: JobSpec, batch: int | None = None, device: DeviceInfo = GPU) -> RunResult:
         from workers.runner.stages import run_request
 
         control = tmp_path / f"run-{next(count)}"
         control.mkdir()
         mode = "prepare" if batch is None else "measure"
-        request = RunRequest("r", mode, spec, GPU, str(tmp_path / "cache"), batch, str(model))
+        request = RunRequest("r", mode, spec, device, str(tmp_path / "cache"), batch, str(model))
         (control / "request.json").write_text(json.dumps(to_json(request)))
         run_request(str(control))
         return from_json(RunResult, json.loads((control / "result.json").read_text()))
@@ -98,6 +100,9 @@ def test_a_job_goes_from_file_to_samples(run: Run, job: Callable[..., JobSpec], 
         assert found.effective["precision"] == precision
         assert found.effective["profile"] == [batch, batch, batch]
         assert found.metrics["build_s"] > 0
+        counts = {file.name: file.count for file in found.samples}
+        assert ("device" in counts) == (boundary == "compute"), "copies are no part of the device's own time"
+        assert counts.get("device") == counts.get("enqueue")
         assert found.metrics["relative_l2_error"] < 1e-6
         assert "engine_inspector" in [artifact.kind for artifact in found.artifacts]
         assert all(artifact.cached for artifact in found.artifacts if artifact.kind == "engine")
@@ -109,6 +114,49 @@ def test_preparing_again_builds_nothing(run: Run, job: Callable[..., JobSpec]) -
     assert built == 3
     ok(run(job("int8")))
     assert standin_trt.Builder.built == built
+
+
+def engine_of(result: RunResult) -> str:
+    return str(result.effective["engine_sha256"])
+
+
+@pytest.mark.parametrize("timing_cache", ["cold", "shared"])
+def test_every_rebuild_is_really_built_and_says_what_it_is(
+    run: Run, job: Callable[..., JobSpec], tmp_path: Path, timing_cache: str
+) -> None:
+    ok(run(job()))
+    timing = next((tmp_path / "cache/timing").glob("*.cache"))
+    known, built = timing.read_bytes(), standin_trt.Builder.built
+    found = []
+    for index in range(3):
+        spec = replace(job(sizes=(1,)), job_id=f"j{index}", rebuild=Rebuild(index, 3, timing_cache))
+        ok(run(spec))
+        ok(run(spec))
+        found.append(ok(run(spec, 1)))
+        assert found[-1].effective["rebuild"] == {"index": index, "count": 3, "timing_cache": timing_cache}
+        assert (found[-1].effective["timing_cache_bytes_before"] == 0) == (timing_cache == "cold")
+    assert standin_trt.Builder.built == built + 3
+    assert (timing.read_bytes() == known) == (timing_cache == "cold")
+    assert len({engine_of(result) for result in found}) == 3
+    assert len({result.effective["tactics_sha256"] for result in found}) == 1
+    assert len({result.effective["outputs_sha256"] for result in found}) == 1
+    assert all(result.effective["engine_build_s"] > 0 for result in found)
+
+
+def test_another_sweep_or_a_retry_builds_its_own(run: Run, job: Callable[..., JobSpec]) -> None:
+    spec = replace(job(sizes=(1,)), rebuild=Rebuild(0, 1, "cold"))
+    ok(run(spec))
+    for other in (replace(spec, job_id="another"), replace(spec, generation=1)):
+        built = standin_trt.Builder.built
+        ok(run(other))
+        assert standin_trt.Builder.built == built + 1
+
+
+def test_rebuilds_share_the_calibration(run: Run, job: Callable[..., JobSpec]) -> None:
+    for index in range(2):
+        made = ok(run(replace(job("int8", sizes=(1,)), job_id=f"j{index}", rebuild=Rebuild(index, 2))))
+        table = next(a for a in made.artifacts if a.kind == "trt_calibration")
+        assert table.cached == (index == 1)
 
 
 def test_one_engine_serves_a_ladder(run: Run, job: Callable[..., JobSpec]) -> None:
@@ -139,13 +187,123 @@ def test_a_first_batch_that_does_not_fit_fails_in_its_stage(run: Run, job: Calla
     assert (found.failure.stage, found.failure.reference) == ("build", "out-of-memory-build")
 
 
-def test_an_engine_that_was_not_recorded_is_never_loaded(run: Run, job: Callable[..., JobSpec]) -> None:
+def failure(result: RunResult) -> Failure:
+    assert result.failure is not None, result
+    return result.failure
+
+
+def forge(path: Path, content: bytes) -> None:
+    """Replace a file of the cache and make its manifest agree."""
+    path.write_bytes(content)
+    manifest = json.loads((path.parent / "manifest.json").read_text())
+    told = {"sha256": sha256_file(str(path)), "size_bytes": len(content)}
+    (path.parent / "manifest.json").write_text(json.dumps(manifest | told))
+
+
+@pytest.mark.parametrize("how", ["append", "flip", "swap", "forge-open", "remove"])
+def test_an_engine_that_was_not_recorded_is_never_deserialised(
+    run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     spec = job()
-    engine = next(a for a in ok(run(spec)).artifacts if a.kind == "engine")
-    with open(engine.path, "ab") as stream:
-        stream.write(b"foreign")
+    made = [Path(a.path) for a in ok(run(spec)).artifacts if a.kind == "engine"]
+    content = made[0].read_bytes()
+    if how == "append":
+        made[0].write_bytes(content + b"foreign")
+    elif how == "flip":
+        made[0].write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    elif how == "swap":
+        made[0].write_bytes(made[1].read_bytes())
+    elif how == "remove":
+        made[0].unlink()
+    else:
+        made[0].parent.chmod(0o777)
+        forge(made[0], b"foreign")
+    loaded: list[bytes] = []
+    monkeypatch.setattr(standin_trt, "load", loaded.append)
     found = run(spec, 1)
-    assert (found.outcome, found.failure and found.failure.reference) == ("failed", "not-prepared")
+    assert (found.outcome, failure(found).reference) == ("failed", "not-prepared")
+    assert loaded == []
+
+
+def test_an_engine_that_changes_between_the_look_up_and_the_load_is_not_deserialised(
+    run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, original = job(), Engines.engine
+    ok(run(spec))
+
+    def engine(self: Engines, batch: int) -> CachedFile:
+        entry = original(self, batch)
+        Path(entry.path).write_bytes(b"changed")
+        return entry
+
+    monkeypatch.setattr(Engines, "engine", engine)
+    found = run(spec, 1)
+    assert (found.outcome, failure(found).reference) == ("failed", "engine-not-recorded")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "6: The engine plan file is generated on an incompatible device, expecting compute 9.0 got compute 8.0",
+        "6: The engine plan file is not compatible with this version of TensorRT, expecting library version 8.6.0.12",
+        "1: [stdArchiveReader.cpp::StdArchiveReader::31] Error Code 1: Serialization (Magic tag does not match)",
+    ],
+)
+def test_an_engine_of_another_gpu_or_version_is_told_as_such(
+    run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.setattr(standin_trt, "refusal", words)
+    spec = job()
+    ok(run(spec))
+    found = run(spec, 1)
+    assert (found.outcome, failure(found).reference) == ("failed", "engine-foreign")
+    assert failure(found).stage == "load_engine"
+    assert words in failure(found).message
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda d: replace(d, facts=d.facts | {"driver_version": "580.1"}), "driver_version: needed 580.1"),
+        (
+            lambda d: replace(d, facts=d.facts | {"compute_capability": "8.0"}),
+            "compute_capability: needed 8.0, there 9.0",
+        ),
+        (lambda d: replace(d, device_class="nvidia-y"), "device_class: needed nvidia-y, there nvidia-x"),
+    ],
+)
+def test_an_engine_of_another_platform_is_not_used_and_the_field_is_named(
+    run: Run, job: Callable[..., JobSpec], change: Callable[[DeviceInfo], DeviceInfo], field: str
+) -> None:
+    spec = job(sizes=(1,))
+    first = ok(run(spec)) and ok(run(spec, 1))
+    assert first.effective["engine_instead_of"] is None
+    other = change(GPU)
+    missed = run(spec, 1, device=other)
+    assert (missed.outcome, failure(missed).reference) == ("failed", "not-prepared")
+    assert field in failure(missed).message
+    built = standin_trt.Builder.built
+    ok(run(spec, device=other))
+    assert standin_trt.Builder.built == built + 1
+    assert field in ok(run(spec, 1, device=other)).effective["engine_instead_of"]
+
+
+def test_an_engine_of_another_tensorrt_is_not_used_and_the_versions_are_named(
+    run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = job(sizes=(1,))
+    ok(run(given))
+    monkeypatch.setattr("workers.workflows.trt_engine.versions", lambda *_names: {"tensorrt": "tensorrt 10.16.1"})
+    missed = run(given, 1)
+    assert "versions.tensorrt: needed tensorrt 10.16.1, there 0.stand-in" in failure(missed).message
+    ok(run(given))
+    assert "10.16.1" in ok(run(given, 1)).effective["engine_instead_of"]
+
+
+def test_the_engine_for_other_options_or_another_model_is_not_called_stale() -> None:
+    key = {"onnx": "a", "options": {"level": 3}, "versions": {"tensorrt": "8"}, "driver_version": "1"}
+    assert stale(key, [key | {"onnx": "b"}, key | {"options": {"level": 4}}]) is None
+    assert stale(key, [key | {"onnx": "b"}, key | {"driver_version": "2"}]) == [("driver_version", "1", "2")]
 
 
 def test_without_onnxruntime_there_is_no_reference_and_the_record_says_why(

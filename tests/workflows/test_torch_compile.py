@@ -11,7 +11,7 @@ import pytest
 
 from farm.contract.job import BatchLadder, ModelSpec
 from tests.island.harness import Island, artifact, model_job
-from workers.workflows import inductor, torch_compile
+from workers.workflows import archive, inductor, torch_compile
 from workers.workflows.errors import NotPrepared, ProviderFellBack, Unsupported, WorkflowError
 
 pytestmark = pytest.mark.models
@@ -130,5 +130,5 @@ def test_an_archive_holds_the_same_bytes_for_the_same_code_and_needs_a_kernel(tm
     assert [inductor.pack(str(source), str(path)) for path in archives] == [1, 1]
     assert archives[0].read_bytes() == archives[1].read_bytes()
     assert zipfile.ZipFile(archives[0]).namelist() == ["ab/kernel.so"]
-    inductor.unpack(str(archives[0]), str(tmp_path / "out"))
+    archive.unpack(str(archives[0]), str(tmp_path / "out"))
     assert (tmp_path / "out/ab/kernel.so").read_bytes() == b"code"

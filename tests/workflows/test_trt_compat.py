@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from tests.docs.tables import ROOT
+from tests.factories import make_job
 from workers.workflows import trt_compat
 from workers.workflows.errors import PrecisionNotHeld, Unsupported, WorkflowError
-from workers.workflows.onnx_tensorrt import held_precision, tensor_formats
 from workers.workflows.trt_compat import OPTIONAL, REQUIRED, Log, check, check_implicit_int8, features
+from workers.workflows.trt_graph import strongly_typed
+from workers.workflows.trt_inspect import held_precision, tactics_sha256, tensor_formats
 
 LISTS = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "trt_api").glob("*.json")}
 #: Names that TensorRT's classes share with all the world.
@@ -103,20 +105,50 @@ def test_features_follow_from_the_names(version: str, fp16: bool, int8: bool, st
 
 
 def test_what_a_version_cannot_do_is_refused_with_the_way_out() -> None:
-    check(module("8.6.0"), "fp16", 3)
-    check(module("11.4.0.106"), "fp32", None)
-    check(module("11.4.0.106"), "tf32", 5)
-    with pytest.raises(Unsupported) as caught:
-        check(module("11.4.0.106"), "fp16", None)
-    assert caught.value.reference == "strongly-typed-only"
-    assert "converted" in (caught.value.hint or "")
-    with pytest.raises(Unsupported) as caught:
-        check_implicit_int8(module("11.0.0.114"), "entropy")
-    assert "Q/DQ" in (caught.value.hint or "")
+    check(module("8.6.0"), 3)
+    check(module("11.4.0.106"), 5)
+    for version, strong in (("11.0.0.114", False), ("10.16.1.11", True)):
+        with pytest.raises(Unsupported) as caught:
+            check_implicit_int8(module(version), "entropy", strong)
+        assert caught.value.reference == "strongly-typed-only"
+        assert "quantization: explicit" in (caught.value.hint or "")
     with pytest.raises(Unsupported, match="optimization level"):
-        check(module("8.5.3.1"), "fp32", 3)
+        check(module("8.5.3.1"), 3)
     with pytest.raises(Unsupported, match="percentile"):
         check_implicit_int8(module("10.16.1.11"), "percentile")
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "strong"),
+    [
+        ("8.6.0", {}, False),
+        ("10.16.1.11", {}, False),
+        ("10.0.1", {"typing": "strong"}, True),
+        ("11.4.0.106", {}, True),
+        ("11.4.0.106", {"typing": "strong"}, True),
+        ("8.6.0", {"allow_fp16": True}, False),
+    ],
+)
+def test_networks_are_strongly_typed_where_it_is_asked_for_or_there_is_nothing_else(
+    version: str, options: dict[str, Any], strong: bool
+) -> None:
+    assert strongly_typed(make_job(options=options), features(module(version))) is strong
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "reference"),
+    [
+        ("8.6.0", {"typing": "strong"}, "tensorrt-too-old"),
+        ("8.5.3.1", {"typing": "strong"}, "tensorrt-too-old"),
+        ("10.0.1", {"typing": "strong", "allow_fp16": True}, "strongly-typed-only"),
+        ("11.0.0.114", {"allow_fp16": True}, "strongly-typed-only"),
+    ],
+)
+def test_what_does_not_go_with_strong_typing_is_refused(version: str, options: dict[str, Any], reference: str) -> None:
+    with pytest.raises(Unsupported) as caught:
+        strongly_typed(make_job(options=options), features(module(version)))
+    assert caught.value.reference == reference
+    assert caught.value.hint
 
 
 class _Logger:
@@ -183,6 +215,42 @@ def test_the_inspectors_formats_are_counted() -> None:
     assert tensor_formats("no JSON") == {}
 
 
+def detailed(**changes: Any) -> dict[str, Any]:
+    """A layer as a detailed engine's inspector tells it."""
+    tensor = {"Name": "t", "Location": "Device", "Dimensions": [1, 64], "Format/Datatype": "Row major linear FP32"}
+    layer = {"Name": "conv1", "LayerType": "CaskConvolution", "Inputs": [tensor], "Outputs": [dict(tensor)]}
+    return layer | {"TacticName": "sm80_xmma_fprop", "TacticValue": "0x9cb304e2edbc1221", "StreamId": 0} | changes
+
+
+def test_equal_tactics_have_one_digest_and_a_change_of_kernel_another() -> None:
+    def of(*layers: Any) -> str | None:
+        return tactics_sha256(json.dumps({"Layers": list(layers), "Bindings": ["x"]}))
+
+    assert of(detailed()) == of(detailed(StreamId=3)) is not None
+    others = [
+        of(detailed(TacticName="sm80_other")),
+        of(detailed(TacticValue="0x1")),
+        of(detailed(Name="conv2")),
+        of(detailed(Outputs=[{"Format/Datatype": "Half"}])),
+        of(detailed(), detailed()),
+        of("conv1", "conv2"),
+        of("conv2", "conv1"),
+    ]
+    assert len({*others, of(detailed())}) == len(others) + 1
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[]", "{}", '{"Layers": null}', '{"Layers": []}'])
+def test_an_inspector_that_names_no_layer_gives_no_digest(text: str) -> None:
+    assert tactics_sha256(text) is None
+    assert tensor_formats(text) == {}
+
+
+def test_layers_of_an_odd_form_do_not_end_the_run() -> None:
+    odd = json.dumps({"Layers": [{"Name": "x", "Inputs": None, "Outputs": ["t"]}, 3, None]})
+    assert tactics_sha256(odd) is not None
+    assert tensor_formats(odd) == {}
+
+
 FLAGS = {"tf32": False, "fp16": False, "int8": False}
 PLAIN = {"quantize": 0}
 
@@ -200,6 +268,13 @@ PLAIN = {"quantize": 0}
 )
 def test_the_precision_held_follows_from_the_flags(flags: dict[str, Any], onnx: dict[str, Any], held: str) -> None:
     assert held_precision(FLAGS | flags, {}, onnx) == held
+
+
+@pytest.mark.parametrize(
+    ("onnx", "held"), [(PLAIN, "fp32"), (PLAIN | {"compute_half": 3}, "fp16"), ({"quantize": 3}, "int8")]
+)
+def test_of_a_strongly_typed_network_the_graph_tells_the_precision(onnx: dict[str, Any], held: str) -> None:
+    assert held_precision(FLAGS, {}, onnx, strong=True) == held
 
 
 @pytest.mark.parametrize(

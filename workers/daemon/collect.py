@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from farm.accuracy import accuracy_intervals, accuracy_withheld
 from farm.contract.canonical import sha256_file
 from farm.contract.codec import to_json
 from farm.contract.device import DeviceInfo, StackInfo
 from farm.contract.job import JobSpec
 from farm.contract.outcome import Failure, Outcome
-from farm.contract.record import BlobRef, Flag, Record
+from farm.contract.record import ACCURACY, LATENCY, BlobRef, Flag, Record
 from farm.contract.run import ArtifactFile, RunResult, StageTime
-from farm.summary import Summary, summarise
+from farm.summary import Summary, median_ms, summarise
 from workers.daemon.control import Control, ReadResult, sample_path, shorten_log
 from workers.daemon.launch import Ended
 from workers.daemon.preflight import Preflight
@@ -69,8 +70,9 @@ def collect(
     run: RunFacts,
     prepared: RunFacts | None,
     is_stored: Callable[[str], bool] = lambda _sha256: False,
+    point: str = LATENCY,
 ) -> Collected:
-    """Build the record of one measured point. `prepared` is the preparation that it built on.
+    """Build the record of one run, of a batch size or of the accuracy. `prepared` is the preparation it built on.
 
     `is_stored` says whether the store has a blob already: then its file is neither hashed nor copied again.
 
@@ -92,8 +94,9 @@ def collect(
         keeper.artifacts(prepared.control, [made for made in prepare_result.artifacts if made.kind not in kinds])
     for kind, control in (("log:prepare", prepared.control if prepared else None), ("log", run.control)):
         keeper.log(kind, control)
+    metrics = _metrics(run, prepare_result, summary, telemetry)
     record = Record(
-        run_id=facts.job.run_id(batch_size),
+        run_id=_run_id(facts.job, batch_size, point),
         outcome=run.outcome,
         failure=run.failure,
         job=facts.job,
@@ -105,30 +108,37 @@ def collect(
         stack=facts.stack,
         stages=result.stages if result else run.ended.stages,
         prepare_stages=_stages(prepared),
-        metrics=_metrics(run, prepare_result, summary, telemetry),
-        intervals=summary.intervals,
-        withheld=summary.withheld,
+        metrics=metrics,
+        intervals={**summary.intervals, **accuracy_intervals(metrics)},
+        withheld={**summary.withheld, **accuracy_withheld(metrics)},
         mismatch=result.mismatch if result else [],
-        flags=[*run.preflight.flags, *telemetry.flags, *summary.flags, *keeper.flags],
+        flags=[*_doubts(run, point), *telemetry.flags, *summary.flags, *keeper.flags],
         samples=samples,
         artifacts=keeper.refs,
         host=run.preflight.host,
         environment=(result.environment if result else {}) or (prepare_result or _NOTHING).environment,
         effective=(result or _NOTHING).effective,
         provenance=_provenance(facts, run),
+        point=point,
     )
     return Collected(record, keeper.files)
 
 
 def not_run(
-    facts: JobFacts, batch_size: int, outcome: Outcome, failure: Failure, at: str, log: RunFacts | None = None
+    facts: JobFacts,
+    batch_size: int | None,
+    outcome: Outcome,
+    failure: Failure,
+    at: str,
+    log: RunFacts | None = None,
+    point: str = LATENCY,
 ) -> Collected:
-    """The record of a point that was not tried; `log`: the preparation that failed, if one did."""
+    """The record of a run that was not tried; `log`: the preparation that failed, if one did."""
     keeper = _Keeper(facts.cache_dir, lambda _sha256: False)
     if log is not None:
         keeper.log("log:prepare", log.control)
     record = Record(
-        run_id=facts.job.run_id(batch_size),
+        run_id=_run_id(facts.job, batch_size, point),
         outcome=outcome,
         failure=failure,
         job=facts.job,
@@ -144,8 +154,18 @@ def not_run(
         host=log.preflight.host if log else {},
         environment=log.read.result.environment if log and log.read.result else {},
         provenance=_provenance(facts, log),
+        point=point,
     )
     return Collected(record, keeper.files)
+
+
+def _doubts(run: RunFacts, point: str) -> list[Flag]:
+    """What was found before the run. A busy or hot host makes times doubtful, and takes nothing from right answers."""
+    return run.preflight.flags if point == LATENCY else []
+
+
+def _run_id(job: JobSpec, batch_size: int | None, point: str) -> str:
+    return job.accuracy_run_id if point == ACCURACY else job.run_id(batch_size)
 
 
 def measured_stage(result: RunResult | None) -> StageTime | None:
@@ -188,10 +208,16 @@ def _metrics(run: RunFacts, prepared: RunResult | None, summary: Summary, teleme
     metrics: Metrics = {} if build_s is None else {"build_s": build_s}
     if report is not None and report.max_rss_bytes is not None:
         metrics["host_rss_peak_bytes"] = float(report.max_rss_bytes)
-    metrics |= run.preflight.metrics | telemetry.metrics | summary.metrics
+    metrics |= run.preflight.metrics | telemetry.metrics | summary.metrics | _device_times(run)
     if result is not None:
         metrics |= result.metrics
     return {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def _device_times(run: RunFacts) -> Metrics:
+    samples = run.read.samples or {}
+    names = {"device": "device_latency_ms", "enqueue": "enqueue_ms"}
+    return {metric: median_ms(samples[name]) for name, metric in names.items() if samples.get(name)}
 
 
 def _stages(run: RunFacts | None) -> list[StageTime]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One job from claim to finish: hold the device, prepare, measure the ladder point by point, record each point."""
+"""One job from claim to finish: hold the device, prepare, measure the ladder, take the accuracy, record each run."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from farm.contract.canonical import sha256_file
 from farm.contract.device import DeviceInfo, StackInfo
 from farm.contract.job import JobSpec
 from farm.contract.outcome import Failure, Outcome
+from farm.contract.protocols import stage_limits_s
+from farm.contract.record import ACCURACY, LATENCY
 from farm.contract.run import RunRequest
 from farm.devices import Refusal, choose_stack
 from farm.errors import FarmError, IntegrityError, UnavailableError, UsageError
@@ -33,7 +35,7 @@ from workers.daemon.bundle import Island
 from workers.daemon.classify import Evidence, classify
 from workers.daemon.clock import boottime, unix_time, utc_now
 from workers.daemon.collect import JobFacts, RunFacts, collect
-from workers.daemon.ladder import Stop
+from workers.daemon.ladder import PREPARE, Run, Stop
 from workers.daemon.launch import GRACE_S, Launched, Plan, device_environment
 from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, Lease
 from workers.daemon.ledger import Ledger
@@ -173,14 +175,26 @@ class _Execution:
         if killed:
             log.warning("killed processes of an earlier run on this device: %s", killed)
         self._ledger.resume()
-        if isinstance(self._ledger.next(), Stop) or not self._make_ready():
+        if self._next() is None or not self._make_ready():
             return
         prepared = self._prepare()
         while prepared is not None and self._lease.reason is None:
-            step = self._ledger.next()
-            if isinstance(step, Stop):
+            step = self._next()
+            if step is None:
                 return
-            self._measure(step, prepared)
+            self._run(step, prepared)
+
+    def _next(self) -> Run | None:
+        """The run to make next, if any; an accuracy that cannot be taken is recorded as that at once."""
+        step = self._ledger.next()
+        if isinstance(step, Stop):
+            return None
+        if isinstance(step, int):
+            return Run("measure", step)
+        if step.batch_size is not None:
+            return Run("accuracy", step.batch_size)
+        self._ledger.record_no_accuracy(self._facts)
+        return None
 
     def _still_ours(self) -> bool:
         try:
@@ -218,24 +232,25 @@ class _Execution:
         return str(path)
 
     def _prepare(self) -> RunFacts | None:
-        run = self._launch(None, self._preflight())
+        run = self._launch(PREPARE, self._preflight())
         if run.outcome is Outcome.OK:
             return run
         if self._lease.reason is None and run.failure is not None:
             self._record_rest(run.outcome, run.failure, run)
         return None
 
-    def _measure(self, batch_size: int, prepared: RunFacts) -> None:
-        run = self._launch(batch_size, self._preflight())
-        collected = collect(self._facts, batch_size, run, prepared, self._ledger.is_stored)
+    def _run(self, what: Run, prepared: RunFacts) -> None:
+        run = self._launch(what, self._preflight())
+        point = ACCURACY if what.mode == "accuracy" else LATENCY
+        collected = collect(self._facts, what.batch_size or 0, run, prepared, self._ledger.is_stored, point)
         if not self._lease.lost:
             self._ledger.record(collected)
         elif run.outcome is Outcome.OK:
             self._ledger.keep_late(collected)
 
-    def _launch(self, batch_size: int | None, before: Preflight) -> RunFacts:
-        """Start one runner and stay with it to its end. No batch size: prepare."""
-        request = self._request(batch_size)
+    def _launch(self, what: Run, before: Preflight) -> RunFacts:
+        """Start one runner and stay with it to its end."""
+        request = self._request(what)
         control = control_dirs.prepare(self._settings.work_dir, request, self._claim.attempt)
         started_at, kills_before = utc_now(), oom_kills()
         gpu_sampler = GpuSampler(self._gpu) if self._gpu else None
@@ -246,28 +261,28 @@ class _Execution:
         ):
             self._lease.bind(launched)
             try:
-                ended = launched.follow(lambda clock: self._tell(batch_size, clock))
+                ended = launched.follow(lambda clock: self._tell(what, clock))
             finally:
                 self._lease.unbind()
         if ended.report is None:
             stragglers.kill(self._bench.marks)
         elif ended.report.reason == EXPIRED:
             self._lease.end(EXPIRED)
-        read = control_dirs.read_result(control, measured=batch_size is not None)
+        read = control_dirs.read_result(control, measured=what.mode == "measure")
         kills_after = oom_kills()
         kills = None if kills_before is None or kills_after is None else kills_after - kills_before
         tail = control_dirs.log_tail(control)
         outcome, failure = classify(Evidence(request.run_id, ended, read.result, read.fault, tail, kills))
         return RunFacts(outcome, failure, started_at, utc_now(), control, ended, read, before, sampler, gpu_sampler)
 
-    def _request(self, batch_size: int | None) -> RunRequest:
+    def _request(self, what: Run) -> RunRequest:
         return RunRequest(
-            run_id=self._job.run_id(batch_size),
-            mode="prepare" if batch_size is None else "measure",
+            run_id=what.run_id(self._job),
+            mode=what.mode,
             job=self._job,
             device=self._bench.device,
             cache_dir=str(self._settings.cache_dir / "prepared"),
-            batch_size=batch_size,
+            batch_size=what.batch_size,
             model_file=self._model_file,
         )
 
@@ -286,7 +301,7 @@ class _Execution:
                 **self._bench.marks,
                 stragglers.RUN_ENV: run_id,
             },
-            limits_s=self._job.protocol.stage_limits_s,
+            limits_s=stage_limits_s(self._job),
             lock_fd=self._lock_fd,
             deadline=self._lease.deadline,
             grace_s=min(GRACE_S, self._settings.lease_s / 20),
@@ -347,14 +362,14 @@ class _Execution:
                     return False
             pause.wait(1.0)
 
-    def _tell(self, batch_size: int | None, clock: StageClock) -> None:
-        point = 0 if batch_size is None else self._job.batches.sizes.index(batch_size) + 1
+    def _tell(self, what: Run, clock: StageClock) -> None:
+        runs, own = self._job.run_ids(), what.run_id(self._job)
         self._reporter.tell(
             {
                 "stage": clock.stage,
-                "batch_size": batch_size,
-                "point": point,
-                "points": len(self._job.batches.sizes),
+                "batch_size": what.batch_size,
+                "point": runs.index(own) + 1 if own in runs else 0,
+                "points": len(runs),
                 "fraction": clock.fraction,
                 "since": unix_time(clock.since_ns),
                 "outcomes": self._ledger.outcomes,
@@ -367,7 +382,7 @@ class _Execution:
                 "stage": "wait_device",
                 "batch_size": None,
                 "point": 0,
-                "points": len(self._job.batches.sizes),
+                "points": len(self._job.run_ids()),
                 "fraction": None,
                 "since": time.time() - waited_s,
                 "outcomes": {},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which batch size comes next, or why none does. Pure.
+"""Which batch size comes next, or why none does, and at which the accuracy is taken. Pure.
 
 A point that failed, crashed or timed out does not end the ladder: such faults are often tied to one batch size, and a
 missing cell says less than a failed one. Only what the sweep names in `until` ends it early:
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from farm.contract.job import BatchLadder
+from farm.contract.job import BatchLadder, JobSpec
 from farm.contract.outcome import Outcome
 
 SATURATION_GAIN = 0.05
@@ -39,6 +39,33 @@ class Point:
     batch_size: int
     outcome: Outcome
     throughput_per_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One runner to start: its mode, as in `RunRequest`, and the batch size unless it prepares."""
+
+    mode: str
+    batch_size: int | None = None
+
+    def run_id(self, job: JobSpec) -> str:
+        """The id of what it leaves."""
+        return job.accuracy_run_id if self.mode == "accuracy" else job.run_id(self.batch_size)
+
+
+PREPARE = Run("prepare")
+
+
+@dataclass(frozen=True)
+class AccuracyStep:
+    """The job's accuracy comes next, at the largest batch size that was ok; None: there is none, so it is not run."""
+
+    batch_size: int | None
+
+
+def accuracy_step(points: Sequence[Point]) -> AccuracyStep:
+    """At which batch size to take the accuracy: a model's answers are the same at all, and this one is quickest."""
+    return AccuracyStep(max((p.batch_size for p in points if p.outcome is Outcome.OK), default=None))
 
 
 def next_step(ladder: BatchLadder, points: Sequence[Point]) -> int | Stop:

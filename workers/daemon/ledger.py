@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The points of one job: those that earlier attempts recorded, those recorded now, and what comes next."""
+"""The runs of one job: those that earlier attempts recorded, those recorded now, and what comes next."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from farm.contract.job import JobSpec
 from farm.contract.outcome import Failure, Outcome
-from farm.contract.record import Record
+from farm.contract.record import ACCURACY, Record
 from farm.errors import FarmError
 from farm.store import Store
 from workers.daemon.clock import utc_now
 from workers.daemon.collect import Collected, JobFacts, RunFacts, not_run
-from workers.daemon.ladder import Point, Stop, next_step
+from workers.daemon.ladder import AccuracyStep, Point, Stop, accuracy_step, next_step
 from workers.daemon.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -24,19 +24,21 @@ _FLUSH_WAIT_S = 60.0
 
 
 class Ledger:
-    """Keeps each point in the spool, then in the store, and counts it."""
+    """Keeps each run in the spool, then in the store, and counts it."""
 
     def __init__(self, job: JobSpec, spool: Spool, store: Store) -> None:
         self._job = job
         self._spool = spool
         self._store = store
         self._points: list[Point] = []
+        self._accuracy: Outcome | None = None
         self.runs: list[str] = []
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """How many points ended how."""
-        return dict(sorted(Counter(str(point.outcome) for point in self._points).items()))
+        """How many runs ended how."""
+        found = [point.outcome for point in self._points] + ([self._accuracy] if self._accuracy else [])
+        return dict(sorted(Counter(map(str, found)).items()))
 
     @property
     def left(self) -> Sequence[int]:
@@ -45,15 +47,16 @@ class Ledger:
         return [size for size in self._job.batches.sizes if size not in done]
 
     def resume(self) -> None:
-        """Take over the points that have a record already."""
-        for size in self._job.batches.sizes:
-            record = self._recorded(self._job.run_id(size))
+        """Take over the runs that have a record already."""
+        for run_id in self._job.run_ids():
+            record = self._recorded(run_id)
             if record is not None:
                 self._count(record)
 
-    def next(self) -> int | Stop:
-        """The batch size to measure next, or why there is none."""
-        return next_step(self._job.batches, self._points)
+    def next(self) -> int | AccuracyStep | Stop:
+        """The batch size to measure next, then the accuracy, or why there is nothing left."""
+        step = next_step(self._job.batches, self._points)
+        return accuracy_step(self._points) if isinstance(step, Stop) and self._owes_accuracy else step
 
     def is_stored(self, sha256: str) -> bool:
         """Whether the store has that blob; False where it cannot be asked."""
@@ -63,32 +66,51 @@ class Ledger:
             return False
 
     def record(self, collected: Collected) -> None:
-        """Keep a measured point. The ladder's last one says why it is the last.
+        """Keep a run. The ladder's last one says why it is the last.
 
         Raises:
             OSError, ValueError: this host's disk does not take it, or the record does not fit its schema.
         """
         self._count(collected.record)
-        step = self.next()
-        stop = str(step) if isinstance(step, Stop) else None
+        step = next_step(self._job.batches, self._points)
+        stop = str(step) if isinstance(step, Stop) and collected.record.point != ACCURACY else None
         self._spool.put(replace(collected.record, ladder_stop=stop), collected.files)
         self._spool.flush(self._store, wait_s=_FLUSH_WAIT_S)
 
     def record_rest(
         self, facts: JobFacts, outcome: Outcome, failure: Failure, stop: Stop, run: RunFacts | None = None
     ) -> None:
-        """Give every point that is left this outcome: no cell of a sweep may be absent without a reason."""
+        """Give every run that is left this outcome: no cell of a sweep may be absent without a reason."""
         left = self.left
         for size in left:
             collected = not_run(facts, size, outcome, failure, utc_now(), run)
             last = str(stop) if size == left[-1] else None
             self._spool.put(replace(collected.record, ladder_stop=last), collected.files)
             self._count(collected.record)
+        if self._owes_accuracy:
+            self._not_evaluated(facts, outcome, failure, run)
+        self._spool.flush(self._store, wait_s=_FLUSH_WAIT_S)
+
+    def record_no_accuracy(self, facts: JobFacts) -> None:
+        """Say that there is no accuracy because no point of the ladder was ok; it ends as the ladder's last did."""
+        last = self._points[-1].outcome
+        message = f"no point of the ladder was ok (the last: {last}), so there was nothing to take the accuracy with"
+        hint = "See the ladder's own failures; `farm retry` takes both again."
+        self._not_evaluated(facts, last, Failure("start", "accuracy-not-run", message, hint))
         self._spool.flush(self._store, wait_s=_FLUSH_WAIT_S)
 
     def keep_late(self, collected: Collected) -> None:
         """Keep what was measured after the claim was lost: as a blob, for people to look at, not as the record."""
         self._spool.put(collected.record, collected.files, late=True)
+
+    @property
+    def _owes_accuracy(self) -> bool:
+        return self._job.accuracy is not None and self._accuracy is None
+
+    def _not_evaluated(self, facts: JobFacts, outcome: Outcome, failure: Failure, run: RunFacts | None = None) -> None:
+        collected = not_run(facts, None, outcome, failure, utc_now(), run, point=ACCURACY)
+        self._spool.put(collected.record, collected.files)
+        self._count(collected.record)
 
     def _recorded(self, run_id: str) -> Record | None:
         waiting = self._spool.waiting(run_id)
@@ -101,6 +123,9 @@ class Ledger:
             return None
 
     def _count(self, record: Record) -> None:
+        self.runs.append(record.run_id)
+        if record.point == ACCURACY:
+            self._accuracy = record.outcome
+            return
         throughput = record.metrics.get("throughput_per_s") if record.outcome is Outcome.OK else None
         self._points.append(Point(record.batch_size or 0, record.outcome, throughput))
-        self.runs.append(record.run_id)

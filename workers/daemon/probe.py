@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import farm
@@ -53,6 +54,26 @@ def find_device(settings: Settings, device_id: str | None = None) -> DeviceInfo:
             return device
     known = ", ".join(device.device_id for device in found)
     raise UsageError(f"this host has no device {wanted!r}; it has: {known}", hint="`farm probe` shows what it has.")
+
+
+def named_devices(settings: Settings, names: Sequence[str]) -> list[str]:
+    """The ids that `names` stand for, each once: an id of this host, `gpus` or `all`.
+
+    Raises:
+        UsageError: this host has no such device.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        if name not in ("gpus", "all"):
+            found[find_device(settings, name).device_id] = None
+            continue
+        chosen = [device.device_id for device in devices(settings) if name == "all" or device.kind == "gpu"]
+        if not chosen:
+            raise UsageError(
+                "this host has no GPU that NVIDIA's management library names", hint="`farm probe` shows what it has."
+            )
+        found |= dict.fromkeys(chosen)
+    return list(found)
 
 
 def cpu_device(settings: Settings, files: Files | None = None) -> DeviceInfo:

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Sequence
 
 from farm.contract.job import Protocol
+from workers.workflows.base import DeviceTimer
 
 _CLOCK_ROUNDS = 2000
+#: Enough for a median and its interval; device times vary little.
+_DEVICE_LEAST, _DEVICE_MOST, _DEVICE_NS = 10, 100, 1_000_000_000
 
 
 def now_ns() -> int:
@@ -43,6 +46,14 @@ class Series:
     samples: "array[int]"
     wall_ns: int
     ended_by: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples in ns of the same inferences: `device` between two events on the stream, `enqueue` of `infer` alone."""
+
+    device: "array[int]"
+    enqueue: "array[int]"
 
 
 def clock_facts() -> ClockFacts:
@@ -85,6 +96,30 @@ def timed_loop(body: Callable[[Any], Any], inputs: Sequence[Any], limits: Limits
             ended_by = "max_iterations" if done >= limits.max_iterations else "max_s"
             break
     return Series(samples, elapsed, ended_by)
+
+
+def device_loop(
+    infer: Callable[[Any], Any], synchronize: Callable[[], Any], timer: DeviceTimer, inputs: Sequence[Any]
+) -> Split:
+    """Time inferences by events on the device, and by the host how long `infer` alone takes.
+
+    In a loop of its own, since recording the events is work that the latency samples must not hold.
+    """
+    clock, count = time.perf_counter_ns, len(inputs)
+    enqueue, device = array("q"), array("q")
+    begin = clock()
+    for i in range(_DEVICE_MOST):
+        timer.start()
+        start = clock()
+        infer(inputs[i % count])
+        end = clock()
+        timer.stop()
+        synchronize()
+        enqueue.append(end - start)
+        device.append(timer.elapsed_ns())
+        if clock() - begin >= _DEVICE_NS and i + 1 >= _DEVICE_LEAST:
+            break
+    return Split(device, enqueue)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from farm.contract.codec import to_json
 from farm.contract.device import StackInfo
 from workers.runner.control import write_json
 from workers.runner.environment import LIBRARIES, cpu_flags, version_of
+from workers.workflows import ort_providers
 from workers.workflows.base import default_threads
 from workers.workflows.openvino_setup import import_openvino
 from workers.workflows.torch_setup import import_torchvision
@@ -66,7 +67,7 @@ def _version(name: str) -> Optional[str]:
 
 def _features(libraries: Dict[str, str], problems: Dict[str, str]) -> Dict[str, Any]:
     found: Dict[str, Any] = {"cpu_count": default_threads(), "machine": platform.machine(), "cpu_flags": cpu_flags()}
-    for name, ask in (("torch", _torch_features), ("onnxruntime", _onnxruntime_features), ("tensorrt", features)):
+    for name, ask in (("torch", _torch_features), ("onnxruntime", ort_providers.probe), ("tensorrt", features)):
         if name not in libraries:
             continue
         try:
@@ -82,11 +83,6 @@ def _torch_features(torch: Any) -> Dict[str, Any]:
         "torch_cuda": getattr(torch.version, "cuda", None),
         "torch_threads": torch.get_num_threads(),
     }
-
-
-def _onnxruntime_features(ort: Any) -> Dict[str, Any]:
-    # What the package was built with: whether a provider really loads shows only when a session is opened.
-    return {"onnxruntime_providers": list(ort.get_available_providers())}
 
 
 @contextlib.contextmanager

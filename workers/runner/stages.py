@@ -2,12 +2,13 @@
 """One run from request to result: the stages in order, and the one place where exceptions end."""
 
 from array import array
+from dataclasses import replace
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from farm.contract.job import Protocol
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.run import Mismatch, RunRequest, RunResult, SampleFile
-from workers.runner import environment, measure, usage
+from workers.runner import accuracy, environment, measure, usage
 from workers.runner.control import Control
 from workers.runner.failures import explain
 from workers.workflows import reference
@@ -15,6 +16,7 @@ from workers.workflows.base import Context, Workflow, check_request, default_thr
 from workers.workflows.cache import Cache
 from workers.workflows.errors import PrecisionNotHeld, SettingNotHeld, WorkflowError
 from workers.workflows.inputs import rotation
+from workers.workflows.outputs import outputs_sha256
 from workers.workflows.registry import workflow_class
 
 
@@ -69,6 +71,8 @@ def _work(control: Control, report: Report) -> None:
     if request.mode == "prepare":
         workflow.prepare()
         report.environment = environment.capture()
+    elif request.mode == "accuracy":
+        _evaluate(control, report, workflow)
     else:
         _measure(control, report, workflow)
     with control.stage("finish"):
@@ -76,8 +80,13 @@ def _work(control: Control, report: Report) -> None:
 
 
 def _open(control: Control, report: Report, request: RunRequest) -> Workflow:
-    if request.mode not in ("prepare", "measure"):
-        raise WorkflowError("there is no mode {!r}: `prepare` or `measure`".format(request.mode), None, "bad-request")
+    if request.mode not in ("prepare", "measure", "accuracy"):
+        known = "`prepare`, `measure` or `accuracy`"
+        raise WorkflowError("there is no mode {!r}: {}".format(request.mode, known), None, "bad-request")
+    if request.mode == "accuracy":
+        # Each input is placed once: with `end_to_end` a workflow uses the same memory for all of them.
+        protocol = replace(request.job.protocol, boundary="end_to_end")
+        request = replace(request, job=replace(request.job, protocol=protocol))
     kind = workflow_class(request.job.workflow)
     check_request(request.job, request.device.kind)
     threads = request.job.protocol.threads or default_threads()
@@ -100,10 +109,21 @@ def _measure(control: Control, report: Report, workflow: Workflow) -> None:
         report.metrics["first_inference_ms"] = measure.once(lambda: body(inputs[0])) / 1e6
     with measure.quiet_collector():
         _timed(control, report, workflow, body, inputs)
+        _device_times(control, report, workflow, inputs)
     report.metrics.update(usage.memory_metrics())
     report.metrics.update(workflow.metrics())
     with control.stage("outputs"):
         _compare(report, workflow, first)
+
+
+def _evaluate(control: Control, report: Report, workflow: Workflow) -> None:
+    with control.stage("load_engine"):
+        _load(report, workflow)
+    report.metrics.clear()  # times of a run that warms nothing up would only be mistaken for measured ones
+    with control.stage("accuracy"):
+        found = accuracy.evaluate(workflow)
+    report.metrics.update(found.metrics())
+    report.effective.update(found.facts(), batch_size=workflow.ctx.batch_size)
 
 
 def _load(report: Report, workflow: Workflow) -> None:
@@ -183,8 +203,23 @@ def _timed(
     )
 
 
+def _device_times(control: Control, report: Report, workflow: Workflow, inputs: List[Any]) -> None:
+    """With `compute` only: inputs that are not on the device yet would be copied between the events."""
+    timer = workflow.device_timer() if workflow.ctx.job.protocol.boundary == "compute" else None
+    if timer is None:
+        return
+    with control.stage("device_times"):
+        split = measure.device_loop(workflow.infer, workflow.synchronize, timer, inputs)
+    for name, samples in (("device", split.device), ("enqueue", split.enqueue)):
+        report.samples.append(control.write_samples(name, samples))
+
+
 def _compare(report: Report, workflow: Workflow, first: Callable[[], Any]) -> None:
     workflow.infer(first())
     workflow.synchronize()
-    report.mismatch = workflow.compare(workflow.outputs())
+    outputs = workflow.outputs()
+    digest = outputs_sha256(outputs)
+    if digest is not None:
+        report.effective["outputs_sha256"] = digest
+    report.mismatch = workflow.compare(outputs)
     report.metrics.update(reference.metrics(report.mismatch))

@@ -52,6 +52,17 @@ class Context:
         return self.request.mode == "prepare"
 
     @property
+    def rebuild_key(self) -> Dict[str, Any]:
+        """What to add to an engine's cache key so that each of a sweep's `rebuilds` is really built; else nothing.
+
+        The job is in it, so that the same sweep again, or on another device of the class, builds its own.
+        """
+        job = self.job
+        if job.rebuild is None:
+            return {}
+        return {"rebuild": {"job": job.job_id, "generation": job.generation, "timing_cache": job.rebuild.timing_cache}}
+
+    @property
     def batch_size(self) -> int:
         """The batch size to measure. Raises WorkflowError where the request has none."""
         if self.request.batch_size is None:
@@ -76,6 +87,22 @@ class Context:
                 ArtifactFile(kind, entry.path, entry.sha256, entry.size_bytes, entry.cached, entry.build_s)
             )
         return self._entries[known]
+
+
+class DeviceTimer:
+    """Two events on the stream that `infer` uses: the device's own time of one inference."""
+
+    def start(self) -> None:
+        """Put the first event on the stream."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Put the second event on the stream."""
+        raise NotImplementedError
+
+    def elapsed_ns(self) -> int:
+        """Nanoseconds between the two, once the stream was waited for."""
+        raise NotImplementedError
 
 
 class Workflow:
@@ -130,6 +157,10 @@ class Workflow:
     def synchronize(self) -> None:
         """Wait until everything that `infer` started is done."""
 
+    def device_timer(self) -> Optional[DeviceTimer]:
+        """Events on the device, asked for after `load`; None where the host's clock is the device's."""
+        return None
+
     def outputs(self) -> List[Tuple[str, Any]]:
         """The last inference's outputs as (name, float array in host memory); empty where there are none."""
         raise NotImplementedError
@@ -176,7 +207,7 @@ def require(name: str) -> Any:
 #: Distributions that bring each module, where the names differ. All that are installed count.
 _DISTRIBUTIONS = {
     "modelopt": ("nvidia-modelopt",),
-    "PIL": ("pillow", "pillow-simd"),
+    "PIL": ("pillow",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training"),
     "pytorch_quantization": ("pytorch-quantization",),
     "tensorrt": ("tensorrt", "tensorrt-cu11", "tensorrt-cu12", "tensorrt-cu13"),

@@ -2,18 +2,21 @@
 """Prepared files by what they depend on: `CACHE_DIR/<kind>/<digest of the key>/` with the file and `manifest.json`.
 
 An entry appears by one rename, so a reader sees all of it or nothing, and of two builders one wins. The file's sha256
-is checked on every use: an entry that a killed process or a bad disk left damaged is built again.
+is checked on every use: an entry that a killed process or a bad disk left damaged is built again. So is one that
+another user owns or may write: some of these files are code.
 """
 
+import glob
 import json
 import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from farm.contract.canonical import canonical_json, sha256_file, short_digest
 from workers.workflows.errors import NotPrepared, WorkflowError
+from workers.workflows.keys import described, differing, nearest
 
 MANIFEST = "manifest.json"
 _TRIES = 5
@@ -72,12 +75,32 @@ class Cache:
             return found
         if not self.writable:
             raise NotPrepared(
-                "no good {} is in the cache for this job: {}".format(kind, final),
+                "no good {} is in the cache for this job: {}; {}".format(kind, final, self._why(final, kind, key)),
                 "Measuring never prepares. Run the job again: its prepare step comes first and rebuilds the file.",
             )
         if ready is not None:
             ready()
         return self._make(final, kind, key, name, build, upstream_s)
+
+    def keys(self, kind: str) -> List[Dict[str, Any]]:
+        """The keys of all entries of a kind, good or not, in no order."""
+        found = []
+        for path in glob.glob(os.path.join(glob.escape(self.root), kind, "*", MANIFEST)):
+            try:
+                with open(path, encoding="utf-8") as stream:
+                    found.append(json.load(stream)["key"])
+            except (OSError, ValueError, TypeError, KeyError):
+                continue
+        return [key for key in found if isinstance(key, dict)]
+
+    def _why(self, final: str, kind: str, key: Dict[str, Any]) -> str:
+        """Why there is no good entry, in words."""
+        if os.path.isdir(final):
+            try:
+                _checked(final, kind, key)
+            except (_UnfitError, OSError, ValueError, TypeError) as error:
+                return "the one there is not used: {}".format(error)
+        return "the nearest differs in " + described(nearest(key, self.keys(kind)))
 
     def _make(
         self,
@@ -102,8 +125,9 @@ class Cache:
         found = _read(final, kind, key)
         if found is None:
             raise WorkflowError(
-                "the cache entry {} could not be kept".format(final),
-                "Look for a full or failing disk, or for something that deletes from the cache while jobs run.",
+                "the cache entry {} could not be kept: {}".format(final, self._why(final, kind, key)),
+                "Look for a full or failing disk, for something that deletes from the cache while jobs run, or for a "
+                "file system that does not keep owners and modes.",
                 "cache-unusable",
             )
         return replace(found, cached=not mine)
@@ -150,18 +174,29 @@ def _write_manifest(
         json.dump(manifest, stream, indent=1, sort_keys=True, allow_nan=False)
 
 
+class _UnfitError(Exception):
+    """An entry that must not be used, and why."""
+
+
 def _read(directory: str, kind: str, key: Dict[str, Any]) -> Optional[CachedFile]:
     """The entry if it is whole, is for this key and its file has its digest; else None."""
     try:
-        with open(os.path.join(directory, MANIFEST), encoding="utf-8") as stream:
-            manifest = json.load(stream)
-        if not isinstance(manifest, dict) or set(manifest) != _FIELDS or manifest["kind"] != kind:
-            return None
-        path = os.path.join(directory, os.path.basename(manifest["file"]))
-        if canonical_json(manifest["key"]) != canonical_json(key) or sha256_file(path) != manifest["sha256"]:
-            return None
-    except (OSError, ValueError, TypeError):
+        return _checked(directory, kind, key)
+    except (_UnfitError, OSError, ValueError, TypeError):
         return None
+
+
+def _checked(directory: str, kind: str, key: Dict[str, Any]) -> CachedFile:
+    _refuse_others(directory)
+    with open(os.path.join(directory, MANIFEST), encoding="utf-8") as stream:
+        manifest = json.load(stream)
+    if not isinstance(manifest, dict) or set(manifest) != _FIELDS or manifest["kind"] != kind:
+        raise _UnfitError("its manifest is not one of this version of the farm")
+    if canonical_json(manifest["key"]) != canonical_json(key):
+        raise _UnfitError("it was made for something else: " + described(differing(key, manifest["key"])))
+    path = os.path.join(directory, os.path.basename(manifest["file"]))
+    if sha256_file(path) != manifest["sha256"]:
+        raise _UnfitError("its file has other bytes than those that were recorded")
     return CachedFile(
         kind=kind,
         path=path,
@@ -171,3 +206,12 @@ def _read(directory: str, kind: str, key: Dict[str, Any]) -> Optional[CachedFile
         total_build_s=manifest["total_build_s"],
         facts=manifest["facts"],
     )
+
+
+def _refuse_others(directory: str) -> None:
+    """Nobody but this user may have written the entry: then its manifest is the farm's own word."""
+    found = os.stat(directory)
+    if found.st_uid != os.geteuid():
+        raise _UnfitError("it belongs to user {}, not to this one, {}".format(found.st_uid, os.geteuid()))
+    if found.st_mode & 0o022:
+        raise _UnfitError("other users may write to it (mode {:o})".format(found.st_mode & 0o777))

@@ -40,12 +40,14 @@ def identity(job: JobSpec, part: str) -> Dict[str, Any]:
         own["recipe"] = digits.RECIPE
     if job.data == "imagenet":
         folder = image_folder.identity(_path(job), part)
-        own.update(folder, part=part, limit=_limit(job), decoder=versions("PIL"))
+        own.update(folder, part=part, decoder=versions("PIL"))
     return own
 
 
-def part_of(job: JobSpec, part: str) -> Any:
+def part_of(job: JobSpec, part: str, limit: Optional[int] = None) -> Any:
     """The images of a part, `train` or `test`: it has a length, `labels` (int64) and `images(indices)`.
+
+    `limit` takes that many of it, evenly spread.
 
     Raises:
         Unsupported: the data have no images, or the model takes no images.
@@ -59,10 +61,11 @@ def part_of(job: JobSpec, part: str) -> Any:
             "input-shape-unsupported",
         )
     if job.data == "digits":
-        return digits.Digits(part, shape)
+        return digits.Digits(part, shape, limit)
     if job.data == "imagenet":
-        limit = _limit(job) if part == "test" else None
-        return image_folder.ImageFolder(_path(job), part, shape, classes(job), limit)
+        # How many outputs an ONNX file has is known once it has run.
+        outputs = None if job.model.source == "onnx" else classes(job)
+        return image_folder.ImageFolder(_path(job), part, shape, outputs, limit)
     raise Unsupported(
         "data {!r} have no classes".format(job.data), "Set `data: digits` or `data: imagenet`.", "data-without-classes"
     )
@@ -74,9 +77,13 @@ def labelled_training(job: JobSpec) -> Tuple[Any, Any]:
     Raises:
         Unsupported, DataUnavailable: as `part_of`.
     """
-    part = part_of(job, "train")
-    chosen = image_folder.spread(len(part), MOST_TRAINING_IMAGES if job.data == "imagenet" else None)
-    return part.images(chosen), part.labels[chosen]
+    part = part_of(job, "train", MOST_TRAINING_IMAGES if job.data == "imagenet" else None)
+    return part.images(list(range(len(part)))), part.labels
+
+
+def test_part(job: JobSpec) -> Any:
+    """The test part, or as much of it as the job's `accuracy.limit` says; see `part_of`."""
+    return part_of(job, "test", job.accuracy.limit if job.accuracy else None)
 
 
 def labelled_test(job: JobSpec, batch: int = BATCH) -> Iterator[Tuple[Any, Any]]:
@@ -85,7 +92,7 @@ def labelled_test(job: JobSpec, batch: int = BATCH) -> Iterator[Tuple[Any, Any]]
     Raises:
         Unsupported, DataUnavailable: as `part_of`.
     """
-    part = part_of(job, "test")
+    part = test_part(job)
     for start in range(0, len(part), batch):
         end = min(start + batch, len(part))
         yield part.images(list(range(start, end))), part.labels[start:end]
@@ -108,10 +115,6 @@ def calibration_images(job: JobSpec, stream: Any, samples: int) -> Tuple[Any, An
 
 
 def _path(job: JobSpec) -> str:
-    if job.accuracy is None or not job.accuracy.path:
+    if not job.data_path:
         raise WorkflowError("the job names no image folder", "Set `accuracy.path` in the sweep.", "bad-request")
-    return job.accuracy.path
-
-
-def _limit(job: JobSpec) -> Optional[int]:
-    return job.accuracy.limit if job.accuracy else None
+    return job.data_path

@@ -11,7 +11,7 @@ import functools
 import gzip
 import io
 import os
-from typing import Any, Tuple
+from typing import Any, List, Optional, Tuple
 
 CLASSES = 10
 TRAINING_IMAGES = 1437
@@ -25,10 +25,11 @@ _SIDE = 8
 
 
 class Digits:
-    """One part, `train` or `test`; `shape` is one sample's, (C, H, W)."""
+    """One part, `train` or `test`, or an evenly spread `limit` of it; `shape` is one sample's, (C, H, W)."""
 
-    def __init__(self, part: str, shape: Tuple[int, ...]) -> None:
+    def __init__(self, part: str, shape: Tuple[int, ...], limit: Optional[int] = None) -> None:
         rows = split()[0 if part == "train" else 1]
+        rows = rows[spread(len(rows), limit)]
         planes, labels = read()
         self.labels = labels[rows]
         self._planes = planes[rows]
@@ -74,6 +75,13 @@ def split() -> Tuple[Any, Any]:
     drawn = [generator.permutation(np.flatnonzero(labels == digit))[: counts[digit]] for digit in range(CLASSES)]
     test = np.sort(np.concatenate(drawn))
     return np.setdiff1d(np.arange(len(labels)), test), test
+
+
+def spread(count: int, limit: Optional[int]) -> List[int]:
+    """`limit` of `count` positions, evenly spread."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return [(2 * i + 1) * count // (2 * limit) for i in range(limit)]
 
 
 def resize(planes: Any, height: int, width: int) -> Any:

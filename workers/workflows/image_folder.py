@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.canonical import digest
 from workers.workflows.base import require
+from workers.workflows.digits import spread
 from workers.workflows.errors import DataUnavailable
 
 #: Counts changes of how images are chosen and brought to size; part of every cache key.
@@ -26,17 +27,21 @@ _PARTS = {"train": "train", "test": "val"}
 class ImageFolder:
     """One part, `train` or `test`, or an evenly spread `limit` of its images.
 
+    `outputs` is how many classes the model tells apart, where that is known.
+
     Raises:
         DataUnavailable: the part is not there, holds no class, a class without images, or more than `outputs` classes.
     """
 
-    def __init__(self, path: str, part: str, shape: Tuple[int, ...], outputs: int, limit: Optional[int] = None) -> None:
+    def __init__(
+        self, path: str, part: str, shape: Tuple[int, ...], outputs: Optional[int], limit: Optional[int] = None
+    ) -> None:
         import numpy as np
 
         self._root = part_folder(path, part)
         self._shape = shape
         names, listed = _listing(self._root)
-        if len(names) > outputs:
+        if outputs is not None and len(names) > outputs:
             raise DataUnavailable(
                 "{} has {} class folders, more than the model's {} classes".format(self._root, len(names), outputs),
                 "Give a folder whose class folders, sorted by name, are the model's outputs.",
@@ -93,13 +98,6 @@ def part_folder(path: str, part: str) -> str:
     )
 
 
-def spread(count: int, limit: Optional[int]) -> List[int]:
-    """`limit` of `count` positions, evenly spread over the sorted files, so that every class has its share."""
-    if limit is None or limit >= count:
-        return list(range(count))
-    return [(2 * i + 1) * count // (2 * limit) for i in range(limit)]
-
-
 @functools.lru_cache(maxsize=8)
 def _listing(root: str) -> Tuple[List[str], List[Tuple[str, int, int]]]:
     """Class names, and each file as (path below `root`, bytes, class), in torchvision's order."""
@@ -136,7 +134,7 @@ def _to_input(image: Any, shape: Tuple[int, ...]) -> Any:
     short = max(height, width) * 256 // 224
     size = _resized(image.size, short)
     image = image.resize(size, require("PIL.Image").BILINEAR)
-    left, top = int(round((size[0] - width) / 2.0)), int(round((size[1] - height) / 2.0))
+    left, top = round((size[0] - width) / 2.0), round((size[1] - height) / 2.0)
     image = image.crop((left, top, left + width, top + height))
     pixels = np.asarray(image, dtype=np.float32) / np.float32(255)
     normal = (pixels - np.array(_MEAN, dtype=np.float32)) / np.array(_STD, dtype=np.float32)

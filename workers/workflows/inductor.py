@@ -10,10 +10,10 @@ import os
 import platform
 import shutil
 import subprocess
-import zipfile
 from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.canonical import short_digest
+from workers.workflows import archive
 from workers.workflows.errors import Unsupported, WorkflowError, is_out_of_memory
 
 RECIPE = 1
@@ -88,26 +88,16 @@ def pack(directory: str, path: str) -> int:
     Raises:
         WorkflowError: there is none, so that nothing was compiled.
     """
-    names, kernels = sorted(_files(directory)), kernel_count(directory)
+    names, kernels = _files(directory), kernel_count(directory)
     if not kernels:
         raise WorkflowError("Inductor compiled and left no kernel in its cache", None, "compile-failed")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name in names:
-            with open(os.path.join(directory, name), "rb") as stream:
-                # A fixed date, so that the same code gives the same file.
-                archive.writestr(zipfile.ZipInfo(name), stream.read())
+    archive.pack(directory, names, path)
     return kernels
 
 
 def kernel_count(directory: str) -> int:
     """How many compiled kernels are in Inductor's cache."""
     return sum(name.endswith(".so") for name in _files(directory))
-
-
-def unpack(path: str, directory: str) -> None:
-    """Put an archive's files into `directory`."""
-    with zipfile.ZipFile(path) as archive:
-        archive.extractall(directory)
 
 
 def _files(directory: str) -> List[str]:

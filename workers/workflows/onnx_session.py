@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX Runtime sessions on the CPU provider, opened the same way for measuring and for references."""
+"""ONNX Runtime sessions, opened the same way for measuring and for references: on the CPU unless told otherwise."""
 
-from typing import Any, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from workers.workflows.base import require
 from workers.workflows.errors import (
@@ -12,13 +12,18 @@ from workers.workflows.errors import (
     WorkflowError,
     is_out_of_memory,
 )
+from workers.workflows.ort_providers import CPU, strict_session
 
-PROVIDER = "CPUExecutionProvider"
+#: Providers in order of preference, each with its options.
+Providers = List[Tuple[str, Dict[str, str]]]
 _DAMAGED = ("InvalidProtobuf", "InvalidGraph", "NoModel")
 
 
-def open_session(path: str, threads: int) -> Any:
+def open_session(path: str, threads: int, providers: Optional[Providers] = None, profile: Optional[str] = None) -> Any:
     """Open a session with `threads` intra-op threads, one inter-op thread and all graph optimisations.
+
+    The first of `providers` is the one asked for; the CPU's takes what the others leave. With `profile`, the session
+    writes a profile to a file whose path begins so, until its `end_profiling`.
 
     Raises:
         MissingLibrary: onnxruntime is not installed.
@@ -31,11 +36,15 @@ def open_session(path: str, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile
+    asked: Providers = (providers or []) + [(CPU, {})]
     try:
-        session = ort.InferenceSession(path, options, providers=[PROVIDER])
+        session = strict_session(ort, path, options, asked)
     except Exception as error:
         raise _explained(error, path, ort.__version__) from error
-    _assert_held(session, threads)
+    _assert_held(session, asked[0][0], threads)
     return session
 
 
@@ -57,11 +66,11 @@ def _explained(error: Exception, path: str, version: str) -> Exception:
     return WorkflowError("ONNX Runtime {} cannot open {}: {}".format(version, path, text), None, "session-failed")
 
 
-def _assert_held(session: Any, threads: int) -> None:
+def _assert_held(session: Any, provider: str, threads: int) -> None:
     first = (session.get_providers() or ["none"])[0]
-    if first != PROVIDER:
+    if first != provider:
         raise ProviderFellBack(
-            "ONNX Runtime runs {} instead of {}".format(first, PROVIDER),
+            "ONNX Runtime runs {} instead of {}".format(first, provider),
             "Look at the runner's log for why the provider did not load.",
         )
     held = session.get_session_options().intra_op_num_threads
@@ -72,24 +81,29 @@ def _assert_held(session: Any, threads: int) -> None:
 class Bound:
     """One input, placed, with somewhere for the outputs to go: what a timed inference is handed.
 
-    Outputs whose shape follows from the batch size are allocated once; others by ONNX Runtime at each inference.
+    `device` is `cpu`, or `cuda` for the one GPU that the process sees. Outputs whose shape follows from the batch size
+    are allocated once; others by ONNX Runtime at each inference.
     """
 
-    def __init__(self, session: Any, host_input: Any) -> None:
+    def __init__(self, session: Any, host_input: Any, device: str = "cpu") -> None:
         import onnxruntime as ort
 
         self.binding = session.io_binding()
-        # The value borrows the array's memory, so both are kept.
-        self._kept = [host_input, ort.OrtValue.ortvalue_from_numpy(host_input, "cpu", 0)]
+        # On the CPU the value borrows the array's memory, so both are kept.
+        self._kept = [host_input, ort.OrtValue.ortvalue_from_numpy(host_input, device, 0)]
         self.binding.bind_ortvalue_input(session.get_inputs()[0].name, self._kept[1])
         for output in session.get_outputs():
             shape = output_shape(output.shape, host_input.shape[0])
             if shape is None or output.type != "tensor(float)":
-                self.binding.bind_output(output.name, "cpu")
+                self.binding.bind_output(output.name, device)
                 continue
-            value = ort.OrtValue.ortvalue_from_shape_and_type(shape, host_input.dtype, "cpu", 0)
+            value = ort.OrtValue.ortvalue_from_shape_and_type(shape, host_input.dtype, device, 0)
             self._kept.append(value)
             self.binding.bind_ortvalue_output(output.name, value)
+
+    def update(self, host_input: Any) -> None:
+        """Copy another input of the same shape to where the first was placed. Done when it returns."""
+        self._kept[1].update_inplace(host_input)
 
     def outputs(self, session: Any) -> List[Tuple[str, Any]]:
         """Copies of the outputs of the last inference, by name."""

@@ -4,19 +4,19 @@
 Engines are built in prepare. Measuring loads one whose digest was recorded and needs neither torch nor onnx.
 """
 
-import json
 import os
 from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.canonical import sha256_file
+from farm.contract.codec import to_json
 from farm.contract.run import ArtifactFile, Mismatch
-from workers.workflows.base import Context, Workflow, require
-from workers.workflows.errors import PrecisionNotHeld
+from workers.workflows.base import Context, DeviceTimer, Workflow, require
 from workers.workflows.onnx_files import check_batch
 from workers.workflows.trt_compat import Engine, Log, features
 from workers.workflows.trt_engine import Engines
+from workers.workflows.trt_graph import TypedGraph
+from workers.workflows.trt_inspect import held_precision, tactics_sha256, tensor_formats
 from workers.workflows.trt_memory import open_memory
-from workers.workflows.trt_source import source_of
 
 _INSPECTOR_FILE = "inspector.json"
 
@@ -34,7 +34,7 @@ class OnnxTensorRT(Workflow):
 
     def __init__(self, ctx: Context, source: Any = None) -> None:
         super().__init__(ctx)
-        self._source = source or source_of(ctx)
+        self._source = source or TypedGraph(ctx)
         self._engines = Engines(ctx, self._source)
         self._entry: Any = None
         self._content = b""
@@ -54,12 +54,15 @@ class OnnxTensorRT(Workflow):
             self._memory = open_memory()
 
     def prepare(self) -> None:
-        """Make the ONNX file, for int8 TensorRT's calibration table, an engine for each batch, the references."""
+        """Make the ONNX file, for int8 its Q/DQ nodes or TensorRT's calibration table, the engines, the references."""
         with self.ctx.stage("load_model"):
             self._source.load_model()
         with self.ctx.stage("export"):
-            self._source.onnx()
-        if self._engines.needs_calibration():
+            self._source.export()
+        if self._source.explicit:
+            with self.ctx.stage("calibrate"):
+                self._source.onnx()
+        elif self._engines.needs_calibration():
             with self.ctx.stage("calibrate"):
                 self._engines.calibration()
         with self.ctx.stage("build"):
@@ -109,6 +112,11 @@ class OnnxTensorRT(Workflow):
         """Wait for the stream."""
         self._memory.synchronize()
 
+    def device_timer(self) -> Optional[DeviceTimer]:
+        """CUDA events on the one stream."""
+        found: Optional[DeviceTimer] = self._memory.timer()
+        return found
+
     def outputs(self) -> List[Tuple[str, Any]]:
         """Copies of the last inference's outputs."""
         for staged, address in self._outputs.values():
@@ -124,9 +132,11 @@ class OnnxTensorRT(Workflow):
 
     def effective(self) -> Dict[str, Any]:
         """The precision from the builder's flags and, where the inspector tells them, the formats between layers."""
-        flags, formats = self._entry.facts["flags"], self._inspect()
+        flags, text = self._entry.facts["flags"], self._inspect()
+        formats = tensor_formats(text)
         held = {
-            "precision": held_precision(flags, formats, self._source.onnx().facts),
+            "precision": held_precision(flags, formats, self._source.onnx().facts, self._engines.strong(self._trt)),
+            "typing": "strong" if self._engines.strong(self._trt) else "weak",
             "threads": self.ctx.threads,
             "provider": "tensorrt",
             "device": "cuda:0",
@@ -135,6 +145,10 @@ class OnnxTensorRT(Workflow):
             "builder_flags": flags,
             "layer_formats": formats,
             "layers": self._engine.layers(),
+            "tactics_sha256": tactics_sha256(text),
+            "engine_sha256": self._entry.sha256,
+            "engine_build_s": self._entry.build_s,
+            "engine_instead_of": self._entry.facts["instead_of"],
             "profile": self._entry.facts["profile"],
             "optimization_level": self._engines.level,
             "allow_fp16": self._engines.allow_fp16,
@@ -145,7 +159,9 @@ class OnnxTensorRT(Workflow):
         }
         if self._source.no_reference:
             held["reference_reason"] = self._source.no_reference
-        return held
+        if self.ctx.job.rebuild is not None:
+            held["rebuild"] = to_json(self.ctx.job.rebuild)
+        return dict(held, **self._source.effective())
 
     def cache_bytes(self) -> Optional[int]:
         """The GPU's level-2 cache."""
@@ -167,8 +183,8 @@ class OnnxTensorRT(Workflow):
         if self._memory is not None:
             self._memory.close()
 
-    def _inspect(self) -> Dict[str, int]:
-        """Keep the inspector's description as an artifact; return how many tensors between layers have each type."""
+    def _inspect(self) -> str:
+        """The inspector's description; it is kept as an artifact."""
         path = os.path.join(self.ctx.control_dir, _INSPECTOR_FILE)
         text = self._engine.information()
         with open(path, "w", encoding="utf-8") as stream:
@@ -176,46 +192,4 @@ class OnnxTensorRT(Workflow):
         self.ctx.artifacts.append(
             ArtifactFile("engine_inspector", _INSPECTOR_FILE, sha256_file(path), os.path.getsize(path))
         )
-        return tensor_formats(text)
-
-
-def tensor_formats(text: str) -> Dict[str, int]:
-    """Count the types of layers' outputs in an inspector's JSON; empty where it holds no layer in detail."""
-    try:
-        layers = json.loads(text)["Layers"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    found = {"fp32": 0, "fp16": 0, "int8": 0, "other": 0}
-    for layer in layers:
-        for tensor in layer.get("Outputs", ()) if isinstance(layer, dict) else ():
-            found[_type_of(str(tensor.get("Format/Datatype", "")).lower())] += 1
-    return found if sum(found.values()) else {}
-
-
-def _type_of(words: str) -> str:
-    """`Channel major FP16 format where channel % 8 == 0` is fp16."""
-    for name, marks in (("int8", ("int8",)), ("fp16", ("fp16", "half")), ("fp32", ("fp32", "float"))):
-        if any(mark in words for mark in marks):
-            return name
-    return "other"
-
-
-def held_precision(flags: Dict[str, Any], formats: Dict[str, int], onnx: Dict[str, Any]) -> str:
-    """The precision that an engine runs in.
-
-    Raises:
-        PrecisionNotHeld: the flags allow a precision that no tensor between layers has, or one has what they forbid.
-    """
-    # Without the flag (TensorRT 11), int8 is where the graph has Q/DQ nodes.
-    int8 = flags["int8"] or (flags["int8"] is None and onnx["quantize"] > 0)
-    wanted = "int8" if int8 else "fp16" if flags["fp16"] else "tf32" if flags["tf32"] else "fp32"
-    if not formats:
-        return wanted
-    if wanted in ("fp16", "int8") and not formats[wanted]:
-        raise PrecisionNotHeld(
-            "TensorRT built an engine for {} and no tensor in it is {}: {}".format(wanted, wanted, formats),
-            "The builder found fp32 faster, or no such kernel for this model: measure it in fp32.",
-        )
-    if wanted in ("fp32", "tf32") and (formats["fp16"] or formats["int8"]):
-        raise PrecisionNotHeld("the engine was to run in {} and holds other tensors: {}".format(wanted, formats))
-    return wanted
+        return text

@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.run import Mismatch
 from workers.workflows import reference
-from workers.workflows.base import Context, Workflow
+from workers.workflows.base import Context, DeviceTimer, Workflow
 from workers.workflows.errors import PrecisionNotHeld, Unsupported
 from workers.workflows.torch_device import TorchDevice
 from workers.workflows.torch_models import TorchModel
@@ -73,6 +73,11 @@ class PyTorch(Workflow):
     def synchronize(self) -> None:
         """Wait for the GPU."""
         self._device.synchronize()
+
+    def device_timer(self) -> Optional[DeviceTimer]:
+        """CUDA events, on a GPU."""
+        found: Optional[DeviceTimer] = self._device.timer()
+        return found
 
     def outputs(self) -> List[Tuple[str, Any]]:
         """The last forward's logits as float32."""

@@ -7,7 +7,7 @@ PTQ or quantisation-aware training. Prepare does all of it on the CPU; measuring
 from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.run import Mismatch
-from workers.workflows.base import Context, Workflow, require
+from workers.workflows.base import Context, DeviceTimer, Workflow, require
 from workers.workflows.errors import PrecisionNotHeld
 from workers.workflows.onnx_session import Bound, open_session
 from workers.workflows.onnx_tensorrt import OnnxTensorRT
@@ -62,6 +62,11 @@ class PytorchQuantization(Workflow):
         """As the back end does."""
         self._backend.synchronize()
 
+    def device_timer(self) -> Optional[DeviceTimer]:
+        """As the back end has one."""
+        found: Optional[DeviceTimer] = self._backend.device_timer()
+        return found
+
     def outputs(self) -> List[Tuple[str, Any]]:
         """Copies of the last inference's outputs."""
         found: List[Tuple[str, Any]] = self._backend.outputs()
@@ -75,6 +80,11 @@ class PytorchQuantization(Workflow):
     def effective(self) -> Dict[str, Any]:
         """What the back end reads back, and how the model was quantised."""
         return dict(self._backend.effective(), **self._source.effective())
+
+    def metrics(self) -> Dict[str, float]:
+        """What the back end measures of itself."""
+        found: Dict[str, float] = self._backend.metrics()
+        return found
 
     def cache_bytes(self) -> Optional[int]:
         """As the back end knows it."""

@@ -11,12 +11,13 @@ import json
 import os
 import shutil
 import tempfile
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
 
 from farm.contract.canonical import short_digest
 from farm.contract.job import Calibration
 from workers.workflows import calibration as ranges_of
 from workers.workflows import datasets
+from workers.workflows.archive import working_in
 from workers.workflows.base import Context, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import PrecisionNotHeld, Unsupported, is_out_of_memory
@@ -30,15 +31,30 @@ _PER_CHANNEL_OPSET = 13
 
 
 class Int8Model:
-    """The int8 model of one job. `onnx` gives the fp32 file; it is called only when something has to be made."""
+    """The int8 model of one job. `onnx` gives the fp32 file; it is called only when something has to be made.
 
-    def __init__(self, ctx: Context, onnx_key: Dict[str, Any], onnx: Callable[[], CachedFile]) -> None:
+    `activation_type` and `per_channel` are what the workflow takes where the job has no such option. A runtime that
+    wants another graph sets `operators` (those to quantise; None: all that ONNX Runtime can) and `extra_options` of ONNX
+    Runtime's quantizer.
+    """
+
+    operators: Optional[Sequence[str]] = None
+    extra_options: Mapping[str, Any] = {}
+
+    def __init__(
+        self,
+        ctx: Context,
+        onnx_key: Dict[str, Any],
+        onnx: Callable[[], CachedFile],
+        activation_type: str = "quint8",
+        per_channel: bool = True,
+    ) -> None:
         self._ctx = ctx
         self._onnx_key = onnx_key
         self._onnx = onnx
         self.calibration = ctx.job.calibration or Calibration()
-        self.per_channel = ctx.job.options.get("per_channel", True)
-        self.activation_type = ctx.job.options.get("activation_type", "quint8")
+        self.per_channel = ctx.job.options.get("per_channel", per_channel)
+        self.activation_type = ctx.job.options.get("activation_type", activation_type)
         self._seen = 0
         if not isinstance(self.per_channel, bool):
             raise Unsupported("option per_channel is true or false, not {!r}".format(self.per_channel))
@@ -56,6 +72,10 @@ class Int8Model:
             upstream_s=lambda: self._preprocessed().total_build_s,
         )
 
+    def preprocessed(self) -> CachedFile:
+        """The fp32 file that is calibrated: the ranges are those of its tensors."""
+        return self._preprocessed()
+
     def model(self) -> CachedFile:
         """The int8 file; its facts are those of `onnx_files.examine`."""
         return self._ctx.cached(
@@ -67,16 +87,20 @@ class Int8Model:
             upstream_s=lambda: self.ranges().total_build_s,
         )
 
+    def calibration_facts(self) -> Dict[str, Any]:
+        """How the ranges were found, for the record."""
+        return {
+            "method": self.calibration.method,
+            "samples": self.calibration.samples,
+            "percentile": self.calibration.percentile if self.calibration.method == "percentile" else None,
+            "ranges": short_digest(self._ranges_key()),
+        }
+
     def effective(self) -> Dict[str, Any]:
         """How it was quantised."""
         entry = self.model()
         return {
-            "calibration": {
-                "method": self.calibration.method,
-                "samples": self.calibration.samples,
-                "percentile": self.calibration.percentile if self.calibration.method == "percentile" else None,
-                "ranges": short_digest(self._ranges_key()),
-            },
+            "calibration": self.calibration_facts(),
             "activation_type": self.activation_type,
             "per_channel": self.per_channel,
             "quantized_nodes": {
@@ -110,6 +134,8 @@ class Int8Model:
 
     def _model_key(self) -> Dict[str, Any]:
         own = {"per_channel": self.per_channel, "activation_type": self.activation_type, "recipe": RECIPE}
+        if self.operators is not None:
+            own.update(operators=list(self.operators), extra_options=dict(self.extra_options))
         return dict(own, calibration=self._ranges_key())
 
     def _preprocessed(self) -> CachedFile:
@@ -147,7 +173,8 @@ class Int8Model:
         with open(self.ranges().path, encoding="utf-8") as stream:
             found = json.load(stream)
         with _copied(self._preprocessed().path, path) as work:
-            _write_qdq(work, found, path, self.per_channel, self.activation_type)
+            wanted = self.operators or ranges_of.operators()
+            _write_qdq(work, found, path, self.per_channel, self.activation_type, wanted, self.extra_options)
         facts = examine(path)
         if not facts["quantize"] or not facts["dequantize"]:
             raise PrecisionNotHeld("the quantised file holds no QuantizeLinear and DequantizeLinear nodes")
@@ -178,21 +205,11 @@ def _copied(source: str, target: str) -> Iterator[str]:
         yield path
 
 
-@contextlib.contextmanager
-def _working_in(directory: str) -> Iterator[None]:
-    before = os.getcwd()
-    os.chdir(directory)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
 def _preprocess(source: str, target: str) -> None:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     # Where symbolic shape inference fails, it leaves its graph in the working directory.
-    with tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as scratch, _working_in(scratch):
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as scratch, working_in(scratch):
         try:
             quant_pre_process(source, target)
         except Exception as error:  # a boundary: it fails on some graphs in any way
@@ -201,7 +218,15 @@ def _preprocess(source: str, target: str) -> None:
             quant_pre_process(source, target, skip_symbolic_shape=True)
 
 
-def _write_qdq(source: str, ranges: Dict[str, Any], target: str, per_channel: bool, activation_type: str) -> None:
+def _write_qdq(
+    source: str,
+    ranges: Dict[str, Any],
+    target: str,
+    per_channel: bool,
+    activation_type: str,
+    operators: Sequence[str],
+    extra_options: Mapping[str, Any],
+) -> None:
     from pathlib import Path
 
     import numpy as np
@@ -220,8 +245,8 @@ def _write_qdq(source: str, ranges: Dict[str, Any], target: str, per_channel: bo
         "tensors_range": TensorsData(CalibrationMethod.MinMax, limits),
         "nodes_to_quantize": [],
         "nodes_to_exclude": [],
-        "op_types_to_quantize": ranges_of.operators(),
-        "extra_options": {"ActivationSymmetric": activation_type == "qint8"},
+        "op_types_to_quantize": list(operators),
+        "extra_options": dict(extra_options, ActivationSymmetric=activation_type == "qint8"),
     }
     if "static" in inspect.signature(QDQQuantizer.__init__).parameters:  # before 1.18
         wanted.update(mode=QuantizationMode.QLinearOps, static=True)

@@ -10,10 +10,13 @@ from workers.workflows.errors import Unsupported
 TABLE = {
     "pytorch": "workers.workflows.pytorch:PyTorch",
     "onnxruntime_cpu": "workers.workflows.onnxruntime_cpu:OnnxRuntimeCpu",
+    "onnxruntime_cuda": "workers.workflows.onnxruntime_cuda:OnnxRuntimeCuda",
+    "onnxruntime_trt": "workers.workflows.onnxruntime_trt:OnnxRuntimeTrt",
     "torch_compile": "workers.workflows.torch_compile:TorchCompile",
     "openvino": "workers.workflows.openvino:OpenVino",
     "onnx_tensorrt": "workers.workflows.onnx_tensorrt:OnnxTensorRT",
     "pytorch_quantization": "workers.workflows.pytorch_quantization:PytorchQuantization",
+    "torch_tensorrt": "workers.workflows.torch_tensorrt:TorchTensorRT",
     "fake": "workers.workflows.fake:Fake",
 }
 

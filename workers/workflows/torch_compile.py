@@ -12,7 +12,7 @@ import shutil
 from typing import Any, Dict, Optional
 
 from farm.contract.canonical import short_digest
-from workers.workflows import inductor, reference
+from workers.workflows import archive, inductor, reference
 from workers.workflows.base import Context, require, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import NotPrepared, ProviderFellBack, Unsupported
@@ -62,7 +62,7 @@ class TorchCompile(PyTorch):
     def find(self) -> None:
         """The state dict and the compiled code, unpacked where Inductor will look."""
         super().find()
-        inductor.unpack(self._code(self.ctx.batch_size).path, self._directory)
+        archive.unpack(self._code(self.ctx.batch_size).path, self._directory)
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = self._directory
 
     def load(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Dict, Optional
 
 from farm.contract.device import DeviceInfo
 from workers.workflows import inputs
+from workers.workflows.base import DeviceTimer
 from workers.workflows.errors import PrecisionNotHeld, Unsupported
 
 #: Makes the CUDA libraries take TF32 (1) or leave it (0), whatever a program asks for.
@@ -27,6 +28,10 @@ class TorchDevice:
         """Wait for the GPU; a CPU is done when a call returns."""
         if self.on_gpu:
             self._torch.cuda.synchronize()
+
+    def timer(self) -> Optional[DeviceTimer]:
+        """Events on torch's current stream; None on a CPU."""
+        return TorchTimer(self._torch) if self.on_gpu else None
 
     def cache_bytes(self) -> Optional[int]:
         """The GPU's level-2 cache, or the host's last level."""
@@ -55,6 +60,25 @@ class TorchDevice:
             "cudnn_benchmark": bool(torch.backends.cudnn.benchmark),
             "fp16_reduced_precision_reduction": bool(torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction),
         }
+
+
+class TorchTimer(DeviceTimer):
+    """CUDA events through torch."""
+
+    def __init__(self, torch: Any) -> None:
+        self._first, self._second = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+
+    def start(self) -> None:
+        """Put the first event on the stream."""
+        self._first.record()
+
+    def stop(self) -> None:
+        """Put the second event on the stream."""
+        self._second.record()
+
+    def elapsed_ns(self) -> int:
+        """Nanoseconds between the two; CUDA tells them in steps of half a microsecond."""
+        return round(self._first.elapsed_time(self._second) * 1e6)
 
 
 def _check_gpu(torch: Any, device: DeviceInfo) -> None:

@@ -80,20 +80,24 @@ _CALIBRATORS = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCali
 #: How TensorRT words that the GPU's memory is used up, beside what every allocator says.
 _MEMORY_WORDS = ("outofmemory", "could not be allocated", "not enough free memory", "insufficient memory")
 _WAY_OUT = (
-    "TensorRT 11 runs a graph in the types that it holds: give an ONNX file with Q/DQ nodes for int8, or one converted "
-    "to fp16, or use a stack with TensorRT 10 or older."
+    "A strongly typed network runs the types that its graph holds: set the option `quantization: explicit`, or use a "
+    "stack with TensorRT 10 or older and `typing: weak`."
 )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to build: `profile` is (smallest, best, largest) batch; None as `level`: the builder's own choice."""
+    """What to build: `profile` is (smallest, best, largest) batch; None as `level`: the builder's own choice.
+
+    `strong`: the network is strongly typed, so that no flag may name a precision.
+    """
 
     precision: str
     input_shape: Tuple[int, ...]
     profile: Tuple[int, int, int]
     level: Optional[int] = None
     allow_fp16: bool = False
+    strong: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def features(trt: Any) -> Dict[str, Any]:
     }
 
 
-def check(trt: Any, precision: str, level: Optional[int]) -> None:
+def check(trt: Any, level: Optional[int]) -> None:
     """Refuse what this version cannot do, before anything is made.
 
     Raises:
@@ -139,24 +143,23 @@ def check(trt: Any, precision: str, level: Optional[int]) -> None:
             "Leave the option `optimization_level` out, or use a stack with TensorRT 8.6 or later.",
             "tensorrt-too-old",
         )
-    if precision == "fp16" and not able["fp16_flag"]:
-        raise _removed(trt, "the fp16 builder flag")
 
 
-def check_implicit_int8(trt: Any, method: str) -> None:
+def check_implicit_int8(trt: Any, method: str, strong: bool = False) -> None:
     """Refuse calibration that this version, or any, does not have. Graphs with Q/DQ nodes need none."""
-    if not features(trt)["implicit_int8"]:
-        raise _removed(trt, "implicit int8 calibration")
+    if strong or not features(trt)["implicit_int8"]:
+        what = "a strongly typed network" if strong else "this version"
+        raise Unsupported(
+            "TensorRT {}: {} has no implicit int8 calibration".format(trt.__version__, what),
+            _WAY_OUT,
+            "strongly-typed-only",
+        )
     if method not in _CALIBRATORS:
         raise Unsupported(
             "TensorRT has no {} calibrator".format(method),
-            "Use the calibration method `entropy` or `minmax`.",
+            "Use the calibration method `entropy` or `minmax`, or the option `quantization: explicit`.",
             "calibration-unsupported",
         )
-
-
-def _removed(trt: Any, what: str) -> Unsupported:
-    return Unsupported("TensorRT {} no longer has {}".format(trt.__version__, what), _WAY_OUT, "strongly-typed-only")
 
 
 def calibrator_base(trt: Any, method: str) -> Any:
@@ -196,14 +199,19 @@ class Log:
 
 
 class Network:
-    """An ONNX file, parsed. Everything that TensorRT needs while it builds lives as long as this object."""
+    """An ONNX file, parsed, perhaps as a strongly typed network.
 
-    def __init__(self, trt: Any, path: str, log: Log) -> None:
+    Everything that TensorRT needs while it builds lives as long as this object.
+    """
+
+    def __init__(self, trt: Any, path: str, log: Log, strong: bool = False) -> None:
         self._trt, self._log = trt, log
         self._builder = trt.Builder(log.logger)
         flags = trt.NetworkDefinitionCreationFlag
-        explicit = 1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0
-        self._network = self._builder.create_network(explicit)
+        wanted = 1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0
+        if strong:
+            wanted |= 1 << int(flags.STRONGLY_TYPED)
+        self._network = self._builder.create_network(wanted)
         self._parser = trt.OnnxParser(self._network, log.logger)
         if not self._parser.parse_from_file(path):
             raise _parser_failed(trt, self._parser, log)
@@ -267,8 +275,8 @@ class Network:
             config.builder_optimization_level = plan.level
         _set(config, trt.BuilderFlag.TF32, plan.precision == "tf32")
         if hasattr(trt.BuilderFlag, "FP16"):
-            _set(config, trt.BuilderFlag.FP16, plan.precision == "fp16" or plan.allow_fp16)
-            _set(config, trt.BuilderFlag.INT8, plan.precision == "int8")
+            _set(config, trt.BuilderFlag.FP16, not plan.strong and (plan.precision == "fp16" or plan.allow_fp16))
+            _set(config, trt.BuilderFlag.INT8, not plan.strong and plan.precision == "int8")
         profile = self._profile(name, plan.input_shape, plan.profile)
         config.add_optimization_profile(profile)
         if calibrator is not None:
@@ -336,7 +344,12 @@ class Engine:
         self._runtime = trt.Runtime(log.logger)
         self._engine = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
-            raise log.failure("TensorRT does not load the engine", "Delete it from the cache and run again.")
+            raise log.failure(
+                "TensorRT {} does not take the engine".format(trt.__version__),
+                "It is from another version or GPU: delete the kind `engine` from the worker's cache and run the job "
+                "again, which builds it anew.",
+                "engine-foreign",
+            )
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise log.failure("TensorRT made no execution context for the engine")

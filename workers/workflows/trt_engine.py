@@ -3,20 +3,26 @@
 
 import hashlib
 import os
+import sys
 import tempfile
 from typing import Any, Dict, List, Optional, Tuple
 
-from farm.contract.canonical import digest, short_digest
+from farm.contract.canonical import short_digest
 from workers.workflows import datasets
 from workers.workflows.base import Context, require, versions
+from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import BuildOutOfMemory, NotPrepared, Unsupported, WorkflowError, is_out_of_memory
 from workers.workflows.inputs import calibration_batches
+from workers.workflows.keys import Difference, described, differing, nearest
 from workers.workflows.trt_calibration import check_table, make_calibrator
 from workers.workflows.trt_compat import Log, Network, Plan, check, check_implicit_int8, features
+from workers.workflows.trt_graph import strongly_typed
 from workers.workflows.trt_memory import Memory, open_memory
 
 RECIPE = 1
+#: The fields of an engine's key that say where it runs, and not what it is.
+_PLATFORM = ("compute_capability", "driver_version", "memory_bytes", "versions", "device_class")
 
 
 class Engines:
@@ -28,6 +34,7 @@ class Engines:
         self.level: Optional[int] = job.options.get("optimization_level")
         self.ladder = job.options.get("profile", "batch") == "ladder"
         self.allow_fp16 = bool(job.options.get("allow_fp16", False))
+        self._failures = BuildFailures(ctx, self.batches, self._key)
         self._memory: Optional[Memory] = None
         self._network: Any = None
         self._log: Any = None
@@ -36,7 +43,12 @@ class Engines:
         """Refuse options and versions that do not go together."""
         if self.level is not None and not 0 <= self.level <= 5:
             raise Unsupported("optimization_level is 0 to 5, not {}".format(self.level), None, "unknown-option")
-        check(trt, self._ctx.job.precision, self.level)
+        check(trt, self.level)
+        self.strong(trt)
+
+    def strong(self, trt: Any) -> bool:
+        """Whether the networks are strongly typed. Raises Unsupported where that cannot be."""
+        return strongly_typed(self._ctx.job, features(trt))
 
     def profile(self, batch: int) -> Tuple[int, int, int]:
         """The smallest, best and largest batch of the engine that runs `batch`."""
@@ -70,25 +82,12 @@ class Engines:
                 self._upstream_s,
             )  # fmt: skip
         except NotPrepared:
-            self._raise_recorded(batch)
+            self._failures.tell(batch)
             raise
 
     def build_all(self) -> None:
-        """Build every engine; a later one that runs out of memory ends the building, not the job.
-
-        Raises:
-            BuildOutOfMemory: already the first did not fit.
-        """
-        batches = self.batches()
-        for i, batch in enumerate(batches):
-            try:
-                self.engine(batch)
-            except BuildOutOfMemory as error:
-                if i == 0:
-                    raise
-                self._record_failure(batch, error)
-                return
-            self._ctx.progress((i + 1) / len(batches))
+        """Build every engine; a later one that cannot be built ends the building, not the job."""
+        self._failures.build_all(self.engine)
 
     def read(self, entry: CachedFile) -> bytes:
         """The engine's bytes, held against the recorded digest: these bytes, not the file, are then loaded."""
@@ -117,15 +116,21 @@ class Engines:
             precision=self._ctx.job.precision,
             profile=list(self.profile(batch)),
             input_shape=list(self._ctx.job.model.input_shape),
-            options={"optimization_level": self.level, "allow_fp16": self.allow_fp16},
+            options=self._options(),
             recipe=RECIPE,
+            **self._ctx.rebuild_key,
         )
         return dict(key, calibration=self.calibration().sha256) if self.needs_calibration() else key
+
+    def _options(self) -> Dict[str, Any]:
+        """What the builder is told. Whether a TensorRT has no other than strong typing goes without saying."""
+        told = {"optimization_level": self.level, "allow_fp16": self.allow_fp16}
+        return dict(told, typing="strong") if self._ctx.job.options.get("typing") == "strong" else told
 
     def _platform(self) -> Dict[str, Any]:
         """What an engine and a timing cache are tied to."""
         device = self._ctx.request.device
-        facts = {name: device.facts.get(name) for name in ("compute_capability", "driver_version", "memory_bytes")}
+        facts = {name: device.facts.get(name) for name in _PLATFORM[:3]}
         return dict(facts, versions=versions("tensorrt"), device_class=device.device_class)
 
     def _calibration_key(self) -> Dict[str, Any]:
@@ -148,10 +153,10 @@ class Engines:
         trt = require("tensorrt")
         self.check(trt)
         if self.needs_calibration():
-            check_implicit_int8(trt, _calibration(self._ctx).method)
+            check_implicit_int8(trt, _calibration(self._ctx).method, self.strong(trt))
         self._memory = self._memory or open_memory()
         self._log = Log(trt)
-        self._network = Network(trt, self._source.onnx().path, self._log)
+        self._network = Network(trt, self._source.onnx().path, self._log, self.strong(trt))
 
     def _upstream_s(self) -> float:
         total = self._source.onnx().total_build_s
@@ -179,18 +184,31 @@ class Engines:
             calibrator = make_calibrator(
                 require("tensorrt"), calibration.method, calibration.batch, table, iter(()), None
             )
-        plan = Plan(job.precision, job.model.input_shape, self.profile(batch), self.level, self.allow_fp16)
-        built, before = self._run_build(plan, calibrator)
+        instead = self._instead_of(batch)
+        strong = self.strong(require("tensorrt"))
+        plan = Plan(job.precision, job.model.input_shape, self.profile(batch), self.level, self.allow_fp16, strong)
+        rebuild = job.rebuild
+        built, before = self._run_build(plan, calibrator, cold=rebuild is not None and rebuild.timing_cache == "cold")
         if calibrator is not None:
             check_table(calibrator, asked_allowed=False)
         with open(path, "wb") as stream:
             stream.write(built.engine)
-        return {"flags": built.flags, "profile": list(plan.profile), "timing_cache_bytes_before": before}
+        facts = {"flags": built.flags, "profile": list(plan.profile), "timing_cache_bytes_before": before}
+        return dict(facts, instead_of=instead)
 
-    def _run_build(self, plan: Plan, calibrator: Any) -> Tuple[Any, int]:
-        """Build with the timing cache of this kind of device, and keep what it has grown to."""
+    def _instead_of(self, batch: int) -> Optional[str]:
+        """Why an engine of the cache for this very model is not used, where only the platform has changed."""
+        parts = stale(self._key(batch), self._ctx.cache.keys("engine"))
+        if parts is None:
+            return None
+        words = "an engine in the cache is for another platform and is not used: {}".format(described(parts))
+        sys.stderr.write(words + "; building anew\n")
+        return words
+
+    def _run_build(self, plan: Plan, calibrator: Any, cold: bool = False) -> Tuple[Any, int]:
+        """Build with the timing cache of this kind of device, and keep what it has grown to; `cold`: with none."""
         path = os.path.join(self._ctx.cache.root, "timing", short_digest(self._platform(), 24) + ".cache")
-        known = _read_if_there(path)
+        known = b"" if cold else _read_if_there(path)
         try:
             built = self._network.build(plan, known, calibrator)
         except Exception as error:
@@ -200,40 +218,24 @@ class Engines:
                 "memory ran out while TensorRT built the engine for batch {}: {}".format(plan.profile[2], error),
                 "Use a smaller batch, or a device with more memory.",
             ) from error
-        _write(path, built.timing_cache)
+        if not cold:
+            _write(path, built.timing_cache)
         return built, len(known)
 
-    def _failure_key(self, batch: int) -> Dict[str, Any]:
-        job = self._ctx.job
-        return {"engine": digest(self._key(batch)), "job": job.job_id, "generation": job.generation}
 
-    def _record_failure(self, batch: int, error: BuildOutOfMemory) -> None:
-        def write(path: str) -> Dict[str, Any]:
-            _write(path, error.message.encode("utf-8"))
-            return {"message": error.message}
+def stale(wanted: Dict[str, Any], known: List[Dict[str, Any]]) -> Optional[List[Difference]]:
+    """How the nearest engine differs that was built for the same thing on another platform; None where none was. Pure.
 
-        self._ctx.cached("engine_failure", self._failure_key(batch), "failure.txt", write)
-
-    def _raise_recorded(self, batch: int) -> None:
-        """Tell a measured point why prepare left no engine for it: this batch, or a smaller one, did not fit."""
-        for size in self.batches():
-            try:
-                entry = self._ctx.cached("engine_failure", self._failure_key(size), "failure.txt", _never)
-            except NotPrepared:
-                if size == batch:
-                    return
-                continue
-            raise BuildOutOfMemory(entry.facts["message"], "Use a smaller batch, or a device with more memory.")
+    Such an engine is what somebody expects to find again after an update of TensorRT or of the driver.
+    """
+    same = [key for key in known if all(part[0].split(".")[0] in _PLATFORM for part in differing(wanted, key))]
+    return nearest(wanted, same)
 
 
 def _calibration(ctx: Context) -> Any:
     if ctx.job.calibration is None:
         raise WorkflowError("the job says nothing about calibration, which int8 needs", None, "bad-request")
     return ctx.job.calibration
-
-
-def _never(path: str) -> Dict[str, Any]:
-    raise WorkflowError("engines are built in prepare only")
 
 
 def _read_if_there(path: str) -> bytes:

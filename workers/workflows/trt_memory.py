@@ -5,6 +5,7 @@ import ctypes
 import importlib
 from typing import Any, List
 
+from workers.workflows.base import DeviceTimer
 from workers.workflows.errors import MissingLibrary, Unsupported, WorkflowError
 
 
@@ -31,6 +32,10 @@ class Memory:
 
     def synchronize(self) -> None:
         """Wait for the stream."""
+        raise NotImplementedError
+
+    def timer(self) -> DeviceTimer:
+        """Two events on the stream."""
         raise NotImplementedError
 
     def cache_bytes(self) -> int:
@@ -106,6 +111,10 @@ class PycudaMemory(Memory):
         """Wait for the stream."""
         self._stream.synchronize()
 
+    def timer(self) -> DeviceTimer:
+        """Two events on the stream."""
+        return _PycudaTimer(self._driver, self._stream)
+
     def cache_bytes(self) -> int:
         """The GPU's level-2 cache."""
         return int(self._device.get_attribute(self._driver.device_attribute.L2_CACHE_SIZE))
@@ -171,6 +180,10 @@ class CudaPythonMemory(Memory):
         """Wait for the stream."""
         self._call("cudaStreamSynchronize", self._stream)
 
+    def timer(self) -> DeviceTimer:
+        """Two events on the stream."""
+        return _CudaPythonTimer(self._call, self._stream)
+
     def cache_bytes(self) -> int:
         """The GPU's level-2 cache."""
         attribute = self._runtime.cudaDeviceAttr.cudaDevAttrL2CacheSize
@@ -198,6 +211,35 @@ class CudaPythonMemory(Memory):
         if text != "cudaSuccess":
             raise WorkflowError("{} failed: {}".format(name, text), None, "cuda-error")
         return values
+
+
+class _PycudaTimer(DeviceTimer):
+    def __init__(self, driver: Any, stream: Any) -> None:
+        self._stream, self._first, self._second = stream, driver.Event(), driver.Event()
+
+    def start(self) -> None:
+        self._first.record(self._stream)
+
+    def stop(self) -> None:
+        self._second.record(self._stream)
+
+    def elapsed_ns(self) -> int:
+        return round(self._second.time_since(self._first) * 1e6)
+
+
+class _CudaPythonTimer(DeviceTimer):
+    def __init__(self, call: Any, stream: Any) -> None:
+        self._call, self._stream = call, stream
+        ((self._first,), (self._second,)) = call("cudaEventCreate"), call("cudaEventCreate")
+
+    def start(self) -> None:
+        self._call("cudaEventRecord", self._first, self._stream)
+
+    def stop(self) -> None:
+        self._call("cudaEventRecord", self._second, self._stream)
+
+    def elapsed_ns(self) -> int:
+        return round(self._call("cudaEventElapsedTime", self._first, self._second)[0] * 1e6)
 
 
 def _no_gpu(why: str) -> Unsupported:

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ONNX Runtime's two GPU workflows have in common: a provider that really loads, data on the device, TF32 held.
+
+ONNX Runtime waits for its streams at the end of each run, so `infer` returns when the work is done; `synchronize` asks
+the providers once more, which costs microseconds and holds where a later version returns early.
+"""
+
+from typing import Any, Dict, List, Optional, Tuple
+
+from workers.workflows import cuda_driver, ort_options, ort_providers, tf32
+from workers.workflows.base import Context, versions
+from workers.workflows.onnx_session import Bound
+from workers.workflows.onnx_workflow import OnnxWorkflow
+
+
+class OnnxRuntimeGpu(OnnxWorkflow):
+    """One session, one input in flight, inputs and outputs in device memory."""
+
+    provider = ""
+
+    def __init__(self, ctx: Context) -> None:
+        super().__init__(ctx)
+        self._ort: Any = None
+        self._session: Any = None
+        self._last: Any = None
+        self._reused: Optional[Bound] = None
+
+    def setup(self) -> None:
+        """Turn TF32 off before a library asks, then load the provider; without a GPU this is where it shows."""
+        tf32.hold(self.ctx.job.precision)
+        found = versions("onnxruntime", "numpy")
+        ort_options.check_versions(found["onnxruntime"], found["numpy"])
+        ort_providers.check_listed(self.provider)
+        cuda_driver.check_one_gpu()
+        self._ort = ort_providers.require_provider(self.provider)
+
+    def to_device(self, host_input: Any) -> Any:
+        """Copy the input to device memory of its own, with outputs; with `end_to_end` always to the same."""
+        if self.ctx.job.protocol.boundary != "end_to_end":
+            return Bound(self._session, host_input, "cuda")
+        if self._reused is None:
+            self._reused = Bound(self._session, host_input, "cuda")
+        else:
+            self._reused.update(host_input)
+        return self._reused
+
+    def infer(self, batch: Any) -> None:
+        """Run the session."""
+        self._session.run_with_iobinding(batch.binding)
+        self._last = batch
+
+    def synchronize(self) -> None:
+        """Wait for the providers of the outputs."""
+        self._last.binding.synchronize_outputs()
+
+    def outputs(self) -> List[Tuple[str, Any]]:
+        """Copies of the last inference's outputs in host memory."""
+        found: List[Tuple[str, Any]] = self._last.outputs(self._session)
+        return found
+
+    def cache_bytes(self) -> Optional[int]:
+        """The GPU's level-2 cache."""
+        return cuda_driver.l2_cache_bytes()
+
+    def effective(self) -> Dict[str, Any]:
+        """The provider, its options, the threads and the switches of TF32, each read back."""
+        precision, options = self.ctx.job.precision, self._session.get_provider_options()
+        held = ort_options.held_cuda(options.get(ort_providers.CUDA, {}), precision)
+        placed = self._placement()
+        found = {
+            "precision": self._held_precision(options),
+            "threads": self._session.get_session_options().intra_op_num_threads,
+            "provider": self._session.get_providers()[0],
+            "providers": self._session.get_providers(),
+            "device": "cuda:0",
+            "provider_options": options,
+            "tf32": {"environment": tf32.assert_held(precision), "cuda_provider": held},
+            "graph_optimization": "all",
+            "opset": self._source.onnx().facts["opset"],
+            "placement": placed,
+            "reference": self._source.reference_name,
+            "reference_device": "cpu",
+        }
+        return found
+
+    def metrics(self) -> Dict[str, float]:
+        """The share of nodes that ran on another provider in prepare's first run."""
+        return {"fallback_node_share": float(self._placement()["fallback_share"])}
+
+    def close(self) -> None:
+        """Free the bound memory before the session that it is bound to."""
+        self._last = self._reused = None
+        self._session = None
+
+    def _builds(self) -> bool:
+        return True
+
+    def _placement(self) -> Dict[str, Any]:
+        """Which provider ran which nodes."""
+        raise NotImplementedError
+
+    def _held_precision(self, options: Dict[str, Dict[str, str]]) -> str:
+        """The precision that is asserted, with the session's options by provider."""
+        raise NotImplementedError
