@@ -81,6 +81,11 @@ class PytorchQuantization(Workflow):
         """What the back end reads back, and how the model was quantised."""
         return dict(self._backend.effective(), **self._source.effective())
 
+    def metrics(self) -> Dict[str, float]:
+        """What the back end measures of itself."""
+        found: Dict[str, float] = self._backend.metrics()
+        return found
+
     def cache_bytes(self) -> Optional[int]:
         """As the back end knows it."""
         found: Optional[int] = self._backend.cache_bytes()
