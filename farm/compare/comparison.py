@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from farm.accuracy import SHARES
 from farm.compare import ranks, verdict
 from farm.compare.model import Cell, Comparison, LeftOut, Process, Rules, Side, Verdict
 from farm.compare.pairing import Pair, pair, software_differences, treatment_of
 from farm.contract.metrics import METRICS, Metric
-from farm.contract.record import Record
+from farm.contract.record import ACCURACY, LATENCY, Record
 from farm.errors import UsageError
 
 #: The clock that a device's times are multiplied with. A CPU's is the mean over its cores, idle ones too.
@@ -31,6 +32,7 @@ def compare(base: Sequence[Record], new: Sequence[Record], rules: Rules | None =
     """
     rules = rules or Rules()
     metric = _metric(rules)
+    base, new = (_of_metric(records, metric) for records in (base, new))
     treatment = treatment_of(base, new, rules)
     pairs, left = pair(base, new, [difference.name for difference in treatment])
     cells, without = [], list(left)
@@ -50,6 +52,12 @@ def compare(base: Sequence[Record], new: Sequence[Record], rules: Rules | None =
         left_out=tuple(without),
         caveats=tuple(_caveats(pairs)),
     )
+
+
+def _of_metric(records: Sequence[Record], metric: Metric) -> list[Record]:
+    """The runs that could have the metric: a job's accuracy is no further sample of the batch size it was taken at."""
+    point = ACCURACY if metric.name in SHARES else LATENCY
+    return [r for r in records if r.point == point or (r.batch_size is None and r.point == LATENCY)]
 
 
 def _metric(rules: Rules) -> Metric:

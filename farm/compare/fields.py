@@ -67,7 +67,7 @@ def conditions(record: Record) -> dict[str, str]:
     found = switches(record.job.protocol) | {
         "input_shape": model.input_shape,
         "weights": model.onnx_sha256 or model.weights,
-        "data": record.job.data,
+        "data": " ".join(filter(None, (record.job.data, record.job.data_path))),
         "seed": record.job.seed,
         "device_class": record.device.device_class if record.device else "",
         # The protocol may leave the number to the host, whose cores may have become more or fewer.

@@ -46,6 +46,19 @@ def verdicts(found: Comparison) -> dict[str, Verdict]:
     return {cell.cell.get("batch", ""): cell.verdict for cell in found.cells}
 
 
+def test_an_accuracy_is_no_sample_of_the_batch_size_that_it_was_taken_at() -> None:
+    failed = {"outcome": Outcome.FAILED, "failure": Failure("accuracy", "f", "it failed"), "metrics": {}}
+    base, new = side("base", batch=4), side("new", 8.8, batch=4)
+    shares = side("base", batch=4, point="accuracy", metrics={"top1": 0.9}) + side(
+        "new", batch=4, point="accuracy", metrics={"top1": 0.8}
+    )
+    alone = compare(base, new)
+    assert verdicts(alone) == {"4": Verdict.SLOWER}
+    assert compare(base + shares[:5], new + shares[5:]) == alone
+    assert compare(base, new + side("new", batch=4, point="accuracy", **failed)) == alone
+    assert compare(base + shares[:5], new + shares[5:], Rules(metric="top1")).cells[0].base.median == 0.9
+
+
 def test_slower_faster_and_same_are_told_apart() -> None:
     base = side("base") + side("base", batch=2) + side("base", batch=4)
     new = side("new", 8.8) + side("new", 8.0, batch=2) + side("new", 7.2, batch=4)
