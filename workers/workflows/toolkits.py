@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The libraries that put quantizers into PyTorch models, behind one interface; and which of them a job takes.
 
-A toolkit is a module with `quantizer_class()`, `insert(module, per_channel, histogram)` and `exporting()`. Quantizers
-of both have the same methods and calibrators, since one library grew out of the other.
+A toolkit is a module with `quantizer_class()`, `insert(module, per_channel, histogram)` and `exporting()`. The
+quantizers of both libraries have the same methods and calibrators, since one grew out of the other.
 """
 
 import importlib
