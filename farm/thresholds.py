@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from farm.contract.device import DeviceInfo
+
 #: Limits by their names in `THRESHOLDS`.
 Limits = Mapping[str, float]
 
@@ -54,10 +56,10 @@ THRESHOLDS = {
 DEFAULTS: Limits = {name: threshold.limit for name, threshold in THRESHOLDS.items()}
 
 
-def limits_for(overrides: Mapping[str, Limits], *, kind: str, device_class: str, device_id: str) -> dict[str, float]:
+def limits_for(overrides: Mapping[str, Limits], device: DeviceInfo) -> dict[str, float]:
     """All limits for one device: the table's, then those for `all`, its kind, its class and itself."""
     found = dict(DEFAULTS)
-    for key in ("all", kind, device_class, device_id):
+    for key in ("all", device.kind, device.device_class, device.device_id):
         found |= overrides.get(key, {})
     return found
 

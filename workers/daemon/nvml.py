@@ -94,7 +94,7 @@ class Gpu:
             "temperature_c": self.temperature_c(),
             "clock_sm_mhz": self.clock_sm_mhz(),
             "clock_sm_max_mhz": self._ask("nvmlDeviceGetMaxClockInfo", _CLOCK_SM),
-            "clock_sm_default_mhz": self._ask("nvmlDeviceGetDefaultApplicationsClock", _CLOCK_SM),
+            "clock_sm_default_mhz": self.clock_sm_default_mhz(),
             "power_w": self.power_w(),
             "performance_state": self.performance_state(),
             **self.settings(),
@@ -125,13 +125,17 @@ class Gpu:
         """Total, reserved, used and free bytes by NVML's second version; on an H200 `used` leaves `reserved` out."""
         version = getattr(self._library, "nvmlMemory_v2", None)
         found = None if version is None else self._ask("nvmlDeviceGetMemoryInfo", version)
-        if getattr(found, "reserved", None) is None:
+        if found is None or getattr(found, "reserved", None) is None:
             return None
         return int(found.total), int(found.reserved), int(found.used), int(found.free)
 
     def clock_sm_mhz(self) -> float | None:
         """The clock of the streaming multiprocessors."""
         return _float(self._ask("nvmlDeviceGetClockInfo", _CLOCK_SM))
+
+    def clock_sm_default_mhz(self) -> float | None:
+        """The applications clock that the board has when nobody set another."""
+        return _float(self._ask("nvmlDeviceGetDefaultApplicationsClock", _CLOCK_SM))
 
     def clock_memory_mhz(self) -> float | None:
         """The clock of the board's memory."""
@@ -151,7 +155,7 @@ class Gpu:
         return self._ask("nvmlDeviceGetCurrPcieLinkGeneration"), self._ask("nvmlDeviceGetCurrPcieLinkWidth")
 
     def violations_ns(self) -> dict[str, int]:
-        """How long, since the driver was loaded, each cause has held the clock back: what a look now and then misses."""
+        """How long each cause has held the clock back since the driver was loaded: looking now and then misses some."""
         found = {name: self._ask("nvmlDeviceGetViolationStatus", number) for name, number in _POLICIES.items()}
         return {name: int(status.violationTime) for name, status in found.items() if status is not None}
 
@@ -237,7 +241,10 @@ def open_nvml(library: Any = None) -> Iterator[list[Gpu]]:
 
 
 def gpu_devices(host: str, library: Any = None) -> list[DeviceInfo]:
-    """The GPUs of this host as devices; one that does not tell its UUID cannot be addressed and is left out."""
+    """The GPUs of this host as devices; one that does not tell its UUID cannot be addressed and is left out.
+
+    So is a Jetson's own (`Orin (nvgpu)`): the whole board is a device of kind `soc`.
+    """
     with open_nvml(library) as gpus:
         found = [_device(host, gpu) for gpu in gpus]
     return [device for device in found if device is not None]
@@ -256,9 +263,9 @@ def reason_names(bits: int) -> list[str]:
 
 def _device(host: str, gpu: Gpu) -> DeviceInfo | None:
     uuid = gpu.uuid
-    if uuid is None:
-        return None
     name = gpu.name() or "NVIDIA GPU"
+    if uuid is None or "nvgpu" in name.lower():
+        return None
     short = slug(uuid.partition("-")[2] or uuid)[:8]
     product = name if name.lower().startswith("nvidia") else f"NVIDIA {name}"
     return DeviceInfo(

@@ -28,7 +28,9 @@ def channels(files: Files) -> list[Channel]:
     return [
         Channel("cpu_frequency", HALF_SECOND, lambda: {"cpu_mhz": _scaled(files, frequencies[:_FREQUENCY_CPUS], 1e-3)}),
         Channel("cpu_temperature", HALF_SECOND, lambda: {"cpu_c": _scaled(files, temperatures, 1e-3)}),
-        Channel("cpu_energy", HALF_SECOND, lambda: {"cpu_energy_uj": _all(files, [f"{p}/energy_uj" for p in packages])}),
+        Channel(
+            "cpu_energy", HALF_SECOND, lambda: {"cpu_energy_uj": _all(files, [f"{p}/energy_uj" for p in packages])}
+        ),
         Channel("cpu_times", HALF_SECOND, lambda: _times(files)),
         Channel("load", SECOND, lambda: {"load_1min": load_average(files)}),
         Channel("memory", EACH, lambda: {"memory_available": memory(files).get("MemAvailable")}),

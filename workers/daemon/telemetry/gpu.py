@@ -66,3 +66,8 @@ def _pcie(gpu: Gpu) -> dict[str, Any]:
 def _processes(gpu: Gpu) -> dict[str, Any]:
     found = gpu.processes()
     return {} if found is None else {"processes": len({process.pid for process in found})}
+
+
+def facts(gpu: Gpu) -> dict[str, Any]:
+    """What the samples are judged by: the clock that the board has without anybody's wish."""
+    return {"gpu": True, "clock_sm_default_mhz": gpu.clock_sm_default_mhz()}
