@@ -41,7 +41,7 @@ JETPACK5 = COMMON | {
     "proc/device-tree/model": "NVIDIA Jetson AGX Orin Developer Kit\0",
     "proc/device-tree/compatible": "nvidia,p3737-0000+p3701-0005\0nvidia,tegra234\0",
     "etc/nv_tegra_release": "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64\n",
-    "var/lib/dpkg/status": "Package: nvidia-jetpack\nStatus: install ok installed\nVersion: 5.1.2-b104\n\nPackage: zip\n",
+    "var/lib/dpkg/status": "Package: nvidia-jetpack\nStatus: install ok\nVersion: 5.1.2-b104\n\nPackage: zip\n",
     "var/lib/nvpmodel/status": "pmode:0003 fmode:quiet\n",
     "sys/class/devfreq/17000000.ga10b/cur_freq": "1300500000",
     "sys/class/devfreq/17000000.ga10b/min_freq": "306000000",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is the GPU or board fit to measure on, just before a run? Doubts become flags with their evidence; nothing is changed."""
+"""Is the GPU or board fit to measure on, just before a run? Doubts become flags with evidence; nothing is changed."""
 
 from __future__ import annotations
 

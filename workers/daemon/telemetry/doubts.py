@@ -15,7 +15,7 @@ from workers.daemon.nvml import POWER_CAP_REASON, THERMAL_REASONS, reason_names
 from workers.daemon.telemetry.trace import Trace
 
 #: /proc/stat counts in hundredths: a shorter span says nothing about shares.
-_SPAN_S = 1.5
+_SPAN_S = 1.0
 
 
 def host_doubts(stage: Trace, own_cpus: float | None, limits: Limits) -> Iterator[Flag]:
@@ -114,7 +114,9 @@ def share(reasons: Sequence[int], bits: int) -> float:
 
 def _throttled(stage: Trace, reasons: Sequence[int], seconds: float, limits: Limits) -> Iterator[Flag]:
     """By the samples of the reasons, and by the board's own account of the time, which misses no short event."""
-    sampled = share(reasons, THERMAL_REASONS)
+    # One lone sample is the moment in which a board changes its P-state.
+    lone = sum(bool(bits & THERMAL_REASONS) for bits in reasons) == 1
+    sampled = 0.0 if lone else share(reasons, THERMAL_REASONS)
     counted = (stage.delta("violation_thermal_ns") or 0.0) / 1e9 / seconds if seconds > 0 else 0.0
     worst = max(sampled, counted)
     if worst <= limits["thermal_share"]:
