@@ -168,7 +168,7 @@ def test_what_a_board_lacks_is_absent_and_not_asked_again(tmp_path: Path) -> Non
     board = {name: text for name, text in JETPACK5.items() if "load" not in name and "ina3221" not in name}
     found = probe(telemetry.channels(Jetson(tree(tmp_path, board))))
     assert set(found.silent) == {"soc_load", "soc_power"}
-    assert set(read(found.channels, 1)) == {"sm_mhz", "gpu_c"}
+    assert set(read(found.channels, 1)) == {"sm_mhz", "gpu_c", "memory_available"}
 
 
 def test_a_rail_that_does_not_answer_leaves_no_total(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_boards_telemetry_becomes_metrics_with_the_rail_named(tmp_path: Path) 
     board = Jetson(tree(tmp_path, JETPACK6))
     values = read(telemetry.channels(board), 1, end=True)
     second = 1_000_000_000
-    samples = [{"ns": i * second // 10, "memory_available": 1000 - i, **values} for i in range(101)]
+    samples = [{**values, "ns": i * second // 10, "memory_available": 1000 - i} for i in range(101)]
     trace = Trace(telemetry.facts(board), 0.1, {}, samples)
     found = summarise(trace, StageTime("measure", 0, 10 * second), kind="soc", inputs=100)
     assert found.metrics["gpu_utilisation"] == pytest.approx(0.5)

@@ -81,6 +81,10 @@ class Jetson:
                 found[rail.label] = volt * ampere / 1e6
         return found
 
+    def memory_available(self) -> int | None:
+        """What is left of the memory that processors and GPU share."""
+        return memory(self._files).get("MemAvailable")
+
     def settings(self) -> dict[str, Any]:
         """Power mode and clock limits, as the operator left them."""
         return {

@@ -10,7 +10,7 @@ from typing import Any
 
 from workers.daemon.host import Files, memory, on_battery, turbo, usable_cpus
 from workers.daemon.preflight import cpu_times, load_average
-from workers.daemon.telemetry.channels import EACH, ENDS, HALF_SECOND, SECOND, Channel
+from workers.daemon.telemetry.channels import ENDS, HALF_SECOND, SECOND, Channel
 
 # A few speak for all.
 _FREQUENCY_CPUS = 8
@@ -33,7 +33,7 @@ def channels(files: Files) -> list[Channel]:
         ),
         Channel("cpu_times", HALF_SECOND, lambda: _times(files)),
         Channel("load", SECOND, lambda: {"load_1min": load_average(files)}),
-        Channel("memory", EACH, lambda: {"memory_available": memory(files).get("MemAvailable")}),
+        Channel("memory", SECOND, lambda: {"memory_available": memory(files).get("MemAvailable")}),
         Channel("cpu_throttles", ENDS, lambda: {"cpu_throttles": files.number(_THROTTLES)}),
         Channel("cpu_settings", ENDS, lambda: _settings(files)),
     ]

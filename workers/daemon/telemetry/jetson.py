@@ -16,6 +16,7 @@ def channels(board: Jetson) -> list[Channel]:
         Channel("soc_clock", EACH, lambda: {"sm_mhz": board.gpu_mhz()}),
         Channel("soc_temperature", EACH, board.temperatures_c),
         Channel("soc_power", EACH, lambda: _power(board)),
+        Channel("soc_memory", EACH, lambda: {"memory_available": board.memory_available()}),
         Channel("soc_settings", ENDS, lambda: {f"set:{name}": value for name, value in board.settings().items()}),
     ]
 
