@@ -23,7 +23,7 @@ NOT_REFERENCES = {
     "utf-8", "rev-parse", "inferfarm-worker", "task-started", "task-progress", "take-back", "cpu-thermal",
     "tensorrt-cu11", "tensorrt-cu12", "tensorrt-cu13", "cuda-python",
     "onnxruntime-gpu", "onnxruntime-training", "onnxruntime-openvino", "pytorch-eager", "tz-seconds",
-    "max-autotune", "reduce-overhead",
+    "max-autotune", "reduce-overhead", "gpu-thermal", "tj-thermal", "tj-therm", "jetson-agx", "jetson-agx-xavier",
 }  # fmt: skip
 
 

@@ -313,6 +313,11 @@ def test_a_clock_of_the_processor_that_wanders_is_no_doubt_about_a_gpu() -> None
     assert flags(on_gpu(cpu_mhz=lambda t: [3000 - 200 * t])) == []
 
 
+def test_a_low_clock_of_a_board_whose_clock_follows_its_load_is_no_doubt() -> None:
+    found = summarise(trace({"gpu_max_mhz": 1300.5}, sm_mhz=306.0), STAGE, kind="soc", inputs=1)
+    assert flags(found) == [("clock_low", "info")]
+
+
 def test_limits_can_be_changed() -> None:
     limits = {**DEFAULTS, "clock_drift": 0.2, "energy_min_s": 10}
     run = trace(GPU_FACTS, sm_mhz=lambda t: 1980.0 if t < 5 else 1800.0, power_usage_w=1.0)

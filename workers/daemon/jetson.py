@@ -34,7 +34,7 @@ _COMPUTE_CAPABILITY = {"tegra210": "5.3", "tegra186": "6.2", "tegra194": "7.2", 
 _JETPACK_OF_L4T = {"32": "4", "35": "5", "36": "6"}
 _SUM_CHANNEL = 7
 _NVPMODEL = "usr/sbin/nvpmodel"
-_NVPMODEL_LIMIT_S = 3.0
+_NVPMODEL_LIMIT_S = 1.0
 #: What vendors write around a module's name in the device tree.
 _PADDING = r"\b(nvidia|engineering|reference|developer|kit|super|module|series)\b"
 

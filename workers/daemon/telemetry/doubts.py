@@ -52,7 +52,8 @@ def gpu_doubts(stage: Trace, seconds: float, limits: Limits) -> Iterator[Flag]:
         evidence = f"the power limit held the GPU's clock back in {share(reasons, POWER_CAP_REASON):.0%} of the stage"
         yield Flag("power_capped", "info", evidence)
     yield from clock_drift(clocks, limits)
-    normal = stage.facts.get("clock_sm_default_mhz") or stage.facts.get("gpu_max_mhz")
+    default = stage.facts.get("clock_sm_default_mhz")
+    normal = default or stage.facts.get("gpu_max_mhz")
     if clocks and normal and statistics.median(clocks) < limits["clock_low_share"] * normal:
         evidence = (
             f"the median clock was {statistics.median(clocks):.0f} MHz, without anybody's wish it is {normal:.0f}"
