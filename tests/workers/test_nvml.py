@@ -59,6 +59,10 @@ def test_a_gpu_that_cannot_be_addressed_is_no_device() -> None:
     assert gpu_devices("box", StandInDriver(nvmlDeviceGetUUID=_fails)) == []
 
 
+def test_a_jetsons_own_gpu_is_no_device_of_its_own() -> None:
+    assert gpu_devices("box", full(nvmlDeviceGetName="Orin (nvgpu)")) == []
+
+
 def test_without_a_driver_there_are_no_gpus_and_no_error(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     assert gpu_devices("box", StandInDriver(nvmlInit=_fails)) == []
     monkeypatch.setattr(nvml, "_pynvml", lambda: None)

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from farm.broker.jobs import Claim, JobStore
+from farm.contract.job import JobSpec
 from farm.contract.outcome import Outcome
 from farm.contract.record import Flag
 from tests.factories import make_flag, make_record
+from tests.workers.support import fake_job
+from workers.daemon.clock import boottime
+from workers.daemon.execute import Bench, execute
 from workers.daemon.preflight import Preflight
+from workers.daemon.reporter import Progress
 from workers.daemon.retry import Retries, try_facts, worth_another_try, worth_waiting
 from workers.daemon.settle import Settle
 
@@ -110,3 +116,22 @@ def test_a_job_that_ends_is_not_kept_waiting() -> None:
     stop.set()
     found = Settle(1e6, 1e6).until_fit(lambda: next(looks("host_busy")), stop, lambda _note: None)
     assert [flag.name for flag in found.flags] == ["host_busy"]
+
+
+def test_a_job_that_waits_for_a_busy_host_says_so_to_watchers_and_measures_then(
+    bench: Bench, jobs: JobStore, claim: Callable[[JobSpec], Claim], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.settings.idle_wait_s = 1.5
+    monkeypatch.setattr(
+        "workers.daemon.execute.preflight", lambda limits: Preflight({}, [Flag("host_busy", "suspect", "load 9")])
+    )
+    told: list[Progress] = []
+    job = fake_job("job", bench.device.device_id)
+    execute(bench, jobs, claim(job), boottime(), told.append)
+    waits = [progress for progress in told if progress["stage"] == "wait_idle"]
+    assert waits
+    assert "waiting for other work to end" in waits[0]["note"]
+    assert "load 9" in waits[0]["note"]
+    record = bench.store.records.read(job.run_id(1))
+    assert record.outcome is Outcome.OK, record.failure
+    assert record.host["waited_idle_s"] == pytest.approx(1.5, abs=0.3)
