@@ -7,16 +7,18 @@ Precedence: arguments, then `FARM_*` environment variables, then the TOML file (
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from farm.errors import UsageError
+from farm.thresholds import unknown_names
 
 
 class StackSettings(BaseModel):
@@ -53,12 +55,30 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=3, ge=1)
     #: How long a job waits for a device that another farm holds.
     device_wait_s: float = Field(default=600.0, ge=0)
+    #: Telemetry samples a second; 0: none.
+    telemetry_hz: float = Field(default=10.0, ge=0, le=100)
+    #: How long a job waits, over all its points, for other work on its host or device to end.
+    idle_wait_s: float = Field(default=30.0, ge=0)
+    #: How long a job waits, over all its points, for a hot device to cool down.
+    cool_down_s: float = Field(default=120.0, ge=0)
+    #: How often a point with doubts that may pass is measured again.
+    suspect_retries: int = Field(default=1, ge=0, le=3)
+    #: Limits of `farm.thresholds` to change, by `all`, a kind, a class or an id of device.
+    thresholds: dict[str, dict[str, float]] = Field(default_factory=dict)
     #: Jobs sent ahead to one device: the one that runs and those that wait behind it.
     window: int = Field(default=2, ge=1)
     #: Celery's remote control (`celery inspect`). Off is safer where others can reach the broker.
     remote_control: bool = True
     #: Flower's port on the loopback address.
     flower_port: int = Field(default=5555, ge=0, le=65535)
+
+    @field_validator("thresholds")
+    @classmethod
+    def _thresholds_exist(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        unknown = unknown_names(value)
+        if unknown:
+            raise ValueError(f"no such threshold: {', '.join(unknown)}; docs/measuring.md lists them")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -111,7 +131,9 @@ class Settings(BaseSettings):
         """The `FARM_*` variables that give another process of this host these settings. Holds no secret."""
         pairs: dict[str, Any] = {"HOME": self.home, "STORE": self.store_dir, "LOCK_DIR": self.lock_dir}
         pairs |= {"LEASE_S": self.lease_s, "DEVICE_WAIT_S": self.device_wait_s, "WINDOW": self.window}
-        pairs |= {"MAX_ATTEMPTS": self.max_attempts}
+        pairs |= {"MAX_ATTEMPTS": self.max_attempts, "TELEMETRY_HZ": self.telemetry_hz}
+        pairs |= {"IDLE_WAIT_S": self.idle_wait_s, "COOL_DOWN_S": self.cool_down_s}
+        pairs |= {"SUSPECT_RETRIES": self.suspect_retries, "THRESHOLDS": json.dumps(self.thresholds)}
         return {f"FARM_{key}": str(value) for key, value in pairs.items()}
 
 

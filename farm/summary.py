@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from farm.contract.metrics import PERCENTILE_MIN_SAMPLES
 from farm.contract.record import Flag, Interval
+from farm.thresholds import DEFAULTS, Limits
 
 CONFIDENCE = 0.95
 
@@ -31,23 +32,6 @@ MAD_SCALE = 1.4826
 WITHIN_RUN = "within this run"
 _NS_PER_MS = 1e6
 _NS_PER_S = 1e9
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """Where a doubt begins, and who says so."""
-
-    limit: float
-    source: str
-
-
-#: The one table of thresholds. "Ours": no source found, chosen and open to change.
-THRESHOLDS = {
-    "min_samples": Threshold(10, "nvbench's minimum of samples"),
-    "rcv": Threshold(0.025, "trtexec warns of an unstable result above a coefficient of variation of 2.5 %"),
-    "iqr_over_median": Threshold(0.10, "torch.utils.benchmark warns above an IQR of 10 % of the median"),
-    "median_over_timer": Threshold(100, "ours: the clock may account for 1 % of the median at most"),
-}
 
 
 @dataclass(frozen=True)
@@ -71,6 +55,7 @@ def summarise(
     wall_ns: int,
     timer_overhead_ns: float | None = None,
     timer_resolution_ns: float | None = None,
+    limits: Limits = DEFAULTS,
 ) -> Summary:
     """Summarise the latency samples of one timed stage.
 
@@ -80,6 +65,7 @@ def summarise(
         wall_ns: wall clock of the whole timed stage, in nanoseconds. Throughput is batch size times samples over it.
         timer_overhead_ns: what reading the clock twice costs.
         timer_resolution_ns: the clock's smallest step.
+        limits: where doubts begin, by the names of `farm.thresholds`.
 
     Raises:
         ValueError: a negative latency or wall clock, or a batch size below 1.
@@ -94,7 +80,7 @@ def summarise(
         metrics=metrics,
         intervals={"latency_ms": interval} if interval else {},
         withheld=withheld,
-        flags=list(_flags(samples, metrics, timer_overhead_ns, timer_resolution_ns)),
+        flags=list(_flags(samples, metrics, timer_overhead_ns, timer_resolution_ns, limits)),
     )
 
 
@@ -212,34 +198,38 @@ def _median_interval(ordered: Sequence[int], withheld: dict[str, str]) -> Interv
 
 
 def _flags(
-    ordered: Sequence[int], metrics: dict[str, float | None], overhead_ns: float | None, resolution_ns: float | None
+    ordered: Sequence[int],
+    metrics: dict[str, float | None],
+    overhead_ns: float | None,
+    resolution_ns: float | None,
+    limits: Limits,
 ) -> Iterator[Flag]:
-    fewest = THRESHOLDS["min_samples"].limit
+    fewest = limits["min_samples"]
     if len(ordered) < fewest:
         yield Flag("too_few_samples", "suspect", f"{len(ordered)} samples, {fewest:.0f} is the least")
     if not ordered:
         return
     median = quantile(ordered, 0.5)
-    spread = list(_spread(ordered, median, metrics["latency_rcv"]))
+    spread = list(_spread(ordered, median, metrics["latency_rcv"], limits))
     if spread:
         yield Flag("unstable", "suspect", "; ".join(spread))
-    coarse = list(_coarse(median, {"overhead": overhead_ns, "resolution": resolution_ns}))
+    coarse = list(_coarse(median, {"overhead": overhead_ns, "resolution": resolution_ns}, limits))
     if coarse:
         yield Flag("timer_too_coarse", "suspect", "; ".join(coarse))
 
 
-def _spread(ordered: Sequence[int], median_ns: float, rcv: float | None) -> Iterator[str]:
-    limit = THRESHOLDS["rcv"].limit
+def _spread(ordered: Sequence[int], median_ns: float, rcv: float | None, limits: Limits) -> Iterator[str]:
+    limit = limits["rcv"]
     if rcv is not None and rcv > limit:
         yield f"robust coefficient of variation {100 * rcv:.2f} %, limit {100 * limit:g} %"
-    limit = THRESHOLDS["iqr_over_median"].limit
+    limit = limits["iqr_over_median"]
     ratio = (quantile(ordered, 0.75) - quantile(ordered, 0.25)) / median_ns if median_ns else 0.0
     if ratio > limit:
         yield f"interquartile range {100 * ratio:.1f} % of the median, limit {100 * limit:g} %"
 
 
-def _coarse(median_ns: float, timer_ns: dict[str, float | None]) -> Iterator[str]:
-    factor = THRESHOLDS["median_over_timer"].limit
+def _coarse(median_ns: float, timer_ns: dict[str, float | None], limits: Limits) -> Iterator[str]:
+    factor = limits["median_over_timer"]
     for what, value_ns in timer_ns.items():
         if value_ns is not None and median_ns < factor * value_ns:
             yield f"the median is {median_ns:.0f} ns, under {factor:.0f} times the clock's {what} of {value_ns:.0f} ns"

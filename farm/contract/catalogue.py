@@ -195,6 +195,7 @@ _WORKFLOWS = (
         },
         sources=("torchvision",),
         precisions_by_kind={"cpu": ("fp32", "bf16")},
+        requires_by_kind={"gpu": ("triton",)},
     ),
     WorkflowInfo(
         name="openvino",

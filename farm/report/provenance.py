@@ -26,7 +26,10 @@ SECTIONS = ("Device", "Host", "Stack", "Protocol", "Effective", "Environment", "
 _LONGEST = 160
 _MOST_VALUES = 6
 #: Facts of the moment: recorded to judge one run by, and different in the next.
-_MOMENTARY = ("uptime_s", "load_1min", "memory_available_bytes", "swap_used_bytes", "pid")
+_MOMENTARY = (
+    *("uptime_s", "load_1min", "memory_available_bytes", "swap_used_bytes", "pid"),
+    *("waited_idle_s", "waited_cool_s", "earlier_tries"),
+)
 
 
 @dataclass(frozen=True)

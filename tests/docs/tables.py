@@ -6,10 +6,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from farm.contract.metrics import METRICS
+from farm.thresholds import THRESHOLDS
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN = "<!-- metrics: made from farm/contract/metrics.py by `python -m tests.docs.tables`, held equal by a test -->"
 END = "<!-- end of metrics -->"
+THRESHOLDS_BEGIN = (
+    "<!-- thresholds: made from farm/thresholds.py by `python -m tests.docs.tables`, held equal by a test -->"
+)
+THRESHOLDS_END = "<!-- end of thresholds -->"
 
 
 def metric_table() -> str:
@@ -18,13 +23,30 @@ def metric_table() -> str:
     return "\n".join(["| metric | unit | better | meaning |", "| --- | --- | --- | --- |", *rows])
 
 
+def threshold_table() -> str:
+    """The table of thresholds as Markdown."""
+    rows = [f"| `{name}` | {t.limit:g} | {t.unit} | {t.source} |" for name, t in THRESHOLDS.items()]
+    return "\n".join(["| threshold | default | unit | source |", "| --- | --- | --- | --- |", *rows])
+
+
 def with_metric_table(text: str) -> str:
     """`text` with the metric table between its markers."""
-    head, rest = text.split(BEGIN, 1)
-    tail = rest.split(END, 1)[1] if END in rest else rest
-    return f"{head}{BEGIN}\n{metric_table()}\n{END}\n{tail.lstrip(chr(10)) and chr(10) + tail.lstrip(chr(10))}"
+    return _between(text, BEGIN, END, metric_table())
+
+
+def with_threshold_table(text: str) -> str:
+    """`text` with the table of thresholds between its markers."""
+    return _between(text, THRESHOLDS_BEGIN, THRESHOLDS_END, threshold_table())
+
+
+def _between(text: str, begin: str, end: str, table: str) -> str:
+    head, rest = text.split(begin, 1)
+    tail = rest.split(end, 1)[1] if end in rest else rest
+    return f"{head}{begin}\n{table}\n{end}\n{tail.lstrip(chr(10)) and chr(10) + tail.lstrip(chr(10))}"
 
 
 if __name__ == "__main__":
     page = ROOT / "docs/records.md"
     page.write_text(with_metric_table(page.read_text()))
+    page = ROOT / "docs/measuring.md"
+    page.write_text(with_threshold_table(page.read_text()))

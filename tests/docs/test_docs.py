@@ -14,7 +14,7 @@ from farm.cli.main import COMMANDS
 from farm.contract.catalogue import WORKFLOWS
 from farm.contract.record import Record
 from farm.settings import Settings
-from tests.docs.tables import ROOT, with_metric_table
+from tests.docs.tables import ROOT, with_metric_table, with_threshold_table
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
@@ -24,12 +24,30 @@ NOT_REFERENCES = {
     "tensorrt-cu11", "tensorrt-cu12", "tensorrt-cu13", "cuda-python",
     "onnxruntime-gpu", "onnxruntime-training", "onnxruntime-openvino", "pytorch-eager", "tz-seconds",
     "max-autotune", "reduce-overhead", "nvidia-modelopt", "pytorch-quantization", "pillow-simd",
+    "gpu-thermal", "tj-thermal", "tj-therm", "jetson-agx", "jetson-agx-xavier",
 }  # fmt: skip
 
 
 def test_the_metric_table_is_the_codes() -> None:
     page = (ROOT / "docs/records.md").read_text()
     assert with_metric_table(page) == page, "run `python -m tests.docs.tables`"
+
+
+def test_the_table_of_thresholds_is_the_codes() -> None:
+    page = (ROOT / "docs/measuring.md").read_text()
+    assert with_threshold_table(page) == page, "run `python -m tests.docs.tables`"
+
+
+def test_every_flag_is_explained() -> None:
+    """A flag is the first argument of `Flag(...)` somewhere."""
+    named: set[str] = set()
+    for package in ("farm", "workers"):
+        for path in (ROOT / package).rglob("*.py"):
+            named |= set(re.findall(r'\bFlag\(\s*"([a-z_]+)"', path.read_text()))
+    rows = [line for line in (ROOT / "docs/measuring.md").read_text().splitlines() if line.startswith("| `")]
+    explained = set().union(*(re.findall(r"`([a-z_]+)`", row.split("|")[1]) for row in rows))
+    assert len(named) > 10
+    assert named - explained == set()
 
 
 def test_every_key_of_a_record_is_documented() -> None:

@@ -37,7 +37,9 @@ class Newcomer:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        self.settings = Settings(home=base / "home", lock_dir=base / "locks", flower_port=port)
+        # A busy machine must not make this test slower than it is.
+        quiet = {"idle_wait_s": 0, "suspect_retries": 0}
+        self.settings = Settings(home=base / "home", lock_dir=base / "locks", flower_port=port, **quiet)
         self.directory = base / "shell"
         shutil.copytree(ROOT / "examples", self.directory / "examples")
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FARM_")}

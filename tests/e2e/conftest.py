@@ -27,7 +27,7 @@ batch: [{batch}]
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """A running farm, shared by a module's tests."""
     base = tmp_path_factory.mktemp("farm")
-    settings = Settings(home=base / "home", lock_dir=base / "locks", lease_s=30)
+    settings = Settings(home=base / "home", lock_dir=base / "locks", lease_s=30, idle_wait_s=0, suspect_retries=0)
     with LocalFarm(settings):
         yield Farm(settings)
 

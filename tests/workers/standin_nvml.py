@@ -43,9 +43,14 @@ class StandInDriver:
         return function
 
 
+def field(number: int, milliwatt: int, status: int = 0) -> SimpleNamespace:
+    """One of NVML's field values."""
+    return SimpleNamespace(fieldId=number, nvmlReturn=status, value=SimpleNamespace(uiVal=milliwatt))
+
+
 def full(**changes: Any) -> StandInDriver:
     """A driver that answers everything that the farm asks."""
-    field = SimpleNamespace(nvmlReturn=0, value=SimpleNamespace(uiVal=350_000))
+    fields = [field(185, 300_000), field(186, 350_000)]
     return StandInDriver(
         **{
             "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=80 * GiB, used=GiB, free=79 * GiB),
@@ -59,13 +64,19 @@ def full(**changes: Any) -> StandInDriver:
             "nvmlDeviceGetMaxClockInfo": 1980,
             "nvmlDeviceGetTemperature": 41,
             "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=50, memory=10),
-            "nvmlDeviceGetFieldValues": [field],
+            "nvmlDeviceGetFieldValues": fields,
             "nvmlDeviceGetPowerUsage": 120_000,
             "nvmlDeviceGetTotalEnergyConsumption": 1000,
             "nvmlDeviceGetCurrentClocksEventReasons": 0,
             "nvmlDeviceGetPersistenceMode": 1,
             "nvmlDeviceGetComputeMode": 0,
             "nvmlDeviceGetPerformanceState": 0,
+            "nvmlDeviceGetEccMode": [1, 1],
+            "nvmlDeviceGetApplicationsClock": 1980,
+            "nvmlDeviceGetDefaultApplicationsClock": 1980,
+            "nvmlDeviceGetCurrPcieLinkGeneration": 5,
+            "nvmlDeviceGetCurrPcieLinkWidth": 16,
+            "nvmlDeviceGetViolationStatus": SimpleNamespace(referenceTime=0, violationTime=0),
             "nvmlDeviceGetComputeRunningProcesses": [],
         }
         | changes

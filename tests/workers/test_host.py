@@ -11,13 +11,11 @@ from typing import Any
 import pytest
 
 from farm.contract.names import check_name
-from farm.contract.run import StageTime
 from farm.settings import Settings
 from workers.daemon import preflight as preflight_module
 from workers.daemon.host import Files, cpu_model, host_facts, instruction_sets, on_battery
-from workers.daemon.preflight import CpuTimes, cpu_times, judge, load_average, oom_kills, preflight
+from workers.daemon.preflight import cpu_times, judge, load_average, oom_kills, preflight
 from workers.daemon.probe import cpu_device, find_device
-from workers.daemon.telemetry.cpu import CpuSampler, CpuSensors, Sample, summarise
 
 LAPTOP = {
     "proc/cpuinfo": "processor\t: 0\nmodel name\t: Intel(R) Core(TM) i7\n"
@@ -145,102 +143,3 @@ def test_doubts_about_the_host_become_flags(given: dict[str, Any], flags: list[s
     found = judge(**(fields | given))
     assert [flag.name for flag in found] == flags
     assert all(flag.level == "suspect" and flag.evidence for flag in found)
-
-
-# Telemetry.
-
-S = 1_000_000_000
-
-
-def samples(seconds: int, **series: Any) -> list[Sample]:
-    """One sample each half second; a series is a function of the time in seconds."""
-    return [
-        Sample(int(i * S / 2), **{name: value(i / 2) for name, value in series.items()}) for i in range(2 * seconds + 1)
-    ]
-
-
-def test_frequency_and_temperature_are_those_of_the_timed_stage_alone() -> None:
-    found = summarise(
-        samples(10, frequency_mhz=lambda t: 3000.0 if 2 <= t <= 6 else 800.0, temperature_c=lambda t: 40 + t),
-        StageTime("measure", 2 * S, 6 * S),
-        100,
-        None,
-        2,
-    )
-    assert found.metrics["cpu_frequency_mhz"] == 3000.0
-    assert found.metrics["cpu_temperature_c"] == 46.0
-    assert found.metrics["energy_per_input_j"] is None
-    assert found.flags == []
-
-
-@pytest.mark.parametrize(("start", "end", "expected"), [(1.25, 7.25, 0.6), (1.0, 4.0, None), (1.0, 12.0, None)])
-def test_energy_is_interpolated_at_the_stage_s_ends_and_needs_five_seconds_inside_the_samples(
-    start: float, end: float, expected: float | None
-) -> None:
-    """10 W over 6 s and 100 inputs; the counter starts again from zero on the way."""
-    wrap = 30e6
-    found = summarise(
-        samples(10, energy_uj=lambda t: ((t * 10e6) % wrap,)),
-        StageTime("measure", int(start * S), int(end * S)),
-        100,
-        None,
-        2,
-        (wrap,),
-    )
-    if expected is None:
-        assert found.metrics["energy_per_input_j"] is None
-    else:
-        assert found.metrics["energy_per_input_j"] == pytest.approx(expected)
-
-
-def test_other_processes_at_work_in_the_timed_stage_are_a_flag_and_our_own_are_not() -> None:
-    busy = samples(10, times=lambda t: CpuTimes(busy_s=2 * t, steal_s=0.0, total_s=4 * t))
-    stage = StageTime("measure", 2 * S, 8 * S)
-    assert summarise(busy, stage, 1, 2.0, 4).flags == []
-    (flag,) = summarise(busy, stage, 1, 1.0, 4).flags
-    assert (flag.name, flag.level) == ("foreign_process", "suspect")
-    assert "1.00 of 4" in flag.evidence
-    assert summarise(busy, stage, 1, None, 4).flags == []
-
-
-def test_stolen_time_and_drifting_clocks_are_flags() -> None:
-    stolen = samples(10, times=lambda t: CpuTimes(busy_s=t, steal_s=0.5 * t, total_s=2 * t))
-    stage = StageTime("measure", 0, 10 * S)
-    assert [flag.name for flag in summarise(stolen, stage, 1, 1.0, 2).flags] == ["stolen_time"]
-    drifting = samples(10, frequency_mhz=lambda t: 3000 - 20 * t)
-    (flag,) = summarise(drifting, stage, 1, None, 2).flags
-    assert flag.name == "clock_drift"
-
-
-def test_a_run_without_a_timed_stage_has_no_telemetry() -> None:
-    assert summarise(samples(5, frequency_mhz=lambda t: 1.0), None, 1, None, 2).metrics == {}
-
-
-def test_the_sampler_reads_what_the_host_has_and_stops(tmp_path: Path) -> None:
-    files = tree(
-        tmp_path,
-        {
-            "sys/class/hwmon/hwmon0/name": "k10temp",
-            "sys/class/hwmon/hwmon0/temp1_input": "61500",
-            "sys/class/hwmon/hwmon1/name": "nvme",
-            "sys/class/hwmon/hwmon1/temp1_input": "99000",
-            "sys/class/powercap/intel-rapl:0/name": "package-0",
-            "sys/class/powercap/intel-rapl:0/energy_uj": "5",
-            "sys/class/powercap/intel-rapl:0/max_energy_range_uj": "100",
-            "sys/class/powercap/intel-rapl:0:0/name": "core",
-            "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count": "7",
-            **{
-                f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq": "2000000"
-                for cpu in os.sched_getaffinity(0)
-            },
-        },
-    )
-    with CpuSampler(CpuSensors(files), rate_hz=50) as sampler:
-        throttle = tmp_path / "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
-        throttle.write_text("9")
-    assert sampler.samples
-    first = sampler.samples[0]
-    assert (first.frequency_mhz, first.temperature_c, first.energy_uj) == (2000.0, 61.5, (5.0,))
-    assert sampler.throttles == 2
-    stage = StageTime("measure", 0, 2**62)
-    assert [flag.name for flag in sampler.summary(stage, 1, None).flags] == ["throttled"]

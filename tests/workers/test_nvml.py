@@ -6,18 +6,18 @@ Nothing here is a statement about hardware.
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from farm.broker.jobs import Claim, JobStore
-from farm.contract.metrics import METRICS
 from farm.contract.outcome import Outcome
-from farm.contract.run import StageTime
 from farm.errors import UsageError
 from farm.settings import Settings
-from tests.workers.standin_nvml import GiB, NVMLError, StandInDriver, full
+from tests.workers.standin_nvml import GiB, NVMLError, StandInDriver, field, full
 from tests.workers.support import fake_job
 from workers.daemon import nvml
 from workers.daemon.clock import boottime
@@ -26,10 +26,7 @@ from workers.daemon.launch import device_environment
 from workers.daemon.nvml import ComputeProcess, Gpu, find_gpu, gpu_devices, open_nvml
 from workers.daemon.preflight_gpu import judge, preflight_gpu
 from workers.daemon.probe import cpu_device, devices, find_device, named_devices
-from workers.daemon.telemetry.nvml import GpuSample, GpuSampler, summarise
-
-S = 1_000_000_000
-STAGE = StageTime("measure", 0, 10 * S)
+from workers.daemon.telemetry import process
 
 
 def _fails() -> None:
@@ -60,6 +57,10 @@ def test_what_a_driver_does_not_tell_is_absent() -> None:
 
 def test_a_gpu_that_cannot_be_addressed_is_no_device() -> None:
     assert gpu_devices("box", StandInDriver(nvmlDeviceGetUUID=_fails)) == []
+
+
+def test_a_jetsons_own_gpu_is_no_device_of_its_own() -> None:
+    assert gpu_devices("box", full(nvmlDeviceGetName="Orin (nvgpu)")) == []
 
 
 def test_without_a_driver_there_are_no_gpus_and_no_error(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
@@ -99,8 +100,9 @@ def test_a_cpu_run_sees_no_gpu(settings: Settings) -> None:
 
 def test_power_is_the_instants_where_the_board_tells_it_and_the_average_elsewhere() -> None:
     assert Gpu(full(), "h").power_w() == 350.0
-    refused = SimpleNamespace(nvmlReturn=3, value=SimpleNamespace(uiVal=0))
-    assert Gpu(full(nvmlDeviceGetFieldValues=[refused]), "h").power_w() == 120.0
+    refused = [field(185, 0), field(186, 0, status=3)]
+    assert Gpu(full(nvmlDeviceGetFieldValues=refused), "h").power_w() == 120.0
+    assert Gpu(full(), "h").power_fields_w() == {"average": 300.0, "instant": 350.0}
     assert Gpu(StandInDriver(), "h").power_w() is None
 
 
@@ -144,76 +146,21 @@ def test_a_hot_board_is_flagged_and_an_idle_one_is_not() -> None:
     assert judge({"event_reasons": None, "temperature_c": None}, [ComputeProcess(1, None)])[0].level == "invalid"
 
 
-def samples(count: int = 100, **changes: object) -> list[GpuSample]:
-    """Ten a second over the stage, each like the first but for `changes`: constants, or functions of the index."""
-    made = []
-    for i in range(count + 1):
-        sample = GpuSample(i * S // 10, 1980.0, 300.0, 50.0, 0.9, 2 * GiB, 0)
-        made.append(replace(sample, **{k: v(i) if callable(v) else v for k, v in changes.items()}))
-    return made
-
-
-def test_samples_become_metrics_of_the_stage() -> None:
-    energy = samples(energy_mj=lambda i: i * 30_000.0 if i % 5 == 0 else None)  # 300 W
-    found = summarise(energy, STAGE, 1000)
-    assert found.metrics == {
-        "gpu_memory_peak_bytes": 2.0 * GiB,
-        "gpu_clock_sm_mhz": 1980.0,
-        "gpu_power_w": 300.0,
-        "gpu_temperature_c": 50.0,
-        "gpu_utilisation": pytest.approx(0.9),
-        "gpu_throttled_share": 0.0,
-        "energy_per_input_j": pytest.approx(3.0),
-    }
-    assert set(found.metrics) <= set(METRICS)
-    assert found.flags == []
-
-
-def test_what_no_sample_holds_is_null() -> None:
-    nothing = [GpuSample(i * S) for i in range(11)]
-    assert set(summarise(nothing, STAGE, 10).metrics.values()) == {None}
-
-
-def test_an_energy_counter_that_stands_still_gives_no_energy() -> None:
-    assert summarise(samples(energy_mj=5.0), STAGE, 10).metrics["energy_per_input_j"] is None
-
-
-@pytest.mark.parametrize(
-    ("changes", "flag", "level"),
-    [
-        ({"event_reasons": lambda i: 0x40 if i > 90 else 0}, "throttled", "suspect"),
-        ({"event_reasons": 0x04}, "power_capped", "info"),
-        ({"clock_sm_mhz": lambda i: 1980.0 if i < 50 else 1800.0}, "clock_drift", "suspect"),
-        ({"processes": 2}, "foreign_process", "invalid"),
-    ],
-)
-def test_doubts_are_flags(changes: dict[str, object], flag: str, level: str) -> None:
-    found = summarise(samples(**changes), STAGE, 10)
-    assert [(f.name, f.level) for f in found.flags] == [(flag, level)]
-
-
-def test_a_moment_of_slowdown_while_the_board_changes_state_is_no_doubt() -> None:
-    assert summarise(samples(event_reasons=lambda i: 0x08 if i == 3 else 0), STAGE, 10).flags == []
-
-
-def test_the_sampler_asks_costly_functions_less_often() -> None:
-    driver = full()
-    with GpuSampler(Gpu(driver, "h"), rate_hz=200) as sampler:
-        while len(sampler.samples) < 21:
-            pass
-    assert [s.energy_mj is not None for s in sampler.samples[:6]] == [True, False, False, False, False, True]
-    assert sampler.samples[10].processes == 0
-    assert sampler.samples[11].processes is None
-
-
 def test_a_job_on_a_gpu_device_has_its_telemetry_in_the_record(
-    monkeypatch: pytest.MonkeyPatch, bench: Bench, jobs: JobStore
+    monkeypatch: pytest.MonkeyPatch, bench: Bench, jobs: JobStore, tmp_path: Path
 ) -> None:
     driver = full()
     monkeypatch.setattr(nvml, "_pynvml", lambda: driver)
+    (tmp_path / "standin").mkdir()
+    (tmp_path / "standin/pynvml.py").write_text(
+        "import sys\nfrom tests.workers.standin_nvml import full\nsys.modules[__name__] = full()\n"
+    )
+    real = process.environment()
+    path = f"{tmp_path}/standin:{real['PYTHONPATH']}"
+    monkeypatch.setattr(process, "environment", lambda: real | {"PYTHONPATH": path})
     gpu = find_device(bench.settings, f"{bench.device.host}-gpu0123abcd")
     on_gpu = replace(bench, device=gpu)
-    job = fake_job("j-gpu", gpu.device_id)
+    job = fake_job("j-gpu", gpu.device_id, latency_ms=60.0)
     jobs.submit(job.sweep_id, job.sweep_name, 5, [job])
     assert jobs.dispatch(job.job_id, gpu.device_id)
     claim = jobs.claim(job.job_id, gpu.device_id, "test", bench.settings.lease_s)
@@ -221,8 +168,15 @@ def test_a_job_on_a_gpu_device_has_its_telemetry_in_the_record(
     execute(on_gpu, jobs, claim, boottime())
     record = bench.store.records.read(job.run_id(1))
     assert record.outcome is Outcome.OK, record.failure
+    assert "no_telemetry" not in {flag.name for flag in record.flags}
     assert record.metrics["gpu_memory_peak_bytes"] == float(GiB)
     assert record.metrics["gpu_memory_before_bytes"] == float(GiB)
+    assert record.metrics["gpu_power_w"] == 350.0
     assert record.host["gpu"]["temperature_c"] == 41.0
     assert record.environment["variables"]["CUDA_VISIBLE_DEVICES"] == gpu.facts["uuid"]
+    assert {"energy", "violations", "power_fields"} <= set(record.provenance["telemetry"]["channels"])
+    assert "5 s is the least" in record.withheld["energy_per_input_j"]
+    (trace,) = [ref for ref in record.artifacts if ref.kind == "telemetry"]
+    lines = gzip.decompress(bench.store.blobs.read(trace.sha256)).splitlines()
+    assert len(lines) == (trace.count or 0) + 2
     assert driver.open == 0

@@ -15,9 +15,8 @@ from workers.workflows import inductor, pytorch, torch_compile
 
 
 def _device(*_: Any) -> Any:
-    return SimpleNamespace(
-        name="cpu", synchronize=lambda: None, facts=dict, metrics=dict, cache_bytes=lambda: None, on_gpu=False
-    )
+    quiet = {"synchronize": lambda: None, "cache_bytes": lambda: None, "timer": lambda: None}
+    return SimpleNamespace(name="cpu", facts=dict, metrics=dict, on_gpu=False, **quiet)
 
 
 if __name__ == "__main__":

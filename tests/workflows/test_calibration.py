@@ -161,7 +161,7 @@ def test_minmax_int8_gives_what_onnxruntimes_own_quantize_static_gives(
     pre, ours, theirs = (tmp_path / name for name in ("pre.onnx", "ours.onnx", "theirs.onnx"))
     _preprocess(str(model), str(pre))
     found = find_ranges(str(pre), lambda: calibration_batches(job, asked), asked, True)
-    _write_qdq(str(pre), found, str(ours), True, "quint8")
+    _write_qdq(str(pre), found, str(ours), True, "quint8", calibration.operators(), {})
     feeds = ({"image": batch} for batch in calibration_batches(job, asked))
 
     class Reader:

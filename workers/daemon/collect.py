@@ -18,12 +18,15 @@ from farm.contract.outcome import Failure, Outcome
 from farm.contract.record import ACCURACY, LATENCY, BlobRef, Flag, Record
 from farm.contract.run import ArtifactFile, RunResult, StageTime
 from farm.summary import Summary, median_ms, summarise
+from farm.thresholds import DEFAULTS, Limits
 from workers.daemon.control import Control, ReadResult, sample_path, shorten_log
 from workers.daemon.launch import Ended
 from workers.daemon.preflight import Preflight
 from workers.daemon.spool import BlobFile
-from workers.daemon.telemetry.cpu import CpuSampler, Telemetry
-from workers.daemon.telemetry.nvml import GpuSampler
+from workers.daemon.telemetry.blob import pack
+from workers.daemon.telemetry.summary import Telemetry
+from workers.daemon.telemetry.summary import summarise as summarise_telemetry
+from workers.daemon.telemetry.trace import Trace
 
 Metrics = dict[str, float | None]
 
@@ -38,6 +41,7 @@ class JobFacts:
     stack: StackInfo | None
     provenance: dict[str, Any]
     cache_dir: Path
+    limits: Limits = field(default_factory=lambda: DEFAULTS)
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,7 @@ class RunFacts:
     ended: Ended
     read: ReadResult
     preflight: Preflight = field(default_factory=Preflight)
-    sampler: CpuSampler | None = None
-    gpu_sampler: GpuSampler | None = None
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ def collect(
     result = run.read.result
     prepare_result = prepared.read.result if prepared else None
     stage = measured_stage(result)
-    summary = _summarise(run, batch_size, stage)
-    telemetry = _telemetry(run, batch_size, stage)
+    summary = _summarise(run, batch_size, stage, facts.limits)
+    telemetry = _telemetry(facts, run, batch_size, stage)
     keeper = _Keeper(facts.cache_dir, is_stored)
     samples = keeper.samples(run)
     used = result.artifacts if result is not None else []
@@ -95,6 +98,7 @@ def collect(
     for kind, control in (("log:prepare", prepared.control if prepared else None), ("log", run.control)):
         keeper.log(kind, control)
     metrics = _metrics(run, prepare_result, summary, telemetry)
+    keeper.telemetry(run.trace)
     record = Record(
         run_id=_run_id(facts.job, batch_size, point),
         outcome=run.outcome,
@@ -110,7 +114,7 @@ def collect(
         prepare_stages=_stages(prepared),
         metrics=metrics,
         intervals={**summary.intervals, **accuracy_intervals(metrics)},
-        withheld={**summary.withheld, **accuracy_withheld(metrics)},
+        withheld={**summary.withheld, **telemetry.withheld, **accuracy_withheld(metrics)},
         mismatch=result.mismatch if result else [],
         flags=[*_doubts(run, point), *telemetry.flags, *summary.flags, *keeper.flags],
         samples=samples,
@@ -118,7 +122,7 @@ def collect(
         host=run.preflight.host,
         environment=(result.environment if result else {}) or (prepare_result or _NOTHING).environment,
         effective=(result or _NOTHING).effective,
-        provenance=_provenance(facts, run),
+        provenance=_provenance(facts, run) | ({"telemetry": telemetry.facts} if telemetry.facts else {}),
         point=point,
     )
     return Collected(record, keeper.files)
@@ -177,7 +181,7 @@ def measured_stage(result: RunResult | None) -> StageTime | None:
 _NOTHING = RunResult(run_id="none", outcome=Outcome.FAILED)
 
 
-def _summarise(run: RunFacts, batch_size: int, stage: StageTime | None) -> Summary:
+def _summarise(run: RunFacts, batch_size: int, stage: StageTime | None, limits: Limits) -> Summary:
     latencies = (run.read.samples or {}).get("latency")
     if not latencies or stage is None or run.read.result is None:
         return Summary({}, {}, {}, [])
@@ -188,16 +192,23 @@ def _summarise(run: RunFacts, batch_size: int, stage: StageTime | None) -> Summa
         wall_ns=stage.end_ns - stage.start_ns,
         timer_overhead_ns=own.get("timer_overhead_ns"),
         timer_resolution_ns=own.get("timer_resolution_ns"),
+        limits=limits,
     )
 
 
-def _telemetry(run: RunFacts, batch_size: int, stage: StageTime | None) -> Telemetry:
+def _telemetry(facts: JobFacts, run: RunFacts, batch_size: int, stage: StageTime | None) -> Telemetry:
+    if run.trace is None:
+        return Telemetry()
     own = run.read.result.metrics if run.read.result else {}
-    inputs = len((run.read.samples or {}).get("latency") or ()) * batch_size
-    cpu = run.sampler.summary(stage, inputs, own.get("cpu_utilisation")) if run.sampler else Telemetry()
-    gpu = run.gpu_sampler.summary(stage, inputs) if run.gpu_sampler else Telemetry()
-    # On a GPU, `energy_per_input_j` is the GPU's: the processor's share is not the run's alone.
-    return Telemetry(cpu.metrics | gpu.metrics, [*cpu.flags, *gpu.flags])
+    return summarise_telemetry(
+        run.trace,
+        stage,
+        kind=facts.device.kind,
+        inputs=len((run.read.samples or {}).get("latency") or ()) * batch_size,
+        own_cpus=own.get("cpu_utilisation"),
+        switches=own.get("involuntary_switches"),
+        limits=facts.limits,
+    )
 
 
 def _metrics(run: RunFacts, prepared: RunResult | None, summary: Summary, telemetry: Telemetry) -> Metrics:
@@ -252,6 +263,13 @@ class _Keeper:
             size = path.stat().st_size
             refs.append(BlobRef(f"samples:{file.name}", sha256, size, unit=file.unit, count=file.count))
         return refs
+
+    def telemetry(self, trace: Trace | None) -> None:
+        """The raw trace, packed: the evidence of every telemetry metric and flag."""
+        packed = pack(trace.path) if trace is not None and trace.path is not None and trace.samples else None
+        if packed is not None and trace is not None:
+            size, count = packed.stat().st_size, len(trace.samples)
+            self.refs.append(BlobRef("telemetry", self._keep(packed), size, unit="jsonl.gz", count=count))
 
     def artifacts(self, control: Control, artifacts: Sequence[ArtifactFile]) -> None:
         """The files that the run made or used."""

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from farm.devices import Refusal, choose_stack
 from farm.errors import FarmError, IntegrityError, UnavailableError, UsageError
 from farm.settings import Settings
 from farm.store import Store
+from farm.thresholds import Limits, limits_for
 from workers.daemon import control as control_dirs
 from workers.daemon import lock, stragglers
 from workers.daemon.bundle import Island
@@ -41,12 +42,13 @@ from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, Lease
 from workers.daemon.ledger import Ledger
 from workers.daemon.nvml import Gpu, find_gpu, open_nvml
 from workers.daemon.preflight import Preflight, oom_kills, preflight
-from workers.daemon.preflight_gpu import join, preflight_gpu
+from workers.daemon.preflight_gpu import join, preflight_gpu, preflight_soc
 from workers.daemon.reporter import Progress, Reporter
+from workers.daemon.retry import Retries, try_facts
+from workers.daemon.settle import Settle
 from workers.daemon.spool import Spool
 from workers.daemon.stages import StageClock
-from workers.daemon.telemetry.cpu import CpuSampler, CpuSensors
-from workers.daemon.telemetry.nvml import GpuSampler
+from workers.daemon.telemetry.process import TelemetryProcess
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,11 @@ class Bench:
     def marks(self) -> dict[str, str]:
         """What marks the processes of this device's runs."""
         return stragglers.marks(self.device.device_id, self.lock_path)
+
+    @property
+    def limits(self) -> Limits:
+        """Where doubts about a run on this device begin."""
+        return limits_for(self.settings.thresholds, self.device)
 
     @property
     def spool(self) -> Spool:
@@ -121,13 +128,15 @@ class _Execution:
         self._lease = lease
         self._reporter = reporter
         self._ledger = Ledger(claim.job, bench.spool, bench.store)
-        self._sensors = CpuSensors()
+        self._settle = Settle(bench.settings.idle_wait_s, bench.settings.cool_down_s)
+        self._retries = Retries(bench.settings.suspect_retries)
         self._gpu: Gpu | None = None
         self._lock_fd = -1
         self._model_file: str | None = None
         self._trouble: str | None = None
+        cache_dir = bench.settings.cache_dir
         self._facts = JobFacts(
-            claim.job, claim.attempt, bench.device, None, dict(bench.provenance), bench.settings.cache_dir
+            claim.job, claim.attempt, bench.device, None, dict(bench.provenance), cache_dir, bench.limits
         )
 
     def run(self) -> str:
@@ -165,8 +174,10 @@ class _Execution:
             self._measure_all()
 
     def _preflight(self) -> Preflight:
-        host = preflight()
-        return join(host, preflight_gpu(self._gpu)) if self._bench.device.kind == "gpu" else host
+        host = preflight(limits=self._facts.limits)
+        if self._bench.device.kind == "gpu":
+            return join(host, preflight_gpu(self._gpu))
+        return join(host, preflight_soc()) if self._bench.device.kind == "soc" else host
 
     def _measure_all(self) -> None:
         if not self._still_ours():
@@ -241,9 +252,18 @@ class _Execution:
         return None
 
     def _run(self, what: Run, prepared: RunFacts) -> None:
-        run = self._launch(what, self._preflight())
-        point = ACCURACY if what.mode == "accuracy" else LATENCY
-        collected = collect(self._facts, what.batch_size or 0, run, prepared, self._ledger.is_stored, point)
+        """Measure a point, again where its doubts may pass; the last try is the record, whatever it says."""
+        point, earlier = ACCURACY if what.mode == "accuracy" else LATENCY, list[dict[str, Any]]()
+        while True:
+            run = self._launch(what, self._settled(what) if point == LATENCY else self._preflight())
+            collected = collect(self._facts, what.batch_size or 0, run, prepared, self._ledger.is_stored, point)
+            again = point == LATENCY and self._retries.again(collected.record, len(earlier) + 1)
+            if self._lease.reason is not None or not again:
+                break
+            earlier.append(try_facts(collected.record))
+        if earlier:
+            provenance = collected.record.provenance | {"earlier_tries": earlier}
+            collected = replace(collected, record=replace(collected.record, provenance=provenance))
         if not self._lease.lost:
             self._ledger.record(collected)
         elif run.outcome is Outcome.OK:
@@ -254,12 +274,11 @@ class _Execution:
         request = self._request(what)
         control = control_dirs.prepare(self._settings.work_dir, request, self._claim.attempt)
         started_at, kills_before = utc_now(), oom_kills()
-        gpu_sampler = GpuSampler(self._gpu) if self._gpu else None
-        with (
-            CpuSampler(self._sensors) as sampler,
-            gpu_sampler or nullcontext(),
-            Launched(self._plan(control, request.run_id)) as launched,
-        ):
+        telemetry = self._telemetry(control) if what.mode == "measure" else None
+        with ExitStack() as stack:
+            if telemetry is not None:
+                stack.enter_context(telemetry)
+            launched = stack.enter_context(Launched(self._plan(control, request.run_id)))
             self._lease.bind(launched)
             try:
                 ended = launched.follow(lambda clock: self._tell(what, clock))
@@ -274,7 +293,12 @@ class _Execution:
         kills = None if kills_before is None or kills_after is None else kills_after - kills_before
         tail = control_dirs.log_tail(control)
         outcome, failure = classify(Evidence(request.run_id, ended, read.result, read.fault, tail, kills))
-        return RunFacts(outcome, failure, started_at, utc_now(), control, ended, read, before, sampler, gpu_sampler)
+        trace = telemetry.trace if telemetry else None
+        return RunFacts(outcome, failure, started_at, utc_now(), control, ended, read, before, trace)
+
+    def _telemetry(self, control: control_dirs.Control) -> TelemetryProcess | None:
+        rate_hz = self._settings.telemetry_hz
+        return TelemetryProcess(self._bench.device, control, rate_hz) if rate_hz > 0 else None
 
     def _request(self, what: Run) -> RunRequest:
         return RunRequest(
@@ -365,30 +389,30 @@ class _Execution:
                     return False
             pause.wait(1.0)
 
+    def _settled(self, what: Run) -> Preflight:
+        def tell(note: str) -> None:
+            self._say("wait_idle", what, time.time(), note=note)
+
+        return self._settle.until_fit(self._preflight, self._lease.ended, tell)
+
     def _tell(self, what: Run, clock: StageClock) -> None:
+        self._say(clock.stage, what, unix_time(clock.since_ns), fraction=clock.fraction)
+
+    def _tell_waiting(self, holder: lock.Holder | None, waited_s: float) -> None:
+        note = f"waiting for the device, held by {holder or 'an unknown process'}"
+        self._say("wait_device", PREPARE, time.time() - waited_s, note=note)
+
+    def _say(self, stage: str, what: Run, since: float, **more: Any) -> None:
         runs, own = self._job.run_ids(), what.run_id(self._job)
         self._reporter.tell(
             {
-                "stage": clock.stage,
+                "stage": stage,
                 "batch_size": what.batch_size,
                 "point": runs.index(own) + 1 if own in runs else 0,
                 "points": len(runs),
-                "fraction": clock.fraction,
-                "since": unix_time(clock.since_ns),
-                "outcomes": self._ledger.outcomes,
-            }
-        )
-
-    def _tell_waiting(self, holder: lock.Holder | None, waited_s: float) -> None:
-        self._reporter.tell(
-            {
-                "stage": "wait_device",
-                "batch_size": None,
-                "point": 0,
-                "points": len(self._job.run_ids()),
                 "fraction": None,
-                "since": time.time() - waited_s,
-                "outcomes": {},
-                "note": f"waiting for the device, held by {holder or 'an unknown process'}",
+                "since": since,
+                "outcomes": self._ledger.outcomes,
+                **more,
             }
         )

@@ -166,7 +166,7 @@ def _clocks(files: Files) -> dict[str, Any]:
         "energy_preference": files.text(f"{policy}/energy_performance_preference"),
         "frequency_min_mhz": _mhz(files.number(f"{policy}/scaling_min_freq")),
         "frequency_max_mhz": _mhz(files.number(f"{policy}/scaling_max_freq")),
-        "turbo": _turbo(files),
+        "turbo": turbo(files),
         "on_battery": on_battery(files),
     }
 
@@ -227,7 +227,8 @@ def _smt(files: Files) -> bool | None:
     return None if active is None else active == "1"
 
 
-def _turbo(files: Files) -> bool | None:
+def turbo(files: Files) -> bool | None:
+    """Whether the processor may go above its base clock."""
     no_turbo = files.text("sys/devices/system/cpu/intel_pstate/no_turbo")
     if no_turbo is not None:
         return no_turbo == "0"

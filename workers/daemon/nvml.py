@@ -31,8 +31,11 @@ REASON_NAMES = {
 
 # The numbers behind NVML's enumerations.
 _CLOCK_SM = 1
+_CLOCK_MEMORY = 2
+_CLOCK_VIDEO = 3
 _TEMPERATURE_GPU = 0
-_FIELD_POWER_INSTANT = 186
+_POWER_FIELDS = {185: "average", 186: "instant"}
+_POLICIES = {"power": 0, "thermal": 1, "board_limit": 3, "reliability": 5}
 
 
 @dataclass(frozen=True)
@@ -86,22 +89,31 @@ class Gpu:
     def state(self) -> dict[str, Any]:
         """How the board is set and how it is just now, for a record; None where it does not tell."""
         memory = self.memory()
-        limit = self._ask("nvmlDeviceGetEnforcedPowerLimit")
-        persistence = self._ask("nvmlDeviceGetPersistenceMode")
         reasons = self.event_reasons()
         return {
             "temperature_c": self.temperature_c(),
             "clock_sm_mhz": self.clock_sm_mhz(),
             "clock_sm_max_mhz": self._ask("nvmlDeviceGetMaxClockInfo", _CLOCK_SM),
+            "clock_sm_default_mhz": self.clock_sm_default_mhz(),
             "power_w": self.power_w(),
-            "power_limit_w": limit / 1000 if limit else None,
-            "performance_state": self._ask("nvmlDeviceGetPerformanceState"),
-            "persistence_mode": None if persistence is None else bool(persistence),
-            "compute_mode": self._ask("nvmlDeviceGetComputeMode"),
+            "performance_state": self.performance_state(),
+            **self.settings(),
             "memory_total_bytes": memory.total_bytes if memory else None,
             "memory_used_bytes": memory.used_bytes if memory else None,
             "memory_free_bytes": memory.free_bytes if memory else None,
             "event_reasons": None if reasons is None else reason_names(reasons),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What an operator sets and nothing in the farm changes; None where the board does not tell."""
+        limit = self._ask("nvmlDeviceGetPowerManagementLimit") or self._ask("nvmlDeviceGetEnforcedPowerLimit")
+        persistence, ecc = self._ask("nvmlDeviceGetPersistenceMode"), self._ask("nvmlDeviceGetEccMode")
+        return {
+            "power_limit_w": limit / 1000 if limit else None,
+            "persistence_mode": None if persistence is None else bool(persistence),
+            "compute_mode": self._ask("nvmlDeviceGetComputeMode"),
+            "ecc": None if ecc is None else bool(ecc[0]),
+            "applications_clock_sm_mhz": self._ask("nvmlDeviceGetApplicationsClock", _CLOCK_SM),
         }
 
     def memory(self) -> GpuMemory | None:
@@ -109,26 +121,67 @@ class Gpu:
         found = self._ask("nvmlDeviceGetMemoryInfo")
         return GpuMemory(int(found.total), int(found.used), int(found.free)) if found is not None else None
 
+    def memory_v2(self) -> tuple[int, int, int, int] | None:
+        """Total, reserved, used and free bytes by NVML's second version; on an H200 `used` leaves `reserved` out."""
+        version = getattr(self._library, "nvmlMemory_v2", None)
+        found = None if version is None else self._ask("nvmlDeviceGetMemoryInfo", version)
+        if found is None or getattr(found, "reserved", None) is None:
+            return None
+        return int(found.total), int(found.reserved), int(found.used), int(found.free)
+
     def clock_sm_mhz(self) -> float | None:
         """The clock of the streaming multiprocessors."""
         return _float(self._ask("nvmlDeviceGetClockInfo", _CLOCK_SM))
+
+    def clock_sm_default_mhz(self) -> float | None:
+        """The applications clock that the board has when nobody set another."""
+        return _float(self._ask("nvmlDeviceGetDefaultApplicationsClock", _CLOCK_SM))
+
+    def clock_memory_mhz(self) -> float | None:
+        """The clock of the board's memory."""
+        return _float(self._ask("nvmlDeviceGetClockInfo", _CLOCK_MEMORY))
+
+    def clock_video_mhz(self) -> float | None:
+        """The clock of the video units."""
+        return _float(self._ask("nvmlDeviceGetClockInfo", _CLOCK_VIDEO))
+
+    def performance_state(self) -> int | None:
+        """0 is the fastest of 16."""
+        found = self._ask("nvmlDeviceGetPerformanceState")
+        return None if found is None else int(found)
+
+    def pcie_link(self) -> tuple[int | None, int | None]:
+        """Generation and lanes of the link as it is now: an idle board lowers the generation."""
+        return self._ask("nvmlDeviceGetCurrPcieLinkGeneration"), self._ask("nvmlDeviceGetCurrPcieLinkWidth")
+
+    def violations_ns(self) -> dict[str, int]:
+        """How long each cause has held the clock back since the driver was loaded: looking now and then misses some."""
+        found = {name: self._ask("nvmlDeviceGetViolationStatus", number) for name, number in _POLICIES.items()}
+        return {name: int(status.violationTime) for name, status in found.items() if status is not None}
 
     def temperature_c(self) -> float | None:
         """The GPU's own sensor."""
         return _float(self._ask("nvmlDeviceGetTemperature", _TEMPERATURE_GPU))
 
-    def utilisation(self) -> float | None:
-        """Share of the last 1/6 to 1 s in which a kernel ran: a sign of life, not of load."""
+    def utilisation_rates(self) -> tuple[float, float] | None:
+        """Shares of the last 1/6 to 1 s in which a kernel ran and memory was moved: a sign of life, not of load."""
         found = self._ask("nvmlDeviceGetUtilizationRates")
-        return None if found is None else float(found.gpu) / 100
+        return None if found is None else (float(found.gpu) / 100, float(found.memory) / 100)
 
-    def power_w(self) -> float | None:
-        """Power at an instant where the board tells it, else what the driver averages over up to a second."""
-        values = self._ask("nvmlDeviceGetFieldValues", [_FIELD_POWER_INSTANT])
-        if values and values[0].nvmlReturn == 0 and values[0].value.uiVal > 0:
-            return float(values[0].value.uiVal) / 1000
+    def power_fields_w(self) -> dict[str, float]:
+        """Power by what it is, `instant` or `average`, where the board tells; absent elsewhere."""
+        values = self._ask("nvmlDeviceGetFieldValues", list(_POWER_FIELDS)) or ()
+        told = [value for value in values if value.nvmlReturn == 0 and value.value.uiVal > 0]
+        return {_POWER_FIELDS[v.fieldId]: v.value.uiVal / 1000 for v in told if v.fieldId in _POWER_FIELDS}
+
+    def power_usage_w(self) -> float | None:
+        """NVML's older function: an average over 1 s on some boards, an instant on others."""
         found = self._ask("nvmlDeviceGetPowerUsage")
         return None if found is None else float(found) / 1000
+
+    def power_w(self) -> float | None:
+        """Power at an instant where the board tells it, else what the older function says."""
+        return self.power_fields_w().get("instant") or self.power_usage_w()
 
     def energy_mj(self) -> float | None:
         """Millijoules since the driver was loaded. Takes 4 ms on an H200, so it is not for every sample."""
@@ -188,7 +241,10 @@ def open_nvml(library: Any = None) -> Iterator[list[Gpu]]:
 
 
 def gpu_devices(host: str, library: Any = None) -> list[DeviceInfo]:
-    """The GPUs of this host as devices; one that does not tell its UUID cannot be addressed and is left out."""
+    """The GPUs of this host as devices; one that does not tell its UUID cannot be addressed and is left out.
+
+    So is a Jetson's own (`Orin (nvgpu)`): the whole board is a device of kind `soc`.
+    """
     with open_nvml(library) as gpus:
         found = [_device(host, gpu) for gpu in gpus]
     return [device for device in found if device is not None]
@@ -207,9 +263,9 @@ def reason_names(bits: int) -> list[str]:
 
 def _device(host: str, gpu: Gpu) -> DeviceInfo | None:
     uuid = gpu.uuid
-    if uuid is None:
-        return None
     name = gpu.name() or "NVIDIA GPU"
+    if uuid is None or "nvgpu" in name.lower():
+        return None
     short = slug(uuid.partition("-")[2] or uuid)[:8]
     product = name if name.lower().startswith("nvidia") else f"NVIDIA {name}"
     return DeviceInfo(

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farm.contract.record import Flag
+from farm.thresholds import DEFAULTS, Limits
 from workers.daemon.host import Files, host_facts, memory, on_battery, usable_cpus
 
-BUSY_LOAD_PER_CPU = 0.5
-_BUSY_SHARE = 0.25
-_LOW_MEMORY_SHARE = 0.1
 _SAMPLE_S = 0.3
 
 
@@ -34,12 +32,12 @@ class CpuTimes:
     total_s: float
 
 
-def preflight(files: Files | None = None) -> Preflight:
+def preflight(files: Files | None = None, limits: Limits = DEFAULTS) -> Preflight:
     """Look at the host. Takes 0.3 s where its load average is high, else a few milliseconds."""
     files = files or Files()
     cpus = len(usable_cpus())
     load = load_average(files)
-    busy_share = _busy_share(files) if load is not None and load / cpus > BUSY_LOAD_PER_CPU else None
+    busy_share = _busy_share(files) if load is not None and load / cpus > limits["busy_load_per_cpu"] else None
     facts = memory(files)
     flags = judge(
         load=load,
@@ -48,6 +46,7 @@ def preflight(files: Files | None = None) -> Preflight:
         on_battery=on_battery(files),
         memory_bytes=facts.get("MemTotal"),
         available_bytes=facts.get("MemAvailable"),
+        limits=limits,
     )
     metrics = {"cpu_load_before": None if load is None else load / cpus}
     return Preflight(host_facts(files) | {"load_1min": load}, flags, metrics)
@@ -61,6 +60,7 @@ def judge(
     on_battery: bool | None,
     memory_bytes: int | None,
     available_bytes: int | None,
+    limits: Limits = DEFAULTS,
 ) -> list[Flag]:
     """Turn what was read into flags. Pure.
 
@@ -68,12 +68,13 @@ def judge(
     for the one before it: it still shows work that ended a minute ago.
     """
     flags = []
-    if load is not None and load / cpus > BUSY_LOAD_PER_CPU and (busy_share is None or busy_share > _BUSY_SHARE):
+    loaded = load is not None and load / cpus > limits["busy_load_per_cpu"]
+    if loaded and (busy_share is None or busy_share > limits["busy_share"]):
         now = "" if busy_share is None else f", {busy_share:.0%} of them at work just before the run"
         flags.append(Flag("host_busy", "suspect", f"load average {load:.2f} on {cpus} processors{now}"))
     if on_battery:
         flags.append(Flag("on_battery", "suspect", "the host runs on its battery"))
-    if memory_bytes and available_bytes is not None and available_bytes < _LOW_MEMORY_SHARE * memory_bytes:
+    if memory_bytes and available_bytes is not None and available_bytes < limits["low_memory_share"] * memory_bytes:
         evidence = f"{available_bytes >> 20} MiB of {memory_bytes >> 20} MiB memory available before the run"
         flags.append(Flag("low_memory", "suspect", evidence))
     return flags

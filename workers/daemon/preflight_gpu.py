@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is the GPU fit to measure on, just before a run? Doubts become flags with their evidence; nothing is changed."""
+"""Is the GPU or board fit to measure on, just before a run? Doubts become flags with evidence; nothing is changed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from farm.contract.record import Flag
+from workers.daemon.host import Files
+from workers.daemon.jetson import find_jetson
 from workers.daemon.nvml import ComputeProcess, Gpu
 from workers.daemon.preflight import Preflight
 
@@ -30,6 +32,15 @@ def preflight_gpu(gpu: Gpu | None, leaving_s: float = _LEAVING_S) -> Preflight:
     state["processes"] = None if processes is None else len(processes)
     metrics = {"gpu_memory_before_bytes": None if used is None else float(used)}
     return Preflight({"gpu": state}, judge(state, processes), metrics)
+
+
+def preflight_soc(files: Files | None = None) -> Preflight:
+    """Look at a Jetson: how it is set and how warm it is."""
+    board = find_jetson(files or Files())
+    if board is None:
+        flag = Flag("no_telemetry", "suspect", "the device tree names no Jetson any more")
+        return Preflight({"soc": None}, [flag])
+    return Preflight({"soc": {**board.settings(), **board.temperatures_c(), "rails_w": board.rails_w() or None}})
 
 
 def judge(state: dict[str, Any], processes: Sequence[ComputeProcess] | None) -> list[Flag]:

@@ -22,6 +22,7 @@ from farm.errors import UsageError
 from farm.settings import Settings, StackSettings
 from workers.daemon.bundle import EXIT_PYTHON_TOO_OLD, Bundle, make_bundle
 from workers.daemon.host import Files, cpu_model, instruction_sets, memory, physical_cores, usable_cpus
+from workers.daemon.jetson import jetson_devices
 from workers.daemon.launch import device_environment, runner_environment
 from workers.daemon.nvml import gpu_devices
 
@@ -47,7 +48,7 @@ def announcements(settings: Settings) -> list[Announcement]:
 def devices(settings: Settings) -> list[DeviceInfo]:
     """The devices of this host that a worker can serve."""
     cpu = cpu_device(settings)
-    return [cpu, *gpu_devices(cpu.host)]
+    return [cpu, *gpu_devices(cpu.host), *jetson_devices(cpu.host, Files())]
 
 
 def find_device(settings: Settings, device_id: str | None = None) -> DeviceInfo:

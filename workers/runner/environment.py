@@ -16,6 +16,7 @@ LIBRARIES = (
     "onnxscript",
     "tensorrt",
     "torch_tensorrt",
+    "triton",
     "pycuda",
     "cupy",
     "openvino",

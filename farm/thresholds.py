@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one table of where a doubt about a run begins, and who says so. Pure, standard library.
+
+A laptop and a board in a data centre differ: settings may override any limit for a kind, a class or one device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from farm.contract.device import DeviceInfo
+
+#: Limits by their names in `THRESHOLDS`.
+Limits = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where a doubt begins, in which unit, and who says so."""
+
+    limit: float
+    unit: str
+    source: str
+
+
+#: "Ours": no source found, chosen and open to change.
+THRESHOLDS = {
+    # The samples themselves.
+    "min_samples": Threshold(10, "samples", "nvbench's minimum of samples"),
+    "rcv": Threshold(0.025, "share", "trtexec warns of an unstable result above a coefficient of variation of 2.5 %"),
+    "iqr_over_median": Threshold(0.10, "share", "torch.utils.benchmark warns above an IQR of 10 % of the median"),
+    "median_over_timer": Threshold(100, "times", "ours: the clock may account for 1 % of the median at most"),
+    # The host.
+    "busy_load_per_cpu": Threshold(0.5, "load per processor", "ours"),
+    "busy_share": Threshold(0.25, "share", "ours: the load average still shows work that ended a minute ago"),
+    "low_memory_share": Threshold(0.10, "share", "ours"),
+    "foreign_cpu_share": Threshold(0.10, "share", "ours: suspect above it"),
+    "foreign_cpu_invalid_share": Threshold(0.50, "share", "ours: invalid above it"),
+    "stolen_share": Threshold(0.02, "processors", "ours"),
+    "switches_per_s": Threshold(100, "per second", "ours: involuntary ones of the measuring process"),
+    # The device.
+    "thermal_share": Threshold(
+        0.01, "share", "NVIDIA's DCGM notes that a board may report a slowdown while it changes its P-state"
+    ),
+    "thermal_invalid_share": Threshold(0.10, "share", "ours: invalid above it"),
+    "power_capped_share": Threshold(0.20, "share", "ours: the power limit is normal at full load, so no doubt"),
+    "clock_low_share": Threshold(0.75, "share", "nvbench discards samples below 75 % of the default SM clock"),
+    "clock_drift": Threshold(0.03, "share", "ours: last third of the timed stage against the first"),
+    # Energy and the telemetry itself.
+    "energy_min_s": Threshold(5, "s", "Yang, Adamek and Armour, SC'24: 5 s or more, or a sensor's window misleads"),
+    "energy_disagreement": Threshold(0.10, "share", "ours: twice the gain error of a board's sensor in the same paper"),
+    "telemetry_share": Threshold(0.5, "share", "ours: of the samples that the rate promises for the timed stage"),
+}
+
+DEFAULTS: Limits = {name: threshold.limit for name, threshold in THRESHOLDS.items()}
+
+
+def limits_for(overrides: Mapping[str, Limits], device: DeviceInfo) -> dict[str, float]:
+    """All limits for one device: the table's, then those for `all`, its kind, its class and itself."""
+    found = dict(DEFAULTS)
+    for key in ("all", device.kind, device.device_class, device.device_id):
+        found |= overrides.get(key, {})
+    return found
+
+
+def unknown_names(overrides: Mapping[str, Limits]) -> list[str]:
+    """The names in `overrides` that no threshold has, as `KEY.NAME`."""
+    return [f"{key}.{name}" for key, limits in overrides.items() for name in limits if name not in THRESHOLDS]
