@@ -1,51 +1,116 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print the Markdown table of a store's GPU records: `python benchmarks/gpu/table.py STORE`."""
+"""Print the Markdown tables of GPU records: `python benchmarks/gpu/table.py STORE...`."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from farm.contract.outcome import Outcome
-from farm.contract.record import Record
+from farm.contract.record import ACCURACY, LATENCY, Record
 from farm.store import Store
+from workers.workflows.trt_inspect import tactics_sha256
 
 HEAD = tuple(
     """
-    model|workflow|precision|batch|median ms|95 % interval|inputs/s|mismatch 1e-3 %|top-1 agreement|SM MHz|power W
-    |memory MiB|build s|flags
+    model|workflow|precision|batch|median ms|95 % interval|device ms|inputs/s|mismatch 1e-3 %|top-1 agreement|fallback
+    |power W|memory MiB|build s|flags
     """.replace("\n", "").split("|")
 )
+ACCURACY_HEAD = (
+    "model",
+    "input",
+    "workflow",
+    "precision",
+    "calibration",
+    "top-1 %",
+    "95 % interval",
+    "images",
+    "weights",
+)
+BUILD_HEAD = ("model", "workflow", "precision", "build", "build s", "median ms", "engine", "tactics", "outputs")
 
 
 def main() -> None:
-    """Print provenance, the rows that ran, and those that did not."""
-    records = [r for r in Store(Path(sys.argv[1])).records.iterate() if isinstance(r, Record)]
-    ok = sorted((r for r in records if r.outcome is Outcome.OK), key=_order)
+    """Print provenance, the rows that ran, the accuracies, the rebuilds, and what did not run."""
+    stores = [Store(Path(path)) for path in sys.argv[1:]]
+    pairs = [(r, store) for store in stores for r in store.records.iterate() if isinstance(r, Record)]
+    records = [record for record, _ in pairs]
+    ok = sorted((pair for pair in pairs if pair[0].outcome is Outcome.OK), key=_order)
     print(provenance(records))
-    print(f"\n{len(ok)} measured rows.\n")
-    print("| " + " | ".join(cell.strip() for cell in HEAD) + " |\n|" + " --- |" * len(HEAD))
-    for record in ok:
-        print("| " + " | ".join(row(record)) + " |")
+    print(f"\n{len(ok)} measured rows.")
+    _print(HEAD, [row(r) for r, _ in ok if r.point == LATENCY and r.job.rebuild is None])
+    _print(ACCURACY_HEAD, [accuracy(r) for r, _ in ok if r.point == ACCURACY])
+    _print(BUILD_HEAD, [build(r, store) for r, store in ok if r.job.rebuild is not None])
     print(not_ok(records))
 
 
-def _order(record: Record) -> tuple[str, str, str, int, str]:
+def _print(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if not rows:
+        return
+    print("\n| " + " | ".join(cell.strip() for cell in head) + " |\n|" + " --- |" * len(head))
+    for cells in rows:
+        print("| " + " | ".join(cells) + " |")
+
+
+def _order(pair: tuple[Record, Store]) -> tuple[str, str, str, str, int, str]:
+    record = pair[0]
     job = record.job
-    return job.workflow, job.model.name, job.precision, record.batch_size or 0, record.started_at
+    return job.workflow, job.model.name, job.precision, _options(record), record.batch_size or 0, record.started_at
+
+
+def _options(record: Record) -> str:
+    """The options that tell one workflow from another, without the builder's effort."""
+    told = {k: v for k, v in record.job.options.items() if k != "optimization_level"}
+    return ", ".join(f"{key}={told[key]}" for key in sorted(told))
+
+
+def _workflow(record: Record) -> str:
+    options = _options(record)
+    return record.job.workflow + (f" ({options})" if options else "")
 
 
 def row(record: Record) -> list[str]:
-    """One record as cells."""
+    """One latency record as cells."""
     job, interval = record.job, record.intervals.get("latency_ms")
     bounds = f"{interval.low:.4g} to {interval.high:.4g}" if interval else "-"
     memory = record.metrics.get("gpu_memory_peak_bytes")
-    cells = [job.model.name, job.workflow, job.precision, str(record.batch_size), _number(record, "latency_ms"), bounds]
-    cells += [_number(record, name) for name in ("throughput_per_s", "mismatch_1e-3_pct", "top1_agreement")]
-    cells += [_number(record, name) for name in ("gpu_clock_sm_mhz", "gpu_power_w")]
+    name = job.model.name + ("" if job.model.input_shape[-1] == 224 else f" {job.model.input_shape[-1]} px")
+    cells = [name, _workflow(record), job.precision, str(record.batch_size), _number(record, "latency_ms"), bounds]
+    cells += [_number(record, name) for name in ("device_latency_ms", "throughput_per_s", "mismatch_1e-3_pct")]
+    cells += [_number(record, name) for name in ("top1_agreement", "fallback_node_share", "gpu_power_w")]
     cells += ["-" if memory is None else f"{memory / 2**20:.0f}", _number(record, "build_s")]
     return [*cells, ", ".join(flag.name for flag in record.flags)]
+
+
+def accuracy(record: Record) -> list[str]:
+    """One accuracy record as cells."""
+    job, interval = record.job, record.intervals["top1"]
+    (weights,) = {a.sha256[:12] for a in record.artifacts if a.kind == "weights"} or {"-"}
+    calibration = job.calibration.summary if job.calibration else "-"
+    top1, images = record.metrics["top1"] or 0.0, record.metrics["accuracy_samples"] or 0.0
+    cells = [job.model.name, str(job.model.input_shape[-1]), _workflow(record), job.precision, calibration]
+    return [
+        *cells,
+        f"{100 * top1:.2f}",
+        f"{100 * interval.low:.2f} to {100 * interval.high:.2f}",
+        f"{images:.0f}",
+        weights,
+    ]
+
+
+def build(record: Record, store: Store) -> list[str]:
+    """One of several builds as cells; the inspector's kept file gives the tactics where the record has no digest."""
+    job, known, rebuild = record.job, record.effective, record.job.rebuild
+    (inspector,) = [a.sha256 for a in record.artifacts if a.kind == "engine_inspector"] or [None]
+    kept = inspector is not None and store.blobs.exists(inspector)
+    tactics = known.get("tactics_sha256") or (tactics_sha256(store.blobs.read(inspector).decode()) if kept else None)
+    which = f"{rebuild.index + 1} of {rebuild.count}, {rebuild.timing_cache}" if rebuild else "-"
+    digests = [str(text or "-")[:12] for text in (known.get("engine_sha256"), tactics, known.get("outputs_sha256"))]
+    cells = [job.model.name, _workflow(record), job.precision, which]
+    return [*cells, _number(record, "build_s"), _number(record, "latency_ms"), *digests]
 
 
 def _number(record: Record, name: str) -> str:
@@ -61,7 +126,7 @@ def provenance(records: list[Record]) -> str:
         for r in records
         if r.stack
     }
-    runners = {str(r.provenance.get("runner_digest"))[:12] for r in records}
+    runners = {str(r.provenance["runner_digest"])[:12] for r in records if r.provenance.get("runner_digest")}
     lines = [f"- Device: {text}" for text in sorted(devices)] + [f"- Stack: {text}" for text in sorted(stacks)]
     return "\n".join([*lines, f"- Measuring code (runner digests): {', '.join(sorted(runners))}"])
 

@@ -245,6 +245,27 @@ def test_an_inspector_that_names_no_layer_gives_no_digest(text: str) -> None:
     assert tensor_formats(text) == {}
 
 
+def test_what_tensorrt_8_6_writes_is_read_though_it_is_no_strict_json() -> None:
+    """Cut from an engine of TensorRT 8.6.0 on an H200: a bare U+001E stands between the names of two ONNX layers."""
+    text = """{"Layers": [{
+  "Name": "/conv1/Conv + /relu/Relu",
+  "LayerType": "CaskConvolution",
+  "Outputs": [
+  {
+    "Name": "/relu/Relu_output_0",
+    "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"
+  }],
+  "TacticName": "sm80_xmma_fprop_implicit_gemm_indexed_f16f16_f16f16_f16_nhwckrsc_nhwc",
+  "TacticValue": "0x280b0ad3c23d8442",
+  "Metadata": "[ONNX Layer: /conv1/Conv]\x1e[ONNX Layer: /relu/Relu]"
+}],
+"Bindings": ["input"]}"""
+    with pytest.raises(ValueError, match="control character"):
+        json.loads(text)
+    assert tensor_formats(text) == {"fp32": 0, "fp16": 1, "int8": 0, "other": 0}
+    assert tactics_sha256(text) is not None
+
+
 def test_layers_of_an_odd_form_do_not_end_the_run() -> None:
     odd = json.dumps({"Layers": [{"Name": "x", "Inputs": None, "Outputs": ["t"]}, 3, None]})
     assert tactics_sha256(odd) is not None

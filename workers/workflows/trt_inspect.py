@@ -11,7 +11,8 @@ from workers.workflows.errors import PrecisionNotHeld
 def layers_of(text: str) -> List[Any]:
     """The layers in an inspector's JSON: mappings, or bare names where it tells no more; empty for anything else."""
     try:
-        found = json.loads(text)["Layers"]
+        # TensorRT 8.6 writes a bare record separator (U+001E) between the ONNX layers that a layer was made from.
+        found = json.loads(text, strict=False)["Layers"]
     except (ValueError, KeyError, TypeError):
         return []
     return found if isinstance(found, list) else []
