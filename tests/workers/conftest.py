@@ -18,9 +18,9 @@ from farm.settings import Settings
 from farm.store import Store
 from tests.workers.support import make_control, write_bundle
 from workers.daemon import lock
+from workers.daemon.bench import Bench
 from workers.daemon.bundle import read_island
 from workers.daemon.control import Control
-from workers.daemon.execute import Bench
 from workers.daemon.launch import Plan
 from workers.daemon.probe import cpu_device
 

@@ -14,8 +14,9 @@ from farm.contract.job import JobSpec
 from farm.contract.outcome import Outcome
 from farm.contract.record import Record
 from tests.workers.support import fake_job
+from workers.daemon.bench import Bench
 from workers.daemon.clock import boottime
-from workers.daemon.execute import Bench, execute
+from workers.daemon.execute import execute
 from workers.daemon.ladder import AccuracyStep, Point, accuracy_step
 
 pytest.importorskip("numpy")

@@ -23,8 +23,9 @@ from farm.contract.record import Record
 from tests.factories import make_job
 from tests.workers.support import fake_job, marked, wait_until
 from workers.daemon import lock
+from workers.daemon.bench import Bench
 from workers.daemon.clock import boottime
-from workers.daemon.execute import Bench, execute
+from workers.daemon.execute import execute
 
 MakeClaim = Callable[[JobSpec], Claim]
 SHORT = {"measure": 1.0, "default": 60.0}

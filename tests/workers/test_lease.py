@@ -13,8 +13,8 @@ from farm.broker.embedded import EmbeddedBroker
 from farm.broker.jobs import Claim, JobState, JobStore
 from farm.contract.job import JobSpec
 from tests.workers.support import fake_job, wait_until
+from workers.daemon.bench import Bench
 from workers.daemon.clock import boottime
-from workers.daemon.execute import Bench
 from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, Lease
 from workers.daemon.reporter import Reporter
 

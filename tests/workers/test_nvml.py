@@ -20,8 +20,9 @@ from farm.settings import Settings
 from tests.workers.standin_nvml import GiB, NVMLError, StandInDriver, field, full
 from tests.workers.support import fake_job
 from workers.daemon import nvml
+from workers.daemon.bench import Bench
 from workers.daemon.clock import boottime
-from workers.daemon.execute import Bench, execute
+from workers.daemon.execute import execute
 from workers.daemon.launch import device_environment
 from workers.daemon.nvml import ComputeProcess, Gpu, find_gpu, gpu_devices, open_nvml
 from workers.daemon.preflight_gpu import judge, preflight_gpu

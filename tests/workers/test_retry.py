@@ -14,8 +14,9 @@ from farm.contract.outcome import Outcome
 from farm.contract.record import Flag
 from tests.factories import make_flag, make_record
 from tests.workers.support import fake_job
+from workers.daemon.bench import Bench
 from workers.daemon.clock import boottime
-from workers.daemon.execute import Bench, execute
+from workers.daemon.execute import execute
 from workers.daemon.preflight import Preflight
 from workers.daemon.reporter import Progress
 from workers.daemon.retry import Retries, try_facts, worth_another_try, worth_waiting

@@ -20,9 +20,10 @@ from farm.contract.device import DeviceInfo
 from farm.contract.job import JobSpec
 from farm.contract.outcome import Outcome
 from tests.workers.support import fake_job, is_alive, run_python, wait_until
+from workers.daemon.bench import Bench
 from workers.daemon.clock import boottime
 from workers.daemon.control import Control
-from workers.daemon.execute import Bench, execute
+from workers.daemon.execute import execute
 from workers.daemon.reporter import Progress
 from workers.daemon.telemetry import process
 from workers.daemon.telemetry.process import TelemetryProcess

@@ -22,8 +22,9 @@ from tests.workers.support import FAST
 from tests.workflows import standin_trt
 from tests.workflows.onnx_models import save_model
 from workers.daemon import nvml
+from workers.daemon.bench import Bench
 from workers.daemon.clock import boottime
-from workers.daemon.execute import Bench, execute
+from workers.daemon.execute import execute
 
 pytestmark = pytest.mark.models
 

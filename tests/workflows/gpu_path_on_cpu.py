@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from workers.runner.stages import run_request
-from workers.workflows import inductor, pytorch, torch_compile
+from workers.workflows import base, inductor, pytorch, torch_compile
 
 
 def _device(*_: Any) -> Any:
@@ -22,7 +22,9 @@ def _device(*_: Any) -> Any:
 if __name__ == "__main__":
     torch_compile.TorchDevice = pytorch.TorchDevice = _device  # type: ignore[misc,assignment]
     versions, require = torch_compile.versions, torch_compile.require
-    torch_compile.versions = lambda *names: {"triton": "0"} if names == ("triton",) else versions(*names)
+    base.versions = torch_compile.versions = lambda *names: (
+        {"triton": "0"} if names == ("triton",) else versions(*names)
+    )
     torch_compile.require = lambda name: None if name == "triton" else require(name)
     inductor._c_compiler = inductor._compiler
     run_request(sys.argv[1])

@@ -435,7 +435,7 @@ def test_an_engine_of_another_tensorrt_is_not_used_and_the_versions_are_named(
 ) -> None:
     given = job(sizes=(1,))
     ok(run(given))
-    monkeypatch.setattr("workers.workflows.trt_engine.versions", lambda *_names: {"tensorrt": "tensorrt 10.16.1"})
+    monkeypatch.setattr("workers.workflows.base.versions", lambda *_names: {"tensorrt": "tensorrt 10.16.1"})
     missed = run(given, 1)
     assert "versions.tensorrt: needed tensorrt 10.16.1, there 8.6.0" in failure(missed).message
     ok(run(given))

@@ -20,7 +20,7 @@ from farm.contract.device import DeviceInfo
 from farm.contract.job import BatchLadder, JobSpec, ModelSpec
 from farm.contract.run import RunRequest, RunResult
 from tests.island.harness import ROOT, Island, artifact, model_job
-from workers.workflows import archive, inductor, torch_compile
+from workers.workflows import archive, base, inductor, torch_compile
 from workers.workflows.errors import NotPrepared, ProviderFellBack, SettingNotHeld, Unsupported, WorkflowError
 
 GPU = DeviceInfo("box-gpu0", "nvidia-x", "gpu", "box", "X", {"uuid": "GPU-0", "compute_capability": "9.0"})
@@ -225,7 +225,8 @@ def test_compiling_in_a_place_leaves_the_environment_and_the_place_as_they_were(
 
 
 def test_compiled_code_for_a_gpu_belongs_to_a_device_and_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_compile, "versions", lambda *names: dict.fromkeys(names, "0"))
+    for module in (torch_compile, base):
+        monkeypatch.setattr(module, "versions", lambda *names: dict.fromkeys(names, "0"))
 
     def key(device: DeviceInfo) -> Any:
         request: Any = type("Request", (), {"device": device})

@@ -291,7 +291,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
         monkeypatch.setattr(torch_trt_build, "_engine_bytes", lambda *_: plan_bytes)
         return seen
 
-    monkeypatch.setattr("workers.workflows.torch_trt_engine.versions", lambda *names: dict.fromkeys(names, "0"))
+    monkeypatch.setattr("workers.workflows.base.versions", lambda *names: dict.fromkeys(names, "0"))
     return install
 
 
@@ -428,7 +428,7 @@ def test_an_engine_is_found_again_only_by_all_that_it_depends_on(
         facts["compute_capability"] = changed.get("compute_capability", "9.0")
         device = replace(GPU, facts=facts, device_class=changed.get("device_class", GPU.device_class))
         version = changed.get("versions", "0")
-        monkeypatch.setattr("workers.workflows.torch_trt_engine.versions", lambda *n: dict.fromkeys(n, version))
+        monkeypatch.setattr("workers.workflows.base.versions", lambda *n: dict.fromkeys(n, version))
         context: Any = SimpleNamespace(job=spec, request=SimpleNamespace(device=device))
         asked = changed.get("model", SMALL)
         weights: Any = SimpleNamespace(

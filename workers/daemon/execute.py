@@ -11,15 +11,13 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import redis
 
 from farm.broker.jobs import Claim, JobState, JobStore
 from farm.contract.canonical import sha256_file
-from farm.contract.device import DeviceInfo, StackInfo
 from farm.contract.job import JobSpec
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.protocols import stage_limits_s
@@ -27,12 +25,9 @@ from farm.contract.record import ACCURACY, LATENCY
 from farm.contract.run import RunRequest
 from farm.devices import Refusal, choose_stack
 from farm.errors import FarmError, IntegrityError, UnavailableError, UsageError
-from farm.settings import Settings
-from farm.store import Store
-from farm.thresholds import Limits, limits_for
 from workers.daemon import control as control_dirs
 from workers.daemon import lock, stragglers
-from workers.daemon.bundle import Island
+from workers.daemon.bench import Bench
 from workers.daemon.classify import Evidence, classify
 from workers.daemon.clock import boottime, unix_time, utc_now
 from workers.daemon.collect import JobFacts, RunFacts, collect
@@ -46,7 +41,6 @@ from workers.daemon.preflight_gpu import join, preflight_gpu, preflight_soc
 from workers.daemon.reporter import Progress, Reporter
 from workers.daemon.retry import Retries, try_facts
 from workers.daemon.settle import Settle
-from workers.daemon.spool import Spool
 from workers.daemon.stages import StageClock
 from workers.daemon.telemetry.process import TelemetryProcess
 
@@ -57,38 +51,6 @@ RESULTS = frozenset({Outcome.OK, Outcome.UNSUPPORTED, Outcome.OUT_OF_MEMORY})
 
 #: A job that is handed back comes again at once: never faster than this.
 _HAND_BACK_S = 5.0
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What a worker brings to every job: its device, what can run on it, and where things are kept."""
-
-    settings: Settings
-    device: DeviceInfo
-    stacks: list[StackInfo]
-    island: Island
-    store: Store
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def lock_path(self) -> Path:
-        """The device's lock."""
-        return lock.device_lock_path(self.settings.lock_dir, self.device.device_id)
-
-    @property
-    def marks(self) -> dict[str, str]:
-        """What marks the processes of this device's runs."""
-        return stragglers.marks(self.device.device_id, self.lock_path)
-
-    @property
-    def limits(self) -> Limits:
-        """Where doubts about a run on this device begin."""
-        return limits_for(self.settings.thresholds, self.device)
-
-    @property
-    def spool(self) -> Spool:
-        """Where records wait for the store."""
-        return Spool(self.settings.spool_dir)
 
 
 def execute(

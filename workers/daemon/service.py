@@ -27,9 +27,10 @@ from farm.errors import FarmError, UnavailableError
 from farm.settings import Settings
 from farm.store import Store
 from workers.daemon import control, lock, stragglers
+from workers.daemon.bench import Bench
 from workers.daemon.bundle import read_island
 from workers.daemon.clock import boottime
-from workers.daemon.execute import Bench, execute
+from workers.daemon.execute import execute
 from workers.daemon.probe import find_device, probe_stacks
 from workers.daemon.provenance import provenance
 from workers.daemon.reporter import Progress

@@ -7,6 +7,7 @@ from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple
 
 from farm.contract.canonical import digest
 from farm.contract.catalogue import WORKFLOWS
+from farm.contract.device import DeviceInfo
 from farm.contract.job import JobSpec
 from farm.contract.run import ArtifactFile, Mismatch, RunRequest
 from workers.workflows.cache import Build, Cache, CachedFile
@@ -231,6 +232,16 @@ def versions(*names: str) -> Dict[str, str]:
                 continue
         found[name] = ", ".join(parts) or str(getattr(require(name), "__version__", "unknown"))
     return found
+
+
+#: What a GPU's compiled code is tied to, beside the device's class and the versions of what compiled it.
+PLATFORM_FACTS = ("compute_capability", "driver_version", "memory_bytes")
+
+
+def platform_key(device: DeviceInfo, *libraries: str) -> Dict[str, Any]:
+    """The part of a cache key that says where compiled code runs, and not what it is."""
+    facts = {name: device.facts.get(name) for name in PLATFORM_FACTS}
+    return dict(facts, versions=versions(*libraries), device_class=device.device_class)
 
 
 def check_request(job: JobSpec, kind: str) -> None:

@@ -7,6 +7,7 @@ another user owns or may write: some of these files are code.
 """
 
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -38,6 +39,23 @@ class CachedFile:
     total_build_s: float
     facts: Dict[str, Any]
     cached: bool = True
+
+
+def recorded_bytes(entry: CachedFile) -> bytes:
+    """The bytes of a file that is code: held against the recorded digest, and then loaded instead of the file.
+
+    Raises:
+        WorkflowError: they are not those that were recorded.
+    """
+    with open(entry.path, "rb") as stream:
+        content = stream.read()
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise WorkflowError(
+            "the {} {} is not the one that was recorded".format(entry.kind, entry.path),
+            "It is not loaded, because an engine is code. Find out what writes to the worker's cache.",
+            "engine-not-recorded",
+        )
+    return content
 
 
 class Cache:

@@ -11,6 +11,7 @@ from farm.contract.canonical import sha256_file
 from farm.contract.codec import to_json
 from farm.contract.run import ArtifactFile, Mismatch
 from workers.workflows.base import Context, DeviceTimer, Workflow, require
+from workers.workflows.cache import recorded_bytes
 from workers.workflows.onnx_files import check_batch
 from workers.workflows.trt_compat import Engine, Log, features
 from workers.workflows.trt_engine import Engines
@@ -78,7 +79,7 @@ class OnnxTensorRT(Workflow):
         """The engine, read and held against its recorded digest."""
         check_batch(self._source.onnx().facts, self.ctx.batch_size)
         self._entry = self._engines.engine(self.ctx.batch_size)
-        self._content = self._engines.read(self._entry)
+        self._content = recorded_bytes(self._entry)
 
     def load(self) -> None:
         """Deserialise the engine, make its context, allocate and bind the outputs."""

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from farm.contract.canonical import sha256_file, short_digest
 from workers.workflows import archive, onnx_session, ort_placement, ort_providers, ort_table
-from workers.workflows.base import Context, require, versions
+from workers.workflows.base import Context, platform_key, require
 from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import BuildOutOfMemory, NotPrepared, WorkflowError, is_out_of_memory
@@ -96,10 +96,7 @@ class Engines:
 
     def _platform(self) -> Dict[str, Any]:
         """What engines and timings are tied to."""
-        device = self._ctx.request.device
-        names = ("compute_capability", "driver_version", "memory_bytes")
-        facts = {name: device.facts.get(name) for name in names}
-        return dict(facts, versions=versions("onnxruntime"), tensorrt=self._tensorrt, device_class=device.device_class)
+        return dict(platform_key(self._ctx.request.device, "onnxruntime"), tensorrt=self._tensorrt)
 
     def _upstream_s(self) -> float:
         table = self._table()

@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterator, Optional
 
 from farm.contract.canonical import short_digest
 from workers.workflows import archive, inductor, reference
-from workers.workflows.base import Context, require, versions
+from workers.workflows.base import Context, platform_key, require, versions
 from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import (
@@ -161,9 +161,7 @@ class TorchCompile(PyTorch):
         return dict(key, directory=self._directory(size), gpu=self._gpu_key()) if self._on_gpu else key
 
     def _gpu_key(self) -> Dict[str, Any]:
-        device = self.ctx.request.device
-        facts = {name: device.facts.get(name) for name in ("compute_capability", "driver_version", "memory_bytes")}
-        return dict(facts, device_class=device.device_class, versions=versions("triton"))
+        return platform_key(self.ctx.request.device, "triton")
 
     def _code_key(self, size: int) -> Dict[str, Any]:
         return {

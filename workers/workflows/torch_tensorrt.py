@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from workers.workflows import reference
 from workers.workflows.base import Context
-from workers.workflows.cache import CachedFile
+from workers.workflows.cache import CachedFile, recorded_bytes
 from workers.workflows.errors import PrecisionNotHeld, Unsupported
 from workers.workflows.pytorch import PyTorch
 from workers.workflows.torch_device import TorchDevice
@@ -62,7 +62,7 @@ class TorchTensorRT(PyTorch):
     def find(self) -> None:
         """The compiled model, read and held against its recorded digest."""
         self._entry = self._models.compiled(self.ctx.batch_size)
-        self._content = self._models.read(self._entry)
+        self._content = recorded_bytes(self._entry)
 
     def load(self) -> None:
         """Deserialise the module and its engines from the bytes that were verified."""

@@ -2,11 +2,10 @@
 """Models compiled by Torch-TensorRT in the cache: by all that they depend on, read only as they were recorded."""
 
 import functools
-import hashlib
 from typing import Any, Dict, Optional
 
 from workers.workflows import datasets
-from workers.workflows.base import Context, versions
+from workers.workflows.base import Context, platform_key
 from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import NotPrepared, WorkflowError
@@ -77,18 +76,6 @@ class CompiledModels:
         """Compile for every batch; a later one that cannot be compiled ends the building, not the job."""
         self._failures.build_all(self.compiled)
 
-    def read(self, entry: CachedFile) -> bytes:
-        """The file's bytes, held against the recorded digest: these bytes, not the file, are then loaded."""
-        with open(entry.path, "rb") as stream:
-            content = stream.read()
-        if hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise WorkflowError(
-                "the compiled model {} is not the one that was recorded".format(entry.path),
-                "It is not loaded, because an engine is code. Find out what writes to the worker's cache.",
-                "engine-not-recorded",
-            )
-        return content
-
     def _needs_calibration(self) -> bool:
         return self._ctx.job.precision == "int8"
 
@@ -106,10 +93,7 @@ class CompiledModels:
 
     def _platform(self) -> Dict[str, Any]:
         """What an engine is tied to."""
-        device = self._ctx.request.device
-        facts = {name: device.facts.get(name) for name in ("compute_capability", "driver_version", "memory_bytes")}
-        found = versions("torch", "torch_tensorrt", "tensorrt")
-        return dict(facts, versions=found, device_class=device.device_class)
+        return platform_key(self._ctx.request.device, "torch", "torch_tensorrt", "tensorrt")
 
     def _calibration_key(self) -> Dict[str, Any]:
         job, calibration = self._ctx.job, self._calibration()

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """TensorRT engines in the cache: built in prepare, by all that they depend on, and read only as they were recorded."""
 
-import hashlib
 import os
 import sys
 import tempfile
@@ -9,7 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.canonical import short_digest
 from workers.workflows import datasets
-from workers.workflows.base import Context, require, versions
+from workers.workflows.base import PLATFORM_FACTS, Context, platform_key, require
 from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import BuildOutOfMemory, NotPrepared, Unsupported, WorkflowError, is_out_of_memory
@@ -22,7 +21,7 @@ from workers.workflows.trt_memory import Memory, open_memory
 
 RECIPE = 1
 #: The fields of an engine's key that say where it runs, and not what it is.
-_PLATFORM = ("compute_capability", "driver_version", "memory_bytes", "versions", "device_class")
+_PLATFORM = (*PLATFORM_FACTS, "versions", "device_class")
 
 
 class Engines:
@@ -89,18 +88,6 @@ class Engines:
         """Build every engine; a later one that cannot be built ends the building, not the job."""
         self._failures.build_all(self.engine)
 
-    def read(self, entry: CachedFile) -> bytes:
-        """The engine's bytes, held against the recorded digest: these bytes, not the file, are then loaded."""
-        with open(entry.path, "rb") as stream:
-            content = stream.read()
-        if hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise WorkflowError(
-                "the engine {} is not the one that was recorded".format(entry.path),
-                "It is not loaded, because an engine is code. Find out what writes to the worker's cache.",
-                "engine-not-recorded",
-            )
-        return content
-
     def close(self) -> None:
         """Give the memory back."""
         self._network = None
@@ -129,9 +116,7 @@ class Engines:
 
     def _platform(self) -> Dict[str, Any]:
         """What an engine and a timing cache are tied to."""
-        device = self._ctx.request.device
-        facts = {name: device.facts.get(name) for name in _PLATFORM[:3]}
-        return dict(facts, versions=versions("tensorrt"), device_class=device.device_class)
+        return platform_key(self._ctx.request.device, "tensorrt")
 
     def _calibration_key(self) -> Dict[str, Any]:
         job, calibration = self._ctx.job, _calibration(self._ctx)

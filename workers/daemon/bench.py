@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker brings to every job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from farm.contract.device import DeviceInfo, StackInfo
+from farm.settings import Settings
+from farm.store import Store
+from farm.thresholds import Limits, limits_for
+from workers.daemon import lock, stragglers
+from workers.daemon.bundle import Island
+from workers.daemon.spool import Spool
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A worker's device, what can run on it, and where things are kept."""
+
+    settings: Settings
+    device: DeviceInfo
+    stacks: list[StackInfo]
+    island: Island
+    store: Store
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def lock_path(self) -> Path:
+        """The device's lock."""
+        return lock.device_lock_path(self.settings.lock_dir, self.device.device_id)
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """What marks the processes of this device's runs."""
+        return stragglers.marks(self.device.device_id, self.lock_path)
+
+    @property
+    def limits(self) -> Limits:
+        """Where doubts about a run on this device begin."""
+        return limits_for(self.settings.thresholds, self.device)
+
+    @property
+    def spool(self) -> Spool:
+        """Where records wait for the store."""
+        return Spool(self.settings.spool_dir)
