@@ -6,8 +6,9 @@
 
 Each round measures every model three ways on this machine's CPU, each in a process of its own: by the farm (protocol
 `quick`, onnxruntime_cpu fp32, batch 1), by a loop of a dozen lines over the same ONNX file and session options, and by
-ONNX Runtime's profiler, whose `model_run` events know nothing of Python. A ratio is taken within its round; printed are
-the median over the rounds with the smallest and the largest. 1 means that the farm adds nothing to what it measures.
+ONNX Runtime's profiler, whose `model_run` events know nothing of Python; it notes every node, which makes small models
+slower. A ratio is taken within its round; printed are the median over the rounds with the smallest and the largest. 1
+means that the farm adds nothing to what it measures. A host whose speed changes between processes shows in the spread.
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="inferfarm-fidelity-") as scratch:
         home = given.home or Path(scratch) / "farm"
         farm = Farm(Settings(home=home, store=home / "store"))
+        farm.store.create()
         rounds = []
         for number in range(given.rounds):
             print(f"round {number + 1} of {given.rounds}", flush=True)
