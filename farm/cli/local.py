@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
+import psutil
 
 from farm.cli.common import EXIT_INTERRUPTED, SWEEP_FILE, open_farm
 
@@ -111,7 +112,8 @@ def down(ctx: click.Context, now: bool, wait_s: float) -> int:
         return 0
     os.kill(state["pid"], signal.SIGINT if now else signal.SIGTERM)
     deadline = time.monotonic() + wait_s
-    while running_farm(settings):
+    # It lets go of the lock a moment before it ends, and whoever reads "stopped" may look for its process.
+    while running_farm(settings) or _runs(state["pid"]):
         if time.monotonic() > deadline:
             raise UnavailableError(
                 f"the farm has not stopped within {wait_s:.0f} s: a job still runs", hint="Use `farm down --now`."
@@ -119,6 +121,14 @@ def down(ctx: click.Context, now: bool, wait_s: float) -> int:
         time.sleep(0.1)
     click.echo("stopped")
     return 0
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process runs: one that has ended and waits for its parent to notice does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def running_farm(settings: Settings) -> dict[str, Any] | None:
