@@ -154,6 +154,15 @@ def test_an_interpreter_that_cannot_be_started_is_a_flag_too(control: Control, m
     assert "could not be started" in (telemetry.trace.problem or "")
 
 
+def test_it_finds_libraries_where_its_daemon_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "only_here.py").write_text("ANSWER = 42\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code = "import only_here, workers.daemon.telemetry.sampler; print(only_here.ANSWER)"
+    argv = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(argv, env=process.environment(), cwd="/", capture_output=True, text=True, check=True)
+    assert done.stdout == "42\n"
+
+
 def test_no_rate_is_no_telemetry(bench: Bench, jobs: JobStore, claim: MakeClaim) -> None:
     bench.settings.telemetry_hz = 0
     job = fake_job("job", bench.device.device_id)

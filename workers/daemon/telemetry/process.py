@@ -108,6 +108,7 @@ class TelemetryProcess:
 
 
 def environment() -> dict[str, str]:
-    """What the process gets: where this farm's code is, no setting or secret of the farm, no mark of the run."""
+    """What the process gets: where this farm's code and libraries are, none of its settings, no mark of the run."""
     kept = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if key in os.environ}
-    return kept | {"PYTHONPATH": str(Path(workers.__file__).resolve().parents[1])}
+    paths = [str(Path(workers.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
