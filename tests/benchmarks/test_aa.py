@@ -3,27 +3,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from argparse import Namespace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from farm.compare import Cell, compare
 from tests.compare.test_pairing import side
-from tests.docs.tables import ROOT
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    spec = importlib.util.spec_from_file_location("aa", ROOT / "benchmarks/aa.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script: Callable[[str], Any]) -> Any:
+    return load_script("aa.py")
 
 
 def cells(same: int, slower: int) -> list[Cell]:

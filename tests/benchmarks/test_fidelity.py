@@ -3,30 +3,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import statistics
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.docs.tables import ROOT
 from tests.workflows.onnx_models import save_model
 
 pytestmark = pytest.mark.models
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    spec = importlib.util.spec_from_file_location("fidelity", ROOT / "benchmarks/fidelity.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script: Callable[[str], Any]) -> Any:
+    return load_script("fidelity.py")
 
 
 def test_onnxruntimes_own_time_of_a_run_lies_within_that_of_the_loop_around_it(script: Any, tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ It ends the building, not the job: smaller batches are measured. Notes are for o
 repeat builds again.
 """
 
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 from farm.contract.canonical import digest
 from workers.workflows.base import Context
+from workers.workflows.cache import Build, CachedFile
 from workers.workflows.errors import BuildOutOfMemory, NotPrepared, Unsupported, WorkflowError
 
 _KIND = "build_failure"
@@ -41,7 +42,27 @@ class BuildFailures:
                 return
             self._ctx.progress((i + 1) / len(batches))
 
-    def tell(self, batch: int) -> None:
+    def fetch(
+        self,
+        batch: int,
+        kind: str,
+        name: str,
+        build: Build,
+        ready: Optional[Callable[[], Any]] = None,
+        upstream_s: Optional[Callable[[], float]] = None,
+    ) -> CachedFile:
+        """`Context.cached` for what a batch builds.
+
+        Raises:
+            WorkflowError: what kept prepare from building it, where it is not there.
+        """
+        try:
+            return self._ctx.cached(kind, self._key(batch), name, build, ready, upstream_s)
+        except NotPrepared:
+            self._tell(batch)
+            raise
+
+    def _tell(self, batch: int) -> None:
         """Raise what kept prepare from building `batch`: its own failure, or that of a batch before it."""
         for size in self._batches():
             try:

@@ -61,11 +61,7 @@ class Engines:
             BuildOutOfMemory: memory ran out while it was built, now or in this job's prepare.
         """
         build = functools.partial(self._build, batch)
-        try:
-            return self._ctx.cached("ort_engine", self._key(batch), "engine.zip", build, _ready, self._upstream_s)
-        except NotPrepared:
-            self._failures.tell(batch)
-            raise
+        return self._failures.fetch(batch, "ort_engine", "engine.zip", build, _ready, self._upstream_s)
 
     def plan(self, batch: int, directory: str, explicit: bool, dump: bool = False) -> TrtPlan:
         """What the provider is told for a batch. `explicit` names the profile; otherwise the first run makes it."""

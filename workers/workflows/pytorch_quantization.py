@@ -7,9 +7,9 @@ PTQ or quantisation-aware training. Prepare does all of it on the CPU; measuring
 from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.run import Mismatch
-from workers.workflows.base import Context, DeviceTimer, Workflow, require
+from workers.workflows.base import Context, DeviceTimer, Workflow
 from workers.workflows.errors import PrecisionNotHeld
-from workers.workflows.onnx_session import Bound, open_session
+from workers.workflows.onnx_cpu_session import CpuSession
 from workers.workflows.onnx_tensorrt import OnnxTensorRT
 from workers.workflows.quantized_torch import QuantizedTorchModel, rewritten
 
@@ -105,76 +105,38 @@ class PytorchQuantization(Workflow):
         self._backend.close()
 
 
-class _OnnxRuntime(Workflow):
+class _OnnxRuntime(CpuSession):
     """ONNX Runtime's CPU provider on the source's file."""
 
     def __init__(self, ctx: Context, source: QuantizedTorchModel) -> None:
         super().__init__(ctx)
         self._source = source
-        self._entry: Any = None
-        self._session: Any = None
-        self._last: Any = None
-
-    def setup(self) -> None:
-        """Import what loading needs."""
-        if not self.ctx.preparing:
-            require("numpy")
-            require("onnxruntime")
 
     def build(self) -> None:
         """Nothing: the session optimises the file when it is opened."""
 
     def find(self) -> None:
         """The file, which must hold int8 operators."""
-        self._entry = self._source.onnx()
-        if not self._entry.facts["compute_quantized"]:
+        self._engine = self._source.onnx()
+        if not self._engine.facts["compute_quantized"]:
             raise PrecisionNotHeld("the file to run in int8 holds no quantised convolution or matrix product")
-
-    def load(self) -> None:
-        """Open the session."""
-        self._session = open_session(self._entry.path, self.ctx.threads)
-
-    def to_device(self, host_input: Any) -> Any:
-        """Bind the input, and outputs of its batch size."""
-        return Bound(self._session, host_input)
-
-    def infer(self, batch: Any) -> None:
-        """Run the session; on the CPU it is done when it returns."""
-        self._session.run_with_iobinding(batch.binding)
-        self._last = batch
-
-    def outputs(self) -> List[Tuple[str, Any]]:
-        """Copies of the last inference's outputs."""
-        found: List[Tuple[str, Any]] = self._last.outputs(self._session)
-        return found
 
     def compare(self, outputs: List[Tuple[str, Any]]) -> List[Mismatch]:
         """Against the source's reference."""
         return self._source.compare(outputs)
 
     def effective(self) -> Dict[str, Any]:
-        """The provider and threads are read from the session, the precision from the file's nodes."""
-        return {
-            "precision": "int8" if self._entry.facts["compute_quantized"] else "fp32",
-            "threads": self._session.get_session_options().intra_op_num_threads,
-            "provider": self._session.get_providers()[0],
-            "device": "cpu",
-            "opset": self._entry.facts["opset"],
-            "graph_optimization": "all",
-            "reference": self._source.reference_name,
-        }
+        """The session's own facts; the precision is read from the file's nodes."""
+        precision = "int8" if self._engine.facts["compute_quantized"] else "fp32"
+        return dict(self.session_facts(), precision=precision, reference=self._source.reference_name)
 
     def engine_bytes(self) -> int:
         """Size of the file."""
-        return int(self._entry.size_bytes)
+        return int(self._engine.size_bytes)
 
     def build_s(self) -> Optional[float]:
         """All that was done to make the file."""
-        return float(self._entry.total_build_s)
-
-    def close(self) -> None:
-        """Free the session."""
-        self._last = self._session = None
+        return float(self._engine.total_build_s)
 
 
 def _for_onnxruntime(path: str) -> None:

@@ -143,11 +143,7 @@ class TorchCompile(PyTorch):
 
     def _code(self, size: int) -> CachedFile:
         build = functools.partial(self._compile, size)
-        try:
-            return self.ctx.cached("inductor", self._key(size), "inductor.zip", build, ready=self._ready)
-        except NotPrepared:
-            self._failures.tell(size)
-            raise
+        return self._failures.fetch(size, "inductor", "inductor.zip", build, self._ready)
 
     def _directory(self, size: int) -> str:
         """Where compiled code lies while it is used: on a GPU always where it was compiled, for this device alone."""

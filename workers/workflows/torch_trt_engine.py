@@ -8,7 +8,7 @@ from workers.workflows import datasets
 from workers.workflows.base import Context, platform_key
 from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
-from workers.workflows.errors import NotPrepared, WorkflowError
+from workers.workflows.errors import WorkflowError
 from workers.workflows.inputs import calibration_batches
 from workers.workflows.torch_trt_build import build
 from workers.workflows.torch_trt_calibrator import make_calibrator
@@ -63,14 +63,8 @@ class CompiledModels:
 
     def compiled(self, batch: int) -> CachedFile:
         """The compiled model for a batch. Raises what kept prepare from building it."""
-        try:
-            return self._ctx.cached(
-                "torch_tensorrt", self._key(batch), "model.ts", functools.partial(self._build, batch), self._ready,
-                self._upstream_s,
-            )  # fmt: skip
-        except NotPrepared:
-            self._failures.tell(batch)
-            raise
+        build = functools.partial(self._build, batch)
+        return self._failures.fetch(batch, "torch_tensorrt", "model.ts", build, self._ready, self._upstream_s)
 
     def build_all(self) -> None:
         """Compile for every batch; a later one that cannot be compiled ends the building, not the job."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TensorRT engines in the cache: built in prepare, by all that they depend on, and read only as they were recorded."""
 
+import functools
 import os
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from workers.workflows import datasets
 from workers.workflows.base import PLATFORM_FACTS, Context, platform_key, require
 from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
-from workers.workflows.errors import BuildOutOfMemory, NotPrepared, Unsupported, WorkflowError, is_out_of_memory
+from workers.workflows.errors import BuildOutOfMemory, Unsupported, WorkflowError, is_out_of_memory
 from workers.workflows.inputs import calibration_batches
 from workers.workflows.keys import Difference, described, differing, nearest
 from workers.workflows.trt_calibration import check_format, check_table, make_calibrator
@@ -75,14 +76,8 @@ class Engines:
         Raises:
             BuildOutOfMemory: memory ran out while it was built, now or in this job's prepare.
         """
-        try:
-            return self._ctx.cached(
-                "engine", self._key(batch), "model.engine", lambda path: self._build(batch, path), self._ready,
-                self._upstream_s,
-            )  # fmt: skip
-        except NotPrepared:
-            self._failures.tell(batch)
-            raise
+        build = functools.partial(self._build, batch)
+        return self._failures.fetch(batch, "engine", "model.engine", build, self._ready, self._upstream_s)
 
     def build_all(self) -> None:
         """Build every engine; a later one that cannot be built ends the building, not the job."""
