@@ -6,6 +6,9 @@ from typing import Any, Dict, Optional, Tuple
 
 JOB_SCHEMA = 1
 
+WARM_UP_RULES = ("fixed", "steady")
+SCENARIOS = ("single", "streams", "offline")
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -86,6 +89,15 @@ class Protocol:
     `inputs` is `rotated` (distinct inputs of at least twice the last-level cache) or `warm` (one input).
     `boundary` is `compute` (input already on the device) or `end_to_end` (copies included).
     `stage_limits_s` bounds the wall clock of each stage; `default` holds for stages not named.
+
+    `warmup_rule` is `fixed` (its minima, no more) or `steady` (from the minima on, until two windows agree, or
+    `warmup_max_s`). With `target_half_width`, timed runs go on from the minima until the 95 % interval of the median is
+    that narrow (half its width over the median); with `noise_plateau`, or until more samples no longer change the
+    noise; in any case to the maxima.
+    A point is measured in `processes` fresh processes; with `processes_half_width` in more, up to `max_processes`,
+    until the interval over their medians is that narrow, or `processes_max_s` is spent.
+    `scenario` is `single` (one request in flight), `streams` (`streams` requests in flight) or `offline` (all at once).
+    With `energy_s`, a pass of steady load of at least so long follows the timed runs.
     """
 
     name: str
@@ -101,6 +113,17 @@ class Protocol:
     atol: float = 1e-8
     threads: Optional[int] = None
     stage_limits_s: Dict[str, float] = field(default_factory=dict)
+    warmup_rule: str = "fixed"
+    warmup_max_s: float = 30.0
+    target_half_width: Optional[float] = None
+    noise_plateau: bool = False
+    processes: int = 1
+    max_processes: Optional[int] = None
+    processes_half_width: Optional[float] = None
+    processes_max_s: Optional[float] = None
+    scenario: str = "single"
+    streams: int = 1
+    energy_s: Optional[float] = None
 
 
 @dataclass(frozen=True)

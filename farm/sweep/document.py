@@ -26,6 +26,7 @@ from farm.contract.catalogue import (
     TORCHVISION_MODELS,
     WORKFLOWS,
 )
+from farm.contract.job import SCENARIOS, WARM_UP_RULES
 from farm.contract.protocols import PROTOCOLS
 from farm.contract.run import STAGES
 from farm.devices import parse_conditions
@@ -73,6 +74,17 @@ class ProtocolEntry(Shorthand):
     atol: Annotated[float, Field(ge=0, lt=1)] | None = None
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     stage_limits_s: dict[Annotated[str, OneOf((*STAGES, "default"), "stage")], Positive] | None = None
+    warmup_rule: Annotated[str, OneOf(WARM_UP_RULES, "warm-up rule")] | None = None
+    warmup_max_s: Positive | None = None
+    target_half_width: Annotated[float, Field(gt=0, lt=1)] | None = None
+    noise_plateau: bool | None = None
+    processes: Annotated[int, Field(ge=1, le=100)] | None = None
+    max_processes: Annotated[int, Field(ge=1, le=100)] | None = None
+    processes_half_width: Annotated[float, Field(gt=0, lt=1)] | None = None
+    processes_max_s: Positive | None = None
+    scenario: Annotated[str, OneOf(SCENARIOS, "scenario")] | None = None
+    streams: Annotated[int, Field(ge=1, le=64)] | None = None
+    energy_s: Positive | None = None
 
     @classmethod
     def short_schema(cls) -> JsonSchemaValue:
@@ -93,6 +105,14 @@ class ProtocolEntry(Shorthand):
                 key = f"min_{unit}" if getattr(self, f"min_{unit}") is not None else f"max_{unit}"
                 message = f"min_{unit} is {least}, more than max_{unit}, {most}: set both"
                 found.append(Problem((key,), message, getattr(self, key)))
+        processes, most = self.switch(base, "processes"), self.switch(base, "max_processes")
+        if most is not None and processes > most:
+            key = "processes" if self.processes is not None else "max_processes"
+            message = f"processes is {processes}, more than max_processes, {most}: set both"
+            found.append(Problem((key,), message, getattr(self, key)))
+        if self.switch(base, "streams") > 1 and self.switch(base, "scenario") != "streams":
+            key = "streams" if self.streams is not None else "scenario"
+            found.append(Problem((key,), "more than one stream needs `scenario: streams`", getattr(self, key)))
         if found:
             raise several(found)
         return self

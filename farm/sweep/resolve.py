@@ -30,7 +30,7 @@ from farm.sweep.images import data_of
 from farm.sweep.onnx_file import OnnxFile, look_at
 from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
-from farm.sweep.spec import Exclusion, Rebuilds, SweepSpec, WorkflowChoice
+from farm.sweep.spec import Exclusion, Rebuilds, SweepSpec, WorkflowChoice, protocol_identity
 
 DEFAULT_PROTOCOL = "quick"
 
@@ -107,7 +107,7 @@ def _protocol(entry: ProtocolEntry | None) -> Protocol:
     changed = dataclasses.replace(base, **given)
     if changed == base:
         return base
-    return dataclasses.replace(changed, name=f"{base.name}-{short_digest(to_json(changed), 6)}")
+    return dataclasses.replace(changed, name=f"{base.name}-{short_digest(protocol_identity(to_json(changed)), 6)}")
 
 
 def _ladder(entry: BatchEntry | None) -> BatchLadder:

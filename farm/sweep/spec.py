@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,6 +49,21 @@ class Rebuilds:
 
     count: int
     timing_cache: str = "cold"
+
+
+_FIRST_SWITCHES = ("boundary", "inputs", "rtols", "atol", "threads")
+#: Switches that protocols did not always have, with what a protocol without them does.
+_LATER_SWITCHES = {
+    switch.name: switch.default
+    for switch in dataclasses.fields(Protocol)
+    if switch.default is not dataclasses.MISSING and switch.name not in _FIRST_SWITCHES
+}
+
+
+def protocol_identity(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """A protocol's JSON without later switches that do nothing, so that the ids from before there were any stay."""
+    unset = {name for name, value in _LATER_SWITCHES.items() if name in protocol and protocol[name] == value}
+    return {name: value for name, value in protocol.items() if name not in unset}
 
 
 class SweepSpec(BaseModel):
@@ -135,4 +151,5 @@ class SweepSpec(BaseModel):
             del content["accuracy"]  # sweeps without it keep the ids that they had before there was any
         if self.rebuilds is None:
             del content["rebuilds"]
+        content["protocol"] = protocol_identity(content["protocol"])
         return content
