@@ -67,9 +67,9 @@ def stack_settings(text: str, home: Path) -> tuple[str, str, dict[str, str]]:
     return name, str(found), {k: v for k, v in variables.items() if k not in _PYTHON_PATHS}
 
 
-def write_settings(home: Path, stacks: list[tuple[str, str, dict[str, str]]]) -> None:
-    """The farm's settings file, for this process and every part; FARM_CONFIG names it."""
-    lines = [f"home = {json.dumps(str(home))}", f"lock_dir = {json.dumps(str(home / 'locks'))}"]
+def write_settings(home: Path, stacks: list[tuple[str, str, dict[str, str]]], more: list[str]) -> None:
+    """The farm's settings file, for this process and every part; FARM_CONFIG names it. `more`: lines of TOML."""
+    lines = [f"home = {json.dumps(str(home))}", f"lock_dir = {json.dumps(str(home / 'locks'))}", *more]
     for name, python, variables in stacks:
         lines += [f"[stacks.{json.dumps(name)}]", f"python = {json.dumps(python)}"]
         lines += [f"[stacks.{json.dumps(name)}.env]", *(f"{k} = {json.dumps(v)}" for k, v in variables.items())]
@@ -152,10 +152,11 @@ def main() -> None:
     parser.add_argument("--stack", required=True, action="append", help="NAME=PYTHON[,ENVFILE]; may be repeated")
     parser.add_argument("--device", action="append", default=[], help="a device's id; default: every GPU of this host")
     parser.add_argument("--blobs-up-to", type=int, metavar="BYTES", help="leave larger blobs out of store.tar.gz")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a farm setting, as TOML")
     parser.add_argument("--limit-s", type=float, default=3600.0, help="stop measuring after so long")
     options = parser.parse_args()
     home = options.home.absolute()
-    write_settings(home, [stack_settings(text, home) for text in options.stack])
+    write_settings(home, [stack_settings(text, home) for text in options.stack], options.set)
     from farm.api import Farm
 
     farm = Farm()
