@@ -30,6 +30,7 @@ ACCURACY_HEAD = (
     "images",
     "weights",
 )
+LADDER_HEAD = ("model", "workflow", "precision", "from", "largest ok", "ended by", "inputs/s there")
 BUILD_HEAD = ("model", "workflow", "precision", "build", "build s", "median ms", "engine", "tactics", "outputs")
 
 
@@ -42,6 +43,7 @@ def main() -> None:
     print(provenance(records))
     print(f"\n{len(ok)} measured rows.")
     _print(HEAD, [row(r) for r, _ in ok if r.point == LATENCY and r.job.rebuild is None])
+    _print(LADDER_HEAD, [ladder(r) for r, _ in ok if len(r.job.batches.sizes) > 2 and r.ladder_stop])
     _print(ACCURACY_HEAD, [accuracy(r) for r, _ in ok if r.point == ACCURACY])
     _print(BUILD_HEAD, [build(r, store) for r, store in ok if r.job.rebuild is not None])
     print(not_ok(records))
@@ -83,6 +85,18 @@ def row(record: Record) -> list[str]:
     cells += [_number(record, name) for name in ("top1_agreement", "fallback_node_share", "gpu_power_w")]
     cells += ["-" if memory is None else f"{memory / 2**20:.0f}", _number(record, "build_s")]
     return [*cells, ", ".join(flag.name for flag in record.flags)]
+
+
+def ladder(record: Record) -> list[str]:
+    """How far a batch ladder went, by its last record."""
+    job = record.job
+    cells = [job.model.name, _workflow(record), job.precision, str(job.batches.sizes[0])]
+    return [
+        *cells,
+        _number(record, "largest_batch_ok"),
+        str(record.ladder_stop),
+        _number(record, "throughput_per_s"),
+    ]
 
 
 def accuracy(record: Record) -> list[str]:
