@@ -38,9 +38,9 @@ def test_a_stack_with_an_environment_file_runs_isolated(
     )
     assert done.stdout == "42\n"
     monkeypatch.setenv("FARM_CONFIG", "")
-    script.write_settings(tmp_path / "home", [stack])
+    script.write_settings(tmp_path / "home", [stack], ["suspect_retries = 0"])
     settings = load_settings()
-    assert settings.home == tmp_path / "home"
+    assert (settings.home, settings.suspect_retries) == (tmp_path / "home", 0)
     assert (settings.stacks["trt"].python, settings.stacks["trt"].env) == (python, variables)
 
 
