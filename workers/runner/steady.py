@@ -6,15 +6,13 @@ one sample where that takes longer. pyperf allows the mean between -50 and +10 %
 """
 
 import math
+from array import array
 from collections import deque
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Sequence
+from typing import Any, Deque, Dict, List, Optional, Sequence
 
 from farm.contract.quantiles import quantile
 from workers.runner.stop_rules import EndRule
-
-if TYPE_CHECKING:
-    from array import array
 
 WINDOW = 20
 _BLOCK_NS = 500_000_000 // WINDOW

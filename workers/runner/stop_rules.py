@@ -6,13 +6,11 @@ more samples will not show another (`plateau`, the rule of NVIDIA's nvbench, `st
 """
 
 import math
+from array import array
 from collections import deque
-from typing import TYPE_CHECKING, Deque, Optional
+from typing import Deque, Optional
 
 from farm.contract.quantiles import relative_half_width
-
-if TYPE_CHECKING:
-    from array import array
 
 #: nvbench looks at its track of noise at every 16th sample.
 _EVERY = 16
