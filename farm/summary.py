@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The numbers of one run's latency samples: pure, standard library, no sample left out.
 
-Quantiles and the median's interval are those of `farm.contract.quantiles`. The interval speaks of this run alone, and says
-nothing about what another process, build or day would give. Throughput has no interval: a run has one wall clock, and
-batch size over the interval of the median would be that of another quantity.
+Quantiles and the median's interval are those of `farm.contract.quantiles`. The interval speaks of this run alone, and
+says nothing about what another process, build or day would give. Throughput has no interval: a run has one wall clock,
+and batch size over the interval of the median would be that of another quantity.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from farm.contract.quantiles import (
     INTERVAL_MIN_SAMPLES,
     median_ranks,
     quantile,
-    relative_half_width,
 )
 from farm.summary import Summary, summarise
 

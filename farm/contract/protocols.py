@@ -79,8 +79,8 @@ PROTOCOLS: Dict[str, Protocol] = {
         processes=3,
         energy_s=5.0,
     ),
-    # 662 samples are the fewest that bound a p99 (MLPerf early stopping, d=0, c=0.99). In a minute of warm-up two windows
-    # of 20 runs find place for runs of up to 1.5 s.
+    # 662 samples are the fewest that bound a p99 (MLPerf early stopping, d=0, c=0.99). A minute of warm-up holds two
+    # windows of 20 runs if a run takes 1.5 s at most.
     "rigorous": Protocol(
         name="rigorous",
         warmup_min_iterations=20,
