@@ -94,7 +94,7 @@ def test_a_period_is_steady_where_both_windows_hold_as_much_of_it() -> None:
 
 
 def test_noise_alone_is_soon_taken_for_steady() -> None:
-    """What the threshold of `slow_start` rests on: noise without any start takes 3 times the least at most."""
+    """What the threshold of `slow_start` rests on: noise of 5 % without any start takes 3 times the least at most."""
     ends = []
     for seed in range(60):
         noise = noisy(seed, 0.05)
