@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The numbers of one run's latency samples: pure, standard library, no sample left out.
 
-Quantiles are Hyndman and Fan's type 7 (numpy's and R's default): with the samples sorted, x[0] .. x[n-1], the
-q-quantile lies at h = (n - 1) q, and between two samples it is interpolated linearly. The median is the 0.5-quantile.
-
-The median's interval is that of the order statistics (David and Nagaraja, Order Statistics, section 7.1): the number of
-samples below the true median is binomial(n, 1/2) whatever the distribution, so [x_(k), x_(n+1-k)] covers it with
-probability 1 - 2 P(B < k); k is the largest rank for which that is at least 95 %. It takes the samples as independent,
-speaks of this run alone, and says nothing about what another process, build or day would give. Throughput has no
-interval: a run has one wall clock, and batch size over the interval of the median would be that of another quantity.
+Quantiles and the median's interval are those of `farm.contract.quantiles`. The interval speaks of this run alone, and
+says nothing about what another process, build or day would give. Throughput has no interval: a run has one wall clock,
+and batch size over the interval of the median would be that of another quantity.
 """
 
 from __future__ import annotations
@@ -18,13 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from farm.contract.metrics import PERCENTILE_MIN_SAMPLES
+from farm.contract.quantiles import CONFIDENCE, INTERVAL_MIN_SAMPLES, median_ranks, quantile
 from farm.contract.record import Flag, Interval
 from farm.thresholds import DEFAULTS, Limits
-
-CONFIDENCE = 0.95
-
-#: Below this, even the interval from the smallest to the largest sample covers the median less often than 95 %.
-INTERVAL_MIN_SAMPLES = 6
 
 #: Makes the median absolute deviation of a normal distribution its standard deviation.
 MAD_SCALE = 1.4826
@@ -87,37 +78,6 @@ def summarise(
 def median_ms(samples_ns: Sequence[int]) -> float:
     """The median in milliseconds. `samples_ns` must not be empty."""
     return quantile(sorted(samples_ns), 0.5) / _NS_PER_MS
-
-
-def quantile(ordered: Sequence[int], q: float) -> float:
-    """The type 7 quantile of sorted samples; see the module's docstring. `ordered` must not be empty."""
-    position = (len(ordered) - 1) * q
-    low = math.floor(position)
-    if low + 1 >= len(ordered):
-        return float(ordered[-1])
-    return ordered[low] + (position - low) * (ordered[low + 1] - ordered[low])
-
-
-def median_ranks(count: int, confidence: float = CONFIDENCE) -> tuple[int, int, float] | None:
-    """Ranks (from 1) of the two samples that enclose the median, and the probability with which they do.
-
-    The binomial probabilities are summed from the middle outwards, so the cost grows as the root of `count`.
-    Returns None where no two samples reach `confidence`.
-    """
-    if count < 2:
-        return None
-    rank = count // 2
-    term = math.exp(
-        math.lgamma(count + 1) - math.lgamma(rank + 1) - math.lgamma(count - rank + 1) - count * math.log(2)
-    )
-    covered = term if count % 2 == 0 else 2 * term
-    while covered < confidence:
-        term *= rank / (count - rank + 1)
-        rank -= 1
-        if rank < 1:
-            return None
-        covered += 2 * term
-    return rank, count + 1 - rank, covered
 
 
 def _check(latencies_ns: Sequence[int], batch_size: int, wall_ns: int) -> None:

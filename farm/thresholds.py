@@ -31,6 +31,10 @@ THRESHOLDS = {
     "rcv": Threshold(0.025, "share", "trtexec warns of an unstable result above a coefficient of variation of 2.5 %"),
     "iqr_over_median": Threshold(0.10, "share", "torch.utils.benchmark warns above an IQR of 10 % of the median"),
     "median_over_timer": Threshold(100, "times", "ours: the clock may account for 1 % of the median at most"),
+    # The warm-up.
+    "slow_start": Threshold(
+        5, "times", "ours: warm-up over the earliest end; noise of up to 10 % alone takes 4.4 in 1 of 100"
+    ),
     # The host.
     "busy_load_per_cpu": Threshold(0.5, "load per processor", "ours"),
     "busy_share": Threshold(0.25, "share", "ours: the load average still shows work that ended a minute ago"),

@@ -15,7 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.contract.metrics import METRICS, PERCENTILE_MIN_SAMPLES
-from farm.summary import CONFIDENCE, INTERVAL_MIN_SAMPLES, Summary, median_ranks, quantile, summarise
+from farm.contract.quantiles import (
+    CONFIDENCE,
+    INTERVAL_MIN_SAMPLES,
+    median_ranks,
+    quantile,
+)
+from farm.summary import Summary, summarise
 
 latencies = st.lists(st.integers(0, 10**11), min_size=1, max_size=200)
 LATENCY_METRICS = {name for name in METRICS if name.startswith("latency_")}

@@ -37,6 +37,14 @@ from farm.sweep.problems import Problem, custom, several
 #: The study that `rebuilds` is for takes 10 to 20 builds.
 MAX_REBUILDS = 100
 
+#: Switches of a protocol of which the first may not be above the second.
+_RANGES = (
+    ("min_iterations", "max_iterations"),
+    ("min_s", "max_s"),
+    ("warmup_min_s", "warmup_max_s"),
+    ("processes", "max_processes"),
+)
+
 
 class Part(BaseModel):
     """A mapping in a sweep: no unknown keys, no conversions."""
@@ -99,17 +107,13 @@ class ProtocolEntry(Shorthand):
     @model_validator(mode="after")
     def _limits(self) -> Self:
         base, found = PROTOCOLS[self.base], []
-        for unit in ("iterations", "s"):
-            least, most = (self.switch(base, f"{end}_{unit}") for end in ("min", "max"))
-            if least > most:
-                key = f"min_{unit}" if getattr(self, f"min_{unit}") is not None else f"max_{unit}"
-                message = f"min_{unit} is {least}, more than max_{unit}, {most}: set both"
+        for least_key, most_key in _RANGES:
+            least, most = self.switch(base, least_key), self.switch(base, most_key)
+            unused = most_key == "warmup_max_s" and self.switch(base, "warmup_rule") != "steady"
+            if most is not None and least > most and not unused:
+                key = least_key if getattr(self, least_key) is not None else most_key
+                message = f"{least_key} is {least}, more than {most_key}, {most}: set both"
                 found.append(Problem((key,), message, getattr(self, key)))
-        processes, most = self.switch(base, "processes"), self.switch(base, "max_processes")
-        if most is not None and processes > most:
-            key = "processes" if self.processes is not None else "max_processes"
-            message = f"processes is {processes}, more than max_processes, {most}: set both"
-            found.append(Problem((key,), message, getattr(self, key)))
         if self.switch(base, "streams") > 1 and self.switch(base, "scenario") != "streams":
             key = "streams" if self.streams is not None else "scenario"
             found.append(Problem((key,), "more than one stream needs `scenario: streams`", getattr(self, key)))

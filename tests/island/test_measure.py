@@ -3,19 +3,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import mmap
 import time
+from array import array
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from farm.contract.protocols import PROTOCOLS
 from workers.runner import environment, measure, usage
 from workers.runner.measure import Limits, timed_loop
+from workers.runner.stop_rules import EndRule
 from workers.workflows.base import DeviceTimer
+from workers.workflows.errors import WorkflowError
 
 _FOREVER_NS = 60 * 10**9
+_MS = 10**6
 
 
 def test_the_loop_goes_on_until_both_minima_are_reached() -> None:
@@ -47,6 +54,137 @@ def test_inputs_are_taken_in_turn() -> None:
     seen: list[str] = []
     timed_loop(seen.append, ["a", "b", "c"], Limits(7, 0, 7, _FOREVER_NS))
     assert "".join(seen) == "abcabca"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that stands still unless told: `clock.ns += ...`."""
+    fake = SimpleNamespace(ns=10**12)
+    fake.perf_counter_ns = lambda: fake.ns
+    monkeypatch.setattr(measure, "time", fake)
+    return fake
+
+
+class _Costly(EndRule):
+    """A rule that takes 1 ms to say no, wants to be asked after every 10 samples, and says yes at `end`."""
+
+    def __init__(self, clock: SimpleNamespace, end: int) -> None:
+        self.clock, self.end = clock, end
+        self.asked: list[int] = []
+
+    def ended_by(self, samples: array[int]) -> str | None:
+        self.asked.append(len(samples))
+        self.clock.ns += _MS
+        return "enough" if len(samples) >= self.end else None
+
+    def next_look(self, done: int) -> int:
+        return done + 10
+
+
+def test_a_rule_is_asked_from_the_minima_on_and_its_time_is_nobodys(clock: SimpleNamespace) -> None:
+    def body(_: int) -> None:
+        clock.ns += 10 * _MS
+
+    rule = _Costly(clock, 45)
+    series = timed_loop(body, [0], Limits(20, 250 * _MS, 1000, _FOREVER_NS), rule)
+    assert rule.asked == [25, 35, 45]
+    assert (list(series.samples), series.ended_by) == ([10 * _MS] * 45, "enough")
+    assert (series.wall_ns, series.asking_ns) == (450 * _MS, 3 * _MS)
+
+
+def test_a_rule_is_never_asked_for_more_than_a_fiftieth_of_the_time(clock: SimpleNamespace) -> None:
+    def body(_: int) -> None:
+        clock.ns += _MS // 10
+
+    rule = _Costly(clock, 10**6)
+    series = timed_loop(body, [0], Limits(1, 0, 10**6, 1000 * _MS), rule)
+    assert series.ended_by == "max_s"
+    assert rule.asked[:3] == [1, 501, 1001]
+    assert series.asking_ns <= series.wall_ns / 50 + _MS
+
+
+@pytest.mark.parametrize(
+    ("limits", "ended_by"),
+    [(Limits(20, 0, 30, _FOREVER_NS), "max_iterations"), (Limits(20, 0, 1000, 300 * _MS), "max_s")],
+)
+def test_the_maxima_hold_whatever_a_rule_says(clock: SimpleNamespace, limits: Limits, ended_by: str) -> None:
+    def body(_: int) -> None:
+        clock.ns += 10 * _MS
+
+    series = timed_loop(body, [0], limits, _Costly(clock, 10**6))
+    assert series.ended_by == ended_by
+    assert 29 <= len(series.samples) <= 30
+    assert series.wall_ns == len(series.samples) * 10 * _MS
+
+
+def test_where_both_say_so_it_is_the_rule_that_ended_the_loop(clock: SimpleNamespace) -> None:
+    assert timed_loop(lambda _: None, [0], Limits(20, 0, 20, _FOREVER_NS), _Costly(clock, 20)).ended_by == "enough"
+
+
+def _loops(clock: SimpleNamespace, latency_ns: Any, **switches: Any) -> tuple[measure.Series, measure.Series]:
+    """Warm-up and timed loop of a protocol; `latency_ns` of the number of the call."""
+    protocol = dataclasses.replace(PROTOCOLS["quick"], **switches)
+    calls = iter(range(10**9))
+
+    def body(_: int) -> None:
+        clock.ns += int(latency_ns(next(calls)))
+
+    rule = measure.warm_up_rule(protocol)
+    warm = timed_loop(body, [0], measure.warm_up_limits(protocol), rule)
+    return warm, timed_loop(body, [0], measure.timed_limits(protocol), measure.stop_rule(protocol))
+
+
+def test_without_rules_the_minima_end_both_loops_as_ever(clock: SimpleNamespace) -> None:
+    warm, timed = _loops(clock, lambda i: (100 + i % 7) * _MS)
+    assert (warm.ended_by, len(warm.samples), timed.ended_by, len(timed.samples)) == ("minima", 10, "minima", 30)
+    assert (timed.wall_ns, timed.asking_ns) == (sum(timed.samples), 0)
+
+
+def test_a_model_that_gets_faster_for_a_while_is_warm_only_then(clock: SimpleNamespace) -> None:
+    warm, _ = _loops(clock, lambda i: max(100 - i, 40) * _MS, warmup_rule="steady")
+    assert warm.ended_by == "steady"
+    assert 60 + 20 < len(warm.samples) <= 60 + 40
+
+
+def test_a_model_that_gets_slower_for_ever_is_measured_all_the_same(clock: SimpleNamespace) -> None:
+    warm, timed = _loops(clock, lambda i: (20 + i) * _MS, warmup_rule="steady", warmup_max_s=5.0, max_iterations=40)
+    assert warm.ended_by == "max_s"
+    assert 5e9 <= warm.wall_ns < 5.2e9
+    assert timed.ended_by == "minima"
+
+
+def test_a_steady_warm_up_has_its_own_limit_alone(clock: SimpleNamespace) -> None:
+    """20,000 timed runs of 20 us are over in 0.4 s, before there are two windows."""
+    warm, _ = _loops(clock, lambda _: 20_000, warmup_rule="steady", max_iterations=20_000)
+    assert warm.ended_by == "steady"
+    assert len(warm.samples) >= 50_000
+
+
+def test_the_timed_loop_goes_on_until_the_median_is_known_well_enough(clock: SimpleNamespace) -> None:
+    def latency(number: int) -> int:
+        return 10 * _MS + number * 1_236_069 % 2_000_003  # uniform within 10 % of 11 ms
+
+    counts = []
+    for target in (0.02, 0.005):
+        _, timed = _loops(clock, latency, target_half_width=target, min_s=0.0, max_s=600.0)
+        assert timed.ended_by == "target"
+        counts.append(len(timed.samples))
+    assert 30 < counts[0] < counts[1]
+    _, few = _loops(clock, latency, target_half_width=0.0001, max_iterations=300)
+    assert (few.ended_by, len(few.samples)) == ("max_iterations", 300)
+    _, settled = _loops(clock, latency, noise_plateau=True)
+    assert settled.ended_by == "plateau"
+
+
+def test_a_warm_up_rule_that_is_none_is_refused() -> None:
+    with pytest.raises(WorkflowError, match="no warm-up rule 'boiling'"):
+        measure.warm_up_rule(dataclasses.replace(PROTOCOLS["quick"], warmup_rule="boiling"))
+
+
+@pytest.mark.parametrize("name", ["quick", "paper"])
+def test_protocols_with_fixed_numbers_have_no_rules(name: str) -> None:
+    assert measure.warm_up_rule(PROTOCOLS[name]) is None
+    assert measure.stop_rule(PROTOCOLS[name]) is None
 
 
 class _Timer(DeviceTimer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,5 +121,22 @@ def test_more_work_is_predicted_to_take_longer() -> None:
         return predicted_s(make_job(spec, expand(spec)[0], "cls:x", Target(device_class="x")))
 
     assert 0 < of(batch="1") < of(batch="[1, 2]") < of(batch="[1, 256]")
-    assert of(protocol="quick") < of(protocol="rigorous")
+    assert of(protocol="quick") < of(protocol="nightly") < of(protocol="rigorous")
     assert of(precisions="[fp32]") < of(precisions="[int8]")
+
+
+@pytest.mark.parametrize("more", ["processes: 2", "warmup_rule: steady", "energy_s: 30", "target_half_width: 0.01"])
+def test_every_switch_that_takes_time_is_in_the_prediction(more: str) -> None:
+    def of(protocol: str) -> float:
+        spec = make_spec(protocol=protocol, batch="[16]")
+        return predicted_s(make_job(spec, expand(spec)[0], "cls:x", Target(device_class="x")))
+
+    assert of("{base: quick, warmup_min_s: 0.1}") < of(f"{{base: quick, warmup_min_s: 0.1, {more}}}") < 600
+
+
+def test_a_warm_up_that_is_never_steady_is_predicted_to_end_at_its_limit() -> None:
+    def of(most: int) -> float:
+        spec = make_spec(protocol=f"{{base: quick, warmup_rule: steady, warmup_max_s: {most}}}", batch="[1024]")
+        return predicted_s(make_job(spec, expand(spec)[0], "cls:x", Target(device_class="x")))
+
+    assert of(40) - of(20) == pytest.approx(20)

@@ -30,7 +30,7 @@ def test_five_mistakes_give_five_errors_with_their_paths_and_lines(faults: Fault
         "sweep.yaml: $.workflows[0] (line 5)",
         "sweep.yaml: $.batch.stop (line 7)",
     ]
-    assert "got 'quik'; allowed: quick, paper, rigorous; did you mean 'quick'?" in found[1]
+    assert "got 'quik'; allowed: quick, paper, nightly, rigorous; did you mean 'quick'?" in found[1]
     assert "did you mean 'resnet50'?" in found[2]
     assert "did you mean 'pytorch'?" in found[3]
     assert "got 4" in found[4]
@@ -71,6 +71,16 @@ MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
         "$.protocol.min_iterations",
         "more than max_iterations, 50",
         {"protocol": {"base": "paper", "min_iterations": 60}},
+    ),
+    (
+        "$.protocol.warmup_min_s",
+        "more than warmup_max_s, 30.0: set both",
+        {"protocol": {"base": "nightly", "warmup_min_s": 31}},
+    ),
+    (
+        "$.protocol.max_processes",
+        "processes is 5, more than max_processes, 3: set both",
+        {"protocol": {"base": "rigorous", "max_processes": 3}},
     ),
     ("$.protocol.boundary", "allowed: compute, end_to_end", {"protocol": {"base": "quick", "boundary": "all"}}),
     ("$.protocol.rtols[0]", "more than 0", {"protocol": {"base": "quick", "rtols": [0]}}),

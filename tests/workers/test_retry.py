@@ -33,6 +33,8 @@ from workers.daemon.settle import Settle
         ([make_flag("unstable"), make_flag("power_capped", "info")], True),
         ([make_flag("on_battery")], False),
         ([make_flag("unstable"), make_flag("on_battery")], False),
+        ([make_flag("no_steady_state"), make_flag("unstable")], True),
+        ([make_flag("slow_start", "info")], False),
         ([make_flag("too_few_samples")], False),
         ([make_flag("settings_changed", "invalid")], False),
     ],

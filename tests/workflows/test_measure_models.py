@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from farm.contract.job import BatchLadder, Calibration, ModelSpec
+from farm.contract.quantiles import relative_half_width
 from tests.island.harness import Island, artifact, model_job, with_protocol
+from workers.runner.steady import SteadyState
 
 pytestmark = pytest.mark.models
 
@@ -140,3 +143,31 @@ def test_preparation_tells_how_far_calibration_is(shared: Island) -> None:
     finished.ok()
     told = [e.fraction for e in finished.events if e.kind == "progress" and e.stage == "calibrate"]
     assert told == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0])
+
+
+def test_a_real_model_is_warmed_up_until_steady_and_timed_until_its_median_is_known(shared: Island) -> None:
+    """On a busy machine warm-up may reach its limit; then it says so, and what it says fits the samples it left."""
+    job = with_protocol(
+        model_job("squeezenet1_1", "onnxruntime_cpu"),
+        warmup_rule="steady",
+        warmup_max_s=10.0,
+        target_half_width=0.1,
+        min_iterations=20,
+        max_iterations=20000,
+        max_s=10.0,
+    )
+    shared.prepare(job)
+    finished = shared.run(job, 1)
+    said = finished.ok().effective
+    assert said["warm_up_windows"] >= 1
+    if said["warm_up_ended_by"] == "steady":
+        assert SteadyState().ended_by(array("q", finished.samples("warm_up"))) == "steady"
+    else:
+        assert (said["warm_up_ended_by"], said["warm_up_wall_ns"] > 9.5e9) == ("max_s", True)
+    latency = sorted(finished.samples())
+    half_width = relative_half_width(latency)
+    assert said["timed_ended_by"] == "target"
+    assert half_width is not None
+    assert half_width <= 0.1
+    assert 20 <= len(latency) < 20000
+    assert said["timed_asking_ns"] <= 0.05 * said["timed_wall_ns"] + 5_000_000

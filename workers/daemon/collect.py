@@ -27,6 +27,7 @@ from workers.daemon.telemetry.blob import pack
 from workers.daemon.telemetry.summary import Telemetry
 from workers.daemon.telemetry.summary import summarise as summarise_telemetry
 from workers.daemon.telemetry.trace import Trace
+from workers.daemon.warm_up import warm_up_doubts
 
 Metrics = dict[str, float | None]
 
@@ -98,6 +99,7 @@ def collect(
     for kind, control in (("log:prepare", prepared.control if prepared else None), ("log", run.control)):
         keeper.log(kind, control)
     metrics = _metrics(run, prepare_result, summary, telemetry)
+    effective = (result or _NOTHING).effective
     keeper.telemetry(run.trace)
     record = Record(
         run_id=_run_id(facts.job, batch_size, point),
@@ -116,12 +118,18 @@ def collect(
         intervals={**summary.intervals, **accuracy_intervals(metrics)},
         withheld={**summary.withheld, **telemetry.withheld, **accuracy_withheld(metrics)},
         mismatch=result.mismatch if result else [],
-        flags=[*_doubts(run, point), *telemetry.flags, *summary.flags, *keeper.flags],
+        flags=[
+            *_doubts(run, point),
+            *telemetry.flags,
+            *warm_up_doubts(effective, facts.limits),
+            *summary.flags,
+            *keeper.flags,
+        ],
         samples=samples,
         artifacts=keeper.refs,
         host=run.preflight.host,
         environment=(result.environment if result else {}) or (prepare_result or _NOTHING).environment,
-        effective=(result or _NOTHING).effective,
+        effective=effective,
         provenance=_provenance(facts, run) | ({"telemetry": telemetry.facts} if telemetry.facts else {}),
         point=point,
     )

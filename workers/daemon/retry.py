@@ -11,7 +11,16 @@ from farm.contract.record import Flag, Record
 
 #: Doubts that pass: a battery, a coarse clock or changed settings are the same a minute later.
 PASSING = frozenset(
-    {"foreign_process", "host_busy", "stolen_time", "throttled", "clock_low", "clock_drift", "unstable"}
+    {
+        "foreign_process",
+        "host_busy",
+        "stolen_time",
+        "throttled",
+        "clock_low",
+        "clock_drift",
+        "no_steady_state",
+        "unstable",
+    }
 )
 #: What is waited for before a run, and which of the two budgets it draws on.
 WAITED_FOR = {"foreign_process": "idle", "host_busy": "idle", "throttled": "cool"}

@@ -3,17 +3,23 @@
 
 import contextlib
 import gc
+import sys
 import time
 from array import array
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence
 
-from farm.contract.job import Protocol
+from farm.contract.job import WARM_UP_RULES, Protocol
+from workers.runner.steady import SteadyState
+from workers.runner.stop_rules import EndRule, StopRule
 from workers.workflows.base import DeviceTimer
+from workers.workflows.errors import WorkflowError
 
 _CLOCK_ROUNDS = 2000
 #: Enough for a median and its interval; device times vary little.
 _DEVICE_LEAST, _DEVICE_MOST, _DEVICE_NS = 10, 100, 1_000_000_000
+#: After asking a rule, samples are taken for so many times what asking took: 2 % of the wall clock at most.
+_LOOK_SHARE = 50
 
 
 def now_ns() -> int:
@@ -31,7 +37,7 @@ class ClockFacts:
 
 @dataclass(frozen=True)
 class Limits:
-    """A loop ends once both minima are reached, or at either maximum."""
+    """A loop ends once both minima are reached (with a rule: and that ends it), or at either maximum."""
 
     min_iterations: int
     min_ns: int
@@ -41,11 +47,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Series:
-    """`samples` in ns; `wall_ns` from the first start to the last end; `ended_by` says which limit ended the loop."""
+    """`samples` in ns; `ended_by` says which limit or rule ended the loop.
+
+    `wall_ns` is from the first start to the last end, without the time in which a rule was asked: that is `asking_ns`.
+    """
 
     samples: "array[int]"
     wall_ns: int
     ended_by: str
+    asking_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,10 +87,16 @@ def once(body: Callable[[], Any]) -> int:
     return time.perf_counter_ns() - begin
 
 
-def timed_loop(body: Callable[[Any], Any], inputs: Sequence[Any], limits: Limits) -> Series:
-    """Call `body` on the inputs in turn and time each call, one at a time."""
+def timed_loop(
+    body: Callable[[Any], Any], inputs: Sequence[Any], limits: Limits, rule: Optional[EndRule] = None
+) -> Series:
+    """Call `body` on the inputs in turn and time each call, one at a time.
+
+    Between two samples, and once both minima are reached, `rule` is asked whether to end; without one, they end it.
+    """
     clock, count, samples = time.perf_counter_ns, len(inputs), array("q")
-    done, begin = 0, clock()
+    least, least_ns = limits.min_iterations, limits.min_ns
+    done, asking_ns, begin = 0, 0, clock()
     while True:
         item = inputs[done % count]
         start = clock()
@@ -89,13 +105,20 @@ def timed_loop(body: Callable[[Any], Any], inputs: Sequence[Any], limits: Limits
         samples.append(end - start)
         done += 1
         elapsed = end - begin
-        if done >= limits.min_iterations and elapsed >= limits.min_ns:
-            ended_by = "minima"
-            break
+        may_end = done >= least and elapsed >= least_ns
+        if may_end:
+            ended_by = rule.ended_by(samples) if rule else "minima"
+            if ended_by:
+                break
         if done >= limits.max_iterations or elapsed >= limits.max_ns:
             ended_by = "max_iterations" if done >= limits.max_iterations else "max_s"
             break
-    return Series(samples, elapsed, ended_by)
+        if may_end and rule:
+            least, took = rule.next_look(done), clock() - end
+            least_ns = elapsed + (1 + _LOOK_SHARE) * took
+            asking_ns += took
+    # The last time that the rule was asked came after the last end.
+    return Series(samples, elapsed - asking_ns, ended_by, asking_ns + clock() - end)
 
 
 def device_loop(
@@ -136,15 +159,36 @@ def quiet_collector() -> Iterator[None]:
 
 
 def warm_up_limits(protocol: Protocol) -> Limits:
-    """Warm-up's minima, with the timed loop's maxima so that a slow model does not warm up for ever."""
-    most = max(protocol.max_iterations, protocol.warmup_min_iterations)
-    longest = max(protocol.max_s, protocol.warmup_min_s)
+    """Warm-up's minima; its own maximum until it is steady, else the timed loop's, so that none goes on for ever."""
+    if protocol.warmup_rule == "steady":
+        most, longest = sys.maxsize, protocol.warmup_max_s
+    else:
+        most, longest = max(protocol.max_iterations, protocol.warmup_min_iterations), protocol.max_s
+    longest = max(longest, protocol.warmup_min_s)
     return Limits(protocol.warmup_min_iterations, _ns(protocol.warmup_min_s), most, _ns(longest))
+
+
+def warm_up_rule(protocol: Protocol) -> Optional[SteadyState]:
+    """What ends warm-up after its minima; None: they do.
+
+    Raises:
+        WorkflowError: there is no such rule.
+    """
+    if protocol.warmup_rule not in WARM_UP_RULES:
+        raise WorkflowError("there is no warm-up rule {!r}".format(protocol.warmup_rule), None, "bad-request")
+    return SteadyState() if protocol.warmup_rule == "steady" else None
 
 
 def timed_limits(protocol: Protocol) -> Limits:
     """The timed loop's limits."""
     return Limits(protocol.min_iterations, _ns(protocol.min_s), protocol.max_iterations, _ns(protocol.max_s))
+
+
+def stop_rule(protocol: Protocol) -> Optional[StopRule]:
+    """What ends the timed loop after its minima; None: they do."""
+    if protocol.target_half_width is None and not protocol.noise_plateau:
+        return None
+    return StopRule(protocol.target_half_width, protocol.noise_plateau)
 
 
 def _ns(seconds: float) -> int:

@@ -182,15 +182,16 @@ def _timed(
     control: Control, report: Report, workflow: Workflow, body: Callable[[Any], None], inputs: List[Any]
 ) -> None:
     protocol = workflow.ctx.job.protocol
+    steady, stop = measure.warm_up_rule(protocol), measure.stop_rule(protocol)
     with control.stage("warm_up"):
-        warm = measure.timed_loop(body, inputs, measure.warm_up_limits(protocol))
+        warm = measure.timed_loop(body, inputs, measure.warm_up_limits(protocol), steady)
     with control.stage("measure"):
         before = usage.usage()
-        timed = measure.timed_loop(body, inputs, measure.timed_limits(protocol))
+        timed = measure.timed_loop(body, inputs, measure.timed_limits(protocol), stop)
         after = usage.usage()
     for name, samples in (("latency", timed.samples), ("warm_up", warm.samples)):
         report.samples.append(control.write_samples(name, array("q", samples)))
-    report.metrics.update(usage.usage_metrics(before, after, timed.wall_ns))
+    report.metrics.update(usage.usage_metrics(before, after, timed.wall_ns + timed.asking_ns))
     report.metrics["throughput_per_s"] = len(timed.samples) * workflow.ctx.batch_size / (timed.wall_ns / 1e9)
     report.effective.update(
         timed_iterations=len(timed.samples),
@@ -201,6 +202,10 @@ def _timed(
         warm_up_ended_by=warm.ended_by,
         garbage_collector="frozen and disabled while timing",
     )
+    if steady is not None:
+        report.effective.update(steady.facts())
+    if stop is not None:
+        report.effective["timed_asking_ns"] = timed.asking_ns
 
 
 def _device_times(control: Control, report: Report, workflow: Workflow, inputs: List[Any]) -> None:
