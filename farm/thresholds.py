@@ -31,6 +31,15 @@ THRESHOLDS = {
     "rcv": Threshold(0.025, "share", "trtexec warns of an unstable result above a coefficient of variation of 2.5 %"),
     "iqr_over_median": Threshold(0.10, "share", "torch.utils.benchmark warns above an IQR of 10 % of the median"),
     "median_over_timer": Threshold(100, "times", "ours: the clock may account for 1 % of the median at most"),
+    # Processes of one point against one another.
+    "process_sd": Threshold(
+        0.05, "share", "ours: of the logarithms of the medians; twice what the samples of one process may scatter"
+    ),
+    "process_sd_over_interval": Threshold(
+        3,
+        "times",
+        "ours: of the half width of their own intervals, which would be 2 standard errors of a steady process",
+    ),
     # The host.
     "busy_load_per_cpu": Threshold(0.5, "load per processor", "ours"),
     "busy_share": Threshold(0.25, "share", "ours: the load average still shows work that ended a minute ago"),

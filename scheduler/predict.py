@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from farm.contract.job import JobSpec
 
-#: One process: interpreter, libraries, load. The job has one for its preparation and one for each point.
+#: One process: interpreter, libraries, load. The job has one for its preparation and those of each point.
 PROCESS_S = 4.0
 #: One inference of one input, and one calibration sample; a mid-size network on a few cores.
 INFERENCE_S = 0.02
@@ -33,4 +33,4 @@ def _point_s(job: JobSpec, batch_size: int) -> float:
     call = CALL_S + batch_size * INFERENCE_S
     warm_up = max(protocol.warmup_min_s, protocol.warmup_min_iterations * call)
     measure = min(max(protocol.min_s, protocol.min_iterations * call), protocol.max_s, protocol.max_iterations * call)
-    return PROCESS_S + warm_up + measure
+    return protocol.processes * (PROCESS_S + warm_up + measure)
