@@ -193,14 +193,14 @@ def test_flagged_runs_are_shown_and_never_feed_a_verdict() -> None:
     assert cell.verdict is Verdict.SAME
     assert cell.new.median == 8.0
     assert len(cell.new.processes) == 9
-    assert cell.notes == ("4 flagged runs of new left aside (host_busy)",)
+    assert cell.notes == ("4 flagged processes of new left aside (host_busy)",)
 
 
 @pytest.mark.parametrize("level", ["suspect", "invalid"])
 def test_a_side_with_flagged_runs_alone_is_unclear_with_the_reason(level: str) -> None:
     cell = compare(side("base"), side("new", 80.0, flags=[make_flag("throttled", level)])).cells[0]
     assert cell.verdict is Verdict.UNCLEAR
-    assert cell.notes == ("no run of new is without a flag (throttled)",)
+    assert cell.notes == ("no process of new is without a flag (throttled)",)
     assert cell.ratio.low is None
 
 

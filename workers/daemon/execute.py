@@ -43,8 +43,8 @@ from workers.daemon.replicate import Replication, replication
 from workers.daemon.reporter import Progress, Reporter
 from workers.daemon.retry import Retries
 from workers.daemon.settle import Settle
-from workers.daemon.teller import Teller
 from workers.daemon.telemetry.process import TelemetryProcess
+from workers.daemon.teller import Teller
 
 log = logging.getLogger(__name__)
 
