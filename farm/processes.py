@@ -38,6 +38,9 @@ _SMALLEST = frozenset({"latency_min_ms"})
 #: Of how far outputs are from the reference the worst: a median would hide the one process that computes nonsense.
 _COMPARED = ("mismatch_", "relative_l2_error", "top1_agreement", "cosine")
 
+#: Reasons that are told in full of one flag: ten processes would make a page of it.
+_MOST_TOLD = 2
+
 Metrics = Mapping[str, float | None]
 
 
@@ -132,11 +135,16 @@ def joint_flags(flags: Sequence[Sequence[Flag]]) -> list[Flag]:
 
 
 def told(said: Iterable[tuple[int, str]], count: int) -> str:
-    """`process 3 of 5: why; processes 1, 2 of 5: another reason`; what all say is said once."""
+    """`process 3 of 5: why; processes 1, 2 of 5: another reason`; what all say is said once.
+
+    Of more than two reasons the rest is counted: each process keeps its own.
+    """
     by_text: dict[str, list[int]] = {}
     for index, text in said:
         by_text.setdefault(text, []).append(index)
-    return "; ".join(f"{_who(indexes, count)}: {text}" for text, indexes in by_text.items())
+    parts = [f"{_who(indexes, count)}: {text}" for text, indexes in by_text.items()]
+    others = sorted({index for indexes in list(by_text.values())[_MOST_TOLD:] for index in indexes})
+    return "; ".join(parts[:_MOST_TOLD] + ([f"likewise {_who(others, count)}"] if others else []))
 
 
 def _who(indexes: Sequence[int], count: int) -> str:

@@ -143,6 +143,8 @@ def test_flags_of_all_processes_are_told_with_whose_they_are() -> None:
         Flag("unstable", "suspect", "processes 1, 3 of 4: cv 4 %; process 4 of 4: cv 6 %"),
         Flag("host_busy", "suspect", "process 3 of 4: evidence of it"),
     ]
+    many = joint_flags([[Flag("unstable", "suspect", f"cv {i} %")] for i in range(4, 9)])
+    assert many[0].evidence == "process 1 of 5: cv 4 %; process 2 of 5: cv 5 %; likewise processes 3, 4, 5 of 5"
     assert joint_flags([[noisy], [noisy]])[0].evidence == "all 2 processes: cv 4 %"
 
 

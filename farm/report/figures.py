@@ -20,6 +20,7 @@ from farm.report.drawing import Style
 from farm.report.select import Point, Problem, Selection
 from farm.report.stats import Absent
 from farm.report.table import at
+from farm.summary import WITHIN_RUN
 
 #: Gives the raw latencies of a record in ns, or None.
 Samples = Callable[[Record], "list[int] | None"]
@@ -191,7 +192,8 @@ def _row_panel(name: str, words: str, chart: Any, rows: Sequence[str]) -> Panel:
 def _bars(points: Sequence[Point], metric: str) -> str:
     """What the bars cover."""
     known = list(stats.scopes(points, metric))
-    return f" A bar is its interval, {text.listed(known)}, often narrower than the point." if known else ""
+    narrow = ", often narrower than the point" if known == [WITHIN_RUN] else ""
+    return f" A bar is its interval, {text.listed(known)}{narrow}." if known else ""
 
 
 def _hollow(any_flagged: bool) -> str:
