@@ -230,18 +230,17 @@ class Farm:
         return jobs_at(SweepSpec.from_document(document), document.get("places", ()), document.get("narrowed", {}))
 
     def samples(self, record: Record) -> list[int] | None:
-        """The latency samples of a record in ns, all of them; None when it has none."""
+        """The latency samples of a record in ns, all of them, process after process; None when it has none."""
         import array
         import sys
 
-        for ref in record.samples:
-            if ref.kind == "samples:latency":
-                values = array.array("q")
-                values.frombytes(self.store.blobs.read(ref.sha256))
-                if sys.byteorder == "big":
-                    values.byteswap()
-                return values.tolist()
-        return None
+        refs = [ref for ref in record.samples if ref.kind == "samples:latency"]
+        values = array.array("q")
+        for ref in refs:
+            values.frombytes(self.store.blobs.read(ref.sha256))
+        if sys.byteorder == "big":
+            values.byteswap()
+        return values.tolist() if refs else None
 
     def probe(self) -> list[Announcement]:
         """This machine's devices and stacks, as workers would announce them. Takes seconds: it starts each stack."""

@@ -13,7 +13,10 @@ from farm.contract.outcome import Outcome
 
 @dataclass(frozen=True)
 class Running:
-    """A job at work. `point` of `points` is being measured; `fraction` is how far its stage is, where it tells."""
+    """A job at work. `point` of `points` is being measured; `fraction` is how far its stage is, where it tells.
+
+    `process` is `process 3 of 5`, where the point is measured in several.
+    """
 
     job_id: str
     name: str
@@ -24,6 +27,7 @@ class Running:
     points: int
     note: str | None
     fraction: float | None = None
+    process: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ def _running(job: JobView) -> Running:
         points=int(at.get("points", len(job.spec.run_ids()))),
         note=at.get("note"),
         fraction=at.get("fraction"),
+        process=at.get("process"),
     )
 
 

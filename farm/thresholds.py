@@ -35,6 +35,15 @@ THRESHOLDS = {
     "slow_start": Threshold(
         5, "times", "ours: warm-up over the earliest end; noise of up to 10 % alone takes 4.4 in 1 of 100"
     ),
+    # Processes of one point against one another.
+    "process_sd": Threshold(
+        0.05, "share", "ours: of the logarithms of the medians; twice what the samples of one process may scatter"
+    ),
+    "process_sd_over_interval": Threshold(
+        3,
+        "times",
+        "ours: of the half width of their own intervals, which would be 2 standard errors of a steady process",
+    ),
     # The host.
     "busy_load_per_cpu": Threshold(0.5, "load per processor", "ours"),
     "busy_share": Threshold(0.25, "share", "ours: the load average still shows work that ended a minute ago"),

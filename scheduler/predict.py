@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from farm.contract.job import JobSpec, Protocol
 
-#: One process: interpreter, libraries, load. The job has one for its preparation and one for each point.
+#: One process: interpreter, libraries, load. The job has one for its preparation and those of each point.
 PROCESS_S = 4.0
 #: One inference of one input, and one calibration sample; a mid-size network on a few cores.
 INFERENCE_S = 0.02

@@ -27,7 +27,7 @@ def ls(ctx: click.Context, sweep: str | None, run: str | None, form: str) -> int
     if form == "json":
         print_json([vars(row) for row in rows])
         return 0
-    table = [[r.run_id, r.kind, r.size_bytes, r.sha256] for r in rows]
+    table = [[r.run_id, f"{r.kind} ({r.process})" if r.process else r.kind, r.size_bytes, r.sha256] for r in rows]
     print_table(None, ["run", "kind", "bytes", "sha256"], table)
     return 0
 

@@ -75,8 +75,9 @@ def headline(progress: Progress) -> str:
 
 
 def running_line(job: Running) -> str:
-    """`resnet18/pytorch/fp32 on host-cpu: batch 2 (2 of 3), accuracy 40 %`."""
+    """`resnet18/pytorch/fp32 on host-cpu: batch 2 (2 of 3), process 3 of 5, measure 40 %`."""
     at = f"batch {job.batch_size} ({job.point} of {job.points}), " if job.batch_size else ""
+    at += f"{job.process}, " if job.process else ""
     note = f" ({job.note})" if job.note else ""
     share = "" if job.fraction is None else f" {job.fraction:.0%}"
     return f"{job.name} on {job.device_id}: {at}{job.stage}{share}{note}"

@@ -63,10 +63,12 @@ def results(
 
     if form == "parquet" and output is None:
         raise UsageError("Parquet is not text", hint="Name a file: `farm results --format parquet -o results.parquet`.")
-    table = open_farm(ctx).results(sweep, where=where, latest=not all_generations)
-    table = table.select(_columns(columns, form, table))
+    whole = open_farm(ctx).results(sweep, where=where, latest=not all_generations)
+    table = whole.select(_columns(columns, form, whole))
     if form == "table" and output is None:
         print_table(None, table.columns, table.rows)
+        if "latency_low_ms" in table.columns:
+            _print_scopes(whole)
         return 0
     if output is None:
         click.echo(table.to_json() if form == "json" else table.to_csv(), nl=False)
@@ -85,7 +87,17 @@ def _columns(given: str | None, form: str, table: Table) -> list[str] | None:
     if given:
         return given.split(",")
     some = [name for name in OPTIONAL if any(cell is not None for (cell,) in table.select([name]).rows)]
-    return [*COLUMNS[:-1], *some, COLUMNS[-1]]
+    several = [name for name in ("processes",) if any(cell not in (None, 1) for (cell,) in table.select([name]).rows)]
+    return [*COLUMNS[:-1], *several, *some, COLUMNS[-1]]
+
+
+def _print_scopes(table: Table) -> None:
+    """What the intervals cover: an interval within one run says nothing of the next one."""
+    rows = table.select(["latency_confidence", "latency_scope"]).rows
+    known = sorted({(str(scope), float(confidence)) for confidence, scope in rows if scope and confidence})
+    if known:
+        said = ", ".join(f"{100 * confidence:g} % {scope}" for scope, confidence in known)
+        click.echo(f"latency_low_ms to latency_high_ms: {said}")
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -14,7 +14,7 @@ from farm.compare import ranks, verdict
 from farm.compare.model import Cell, Comparison, LeftOut, Process, Rules, Side, Verdict
 from farm.compare.pairing import Pair, pair, software_differences, treatment_of
 from farm.contract.metrics import METRICS, Metric
-from farm.contract.record import ACCURACY, LATENCY, Record
+from farm.contract.record import ACCURACY, LATENCY, ProcessFacts, Record
 from farm.errors import UsageError
 
 #: The clock that a device's times are multiplied with. A CPU's is the mean over its cores, idle ones too.
@@ -80,11 +80,11 @@ def _metric(rules: Rules) -> Metric:
 def _cell(made: Pair, metric: Metric, rules: Rules) -> Cell | LeftOut:
     sides = []
     for name, records in (("base", made.base), ("new", made.new)):
-        processes = [process for record in records if (process := _process(record, metric, rules))]
+        processes = [process for record in records for process in _processes(record, metric, rules)]
         if not processes:
             why = records[-1].withheld.get(metric.name, "it was not measured, or is not above zero")
             return LeftOut(made.cell, made.device, f"{name} has no {metric.name}: {why}")
-        sides.append(Side(tuple(sorted(processes, key=lambda p: (p.started_at, p.run_id)))))
+        sides.append(Side(tuple(sorted(processes, key=lambda p: (p.started_at, p.run_id, p.number)))))
     base, new = sides
     judged = verdict.compare_sides(base, new, rules)
     cycles = None
@@ -97,36 +97,42 @@ def _cell(made: Pair, metric: Metric, rules: Rules) -> Cell | LeftOut:
     return Cell(made.cell, made.device, base, new, judged.ratio, found, notes, judged.p_value, cycles)
 
 
-def _process(record: Record, metric: Metric, rules: Rules) -> Process | None:
-    """One run as the comparison sees it; None where it has no value that a ratio can be made of."""
-    value = None if metric.name in record.withheld else record.metrics.get(metric.name)
-    if value is None or not math.isfinite(value) or value <= 0:
-        return None
-    flags = {f.name for f in record.flags if f.level == "invalid" or (f.level != "info" and f.name not in rules.accept)}
-    clocks = (record.metrics.get(name) for name in _CLOCKS)
-    interval = record.intervals.get(metric.name)
-    return Process(
-        run_id=record.run_id,
-        value=float(value),
-        started_at=record.started_at,
-        finished_at=record.finished_at,
-        clock_mhz=next((mhz for mhz in clocks if mhz), None),
-        flags=tuple(sorted(flags)),
-        low=interval.low if interval else None,
-        high=interval.high if interval else None,
-        confidence=interval.confidence if interval else None,
-    )
+def _processes(record: Record, metric: Metric, rules: Rules) -> Iterator[Process]:
+    """The processes of a run as the comparison sees them: those with a value that a ratio can be made of.
+
+    A flag of one process keeps that one from a verdict, not the others. That the processes of a run disagree keeps
+    none: how far processes differ is what the interval is made from.
+    """
+    made: Sequence[Record | ProcessFacts] = record.processes or [record]
+    for of in made:
+        value = None if metric.name in of.withheld else of.metrics.get(metric.name)
+        if value is None or not math.isfinite(value) or value <= 0:
+            continue
+        flags = {f.name for f in of.flags if f.level == "invalid" or (f.level != "info" and f.name not in rules.accept)}
+        clocks = (of.metrics.get(name) for name in _CLOCKS)
+        interval = of.intervals.get(metric.name)
+        yield Process(
+            run_id=record.run_id,
+            value=float(value),
+            started_at=of.started_at,
+            finished_at=of.finished_at,
+            clock_mhz=next((mhz for mhz in clocks if mhz), None),
+            flags=tuple(sorted(flags)),
+            low=interval.low if interval else None,
+            high=interval.high if interval else None,
+            confidence=interval.confidence if interval else None,
+            number=of.index if isinstance(of, ProcessFacts) else 1,
+        )
 
 
 def _left_aside(base: Side, new: Side) -> str:
-    """Flagged runs beside sound ones."""
+    """Flagged processes beside sound ones."""
     told = []
     for name, side in (("base", base), ("new", new)):
         flagged = len(side.processes) - len(side.sound)
         if flagged and side.sound:
-            told.append(
-                f"{flagged} flagged {'run' if flagged == 1 else 'runs'} of {name} left aside ({', '.join(side.flags)})"
-            )
+            who = "process" if flagged == 1 else "processes"
+            told.append(f"{flagged} flagged {who} of {name} left aside ({', '.join(side.flags)})")
     return "; ".join(told)
 
 

@@ -47,9 +47,10 @@ class Rules:
 
 @dataclass(frozen=True)
 class Process:
-    """One run, which is one process: its value (a median of iterations), and the clock that it ran at in MHz.
+    """One process of a run: its value (a median of iterations), and the clock that it ran at in MHz.
 
-    `flags` are those that keep it from a verdict. `low` and `high` bound the value within this run, with `confidence`.
+    A run is one process, or several (`processes` of its protocol); `number` tells those apart, from 1.
+    `flags` are those that keep it from a verdict. `low` and `high` bound the value within it, with `confidence`.
     """
 
     run_id: str
@@ -61,6 +62,7 @@ class Process:
     low: float | None = None
     high: float | None = None
     confidence: float | None = None
+    number: int = 1
 
 
 @dataclass(frozen=True)

@@ -116,5 +116,5 @@ def _side(name: str, of: Side) -> dict[str, Any]:
         name: of.median,
         f"{name}_processes": len(of.sound),
         f"{name}_flagged": len(of.processes) - len(of.sound),
-        f"{name}_runs": " ".join(process.run_id for process in of.processes),
+        f"{name}_runs": " ".join(dict.fromkeys(process.run_id for process in of.processes)),
     }

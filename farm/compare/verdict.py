@@ -64,7 +64,7 @@ def compare_sides(base: Side, new: Side, rules: Rules) -> Judged:
     ratio = Ratio(new.median / base.median, scope="none")
     for name, side in (("base", base), ("new", new)):
         if not side.sound:
-            return Judged(ratio, None, f"no run of {name} is without a flag ({', '.join(side.flags)})")
+            return Judged(ratio, None, f"no process of {name} is without a flag ({', '.join(side.flags)})")
     if len(base.sound) == len(new.sound) == 1:
         why = "one process each: differences between processes are unknown"
         return Judged(within_run(base.sound[0], new.sound[0]), None, why)

@@ -3,6 +3,7 @@
 
 Schema history:
     1 (0.1.0): first.
+    2 (0.1.0): `processes`, and `process` of a blob. A record of schema 1 is one of one process.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from farm.contract.job import JobSpec
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.run import Mismatch, StageTime
 
-RECORD_SCHEMA = 1
+RECORD_SCHEMA = 2
 
 LATENCY = "latency"
 ACCURACY = "accuracy"
@@ -21,7 +22,7 @@ ACCURACY = "accuracy"
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval and what it covers, e.g. `within this run`."""
+    """A confidence interval and what it covers: `within this run`, `between 5 processes`, ..."""
 
     low: float
     high: float
@@ -41,7 +42,10 @@ class Flag:
 
 @dataclass(frozen=True)
 class BlobRef:
-    """A file kept in the store by its sha256. `kind` says what it is: `samples:latency`, `onnx`, `log`, ..."""
+    """A file kept in the store by its sha256. `kind` says what it is: `samples:latency`, `onnx`, `log`, ...
+
+    `process` is the index of the process that it is of, in a record of several; None: of all of them.
+    """
 
     kind: str
     sha256: str
@@ -50,6 +54,29 @@ class BlobRef:
     build_s: Optional[float] = None
     unit: Optional[str] = None
     count: Optional[int] = None
+    process: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class ProcessFacts:
+    """One of the fresh processes that a point was measured in, as a record of its own would have told it.
+
+    `index` counts from 1, in the order in which they were made. Its samples, its log and its telemetry are among the
+    record's blobs, with this index. `earlier_tries` are doubtful tries that this one replaced: flags and medians.
+    """
+
+    index: int
+    outcome: Outcome
+    started_at: str
+    finished_at: str
+    failure: Optional[Failure] = None
+    metrics: Dict[str, Optional[float]] = field(default_factory=dict)
+    intervals: Dict[str, Interval] = field(default_factory=dict)
+    withheld: Dict[str, str] = field(default_factory=dict)
+    flags: List[Flag] = field(default_factory=list)
+    stages: List[StageTime] = field(default_factory=list)
+    effective: Dict[str, Any] = field(default_factory=dict)
+    earlier_tries: List[Dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -60,6 +87,8 @@ class Record:
     `withheld` says why a metric that people look for is not there (`latency_p99_ms`: `needs 662 samples, has 90`).
     `point` is `latency` (a batch size of the ladder, or a whole job that came to nothing) or `accuracy` (the job's
     evaluation; `batch_size` is the one it ran at, None where it was not run).
+    `processes` are those of a point whose protocol asks for several: its metrics are over them (docs/measuring.md),
+    what is no number is the last one's. Empty: there was one, or none.
     `ladder_stop` is set on the last latency point of a job: `end`, `out_of_memory`, `saturated`, `failed`, ...
     `host`, `environment`, `effective`, `provenance` are free-form facts; keys are documented in docs/records.md.
     Times are UTC, ISO 8601, with microseconds.
@@ -90,4 +119,5 @@ class Record:
     effective: Dict[str, Any] = field(default_factory=dict)
     provenance: Dict[str, Any] = field(default_factory=dict)
     point: str = LATENCY
+    processes: List[ProcessFacts] = field(default_factory=list)
     schema: int = RECORD_SCHEMA

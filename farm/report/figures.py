@@ -20,6 +20,7 @@ from farm.report.drawing import Style
 from farm.report.select import Point, Problem, Selection
 from farm.report.stats import Absent
 from farm.report.table import at
+from farm.summary import WITHIN_RUN
 
 #: Gives the raw latencies of a record in ns, or None.
 Samples = Callable[[Record], "list[int] | None"]
@@ -81,7 +82,8 @@ def throughput_figure(selection: Selection) -> Figure | None:
         spec = charts.single(charts.throughput_chart(dots, look), charts.PANEL_HEIGHT)
         panels.append(Panel(name, words, spec, drawn))
     hollow = any(p.doubts for p in known)
-    caption = "Inputs finished per second. Higher is better; each panel has its own scale, from zero." + _hollow(hollow)
+    caption = "Inputs finished per second. Higher is better; each panel has its own scale, from zero."
+    caption += _bars(known, "throughput_per_s") + _hollow(hollow)
     sheet = charts.sheet([p.in_sheet for p in panels], title, caption, columns=3)
     return Figure("throughput", title, caption, tuple(panels), sheet, tuple(look.items()), hollow)
 
@@ -98,10 +100,8 @@ def latency_figure(selection: Selection) -> Figure | None:
         chart = charts.latency_chart([_dot(p, "latency_ms") for p in points], look)
         words = f"{title}, {name}: {_in_words(points, 'latency_ms', 'ms')}"
         panels.append(_row_panel(name, words, chart, [p.series.label for p in points]))
-    caption = (
-        "Median of each run; a bar is its interval within that run, often narrower than the point. Lower is better;"
-        " each panel has its own scale." + _hollow(any(p.doubts for p in known))
-    )
+    caption = "Median of each point. Lower is better; each panel has its own scale."
+    caption += _bars(known, "latency_ms") + _hollow(any(p.doubts for p in known))
     sheet = charts.sheet([p.in_sheet for p in panels], title, caption, columns=3)
     return Figure("latency", title, caption, tuple(panels), sheet)
 
@@ -124,7 +124,7 @@ def distribution_figure(selection: Selection, samples: Samples | None = None) ->
         return None
     title = f"Distribution of the latency at {at(known[0])}"
     caption = (
-        "Around each run's own median. Narrower is steadier."
+        "Around each point's own median. Narrower is steadier."
         + (f" Ticks: samples, up to {MOST_TICKS} evenly spaced in rank, with both extremes." if strips else "")
         + " Line: smallest to largest; box: middle half."
         + (" \u2020 marks flagged runs." if any(p.doubts for p in known) else "")
@@ -187,6 +187,13 @@ def _row_panel(name: str, words: str, chart: Any, rows: Sequence[str]) -> Panel:
         width=charts.SHEET_WIDTH, height=charts.rows_height(rows, axis=False), title=textwrap.wrap(name, 38)
     )
     return Panel(name, words, charts.single(chart, charts.rows_height(rows)), drawn)
+
+
+def _bars(points: Sequence[Point], metric: str) -> str:
+    """What the bars cover."""
+    known = list(stats.scopes(points, metric))
+    narrow = ", often narrower than the point" if known == [WITHIN_RUN] else ""
+    return f" A bar is its interval, {text.listed(known)}{narrow}." if known else ""
 
 
 def _hollow(any_flagged: bool) -> str:

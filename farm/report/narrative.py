@@ -12,6 +12,7 @@ from farm.report.provenance import differences
 from farm.report.select import Point, Selection
 from farm.report.stats import Absent, Best, Ratio
 from farm.report.table import at
+from farm.summary import WITHIN_RUN
 
 #: With more models than this, over all device classes, the summary counts instead of naming each.
 MOST_MODELS = 12
@@ -187,8 +188,13 @@ def _differing(selection: Selection) -> list[Sentence]:
 def _scope(selection: Selection) -> list[Sentence]:
     if not selection.ok:
         return []
-    known = any(p.record.intervals for p in selection.ok)
-    first = (
-        "Intervals cover one run each; runs of the same thing differ by more." if known else "No run has an interval."
-    )
+    known = list(stats.scopes(selection.ok, "latency_ms"))
+    if not known:
+        first = "No run has an interval."
+    elif known == [WITHIN_RUN]:
+        first = "Intervals cover one run each; runs of the same thing differ by more."
+    else:
+        first = (
+            f"Intervals cover what they name ({text.listed(known)}); another build or another day may differ by more."
+        )
     return [Sentence("scope", f"{first} Repeat a sweep before trusting a small gap.")]

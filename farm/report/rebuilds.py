@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from farm.contract.canonical import digest
+from farm.processes import between
 from farm.report import stats, text
 from farm.report.select import Point, Selection
 from farm.report.series import device_id, facets
@@ -35,9 +36,9 @@ def rebuild_table(selection: Selection, device_class: str) -> Table:
     )
     caption = (
         "The same engine built anew several times. Distinct: by sha256 of the engine's file, of its list of layers and"
-        " tactics, and of its outputs for the first input. Small figures: least and most over the builds. Spread: the"
-        " slowest build's median latency over the fastest's, less one; one run each, so it holds the spread between"
-        " runs, too."
+        " tactics, and of its outputs for the first input. Small figures: of the build least and most, of the latency"
+        " the interval of the median over builds, with how often such a one holds it. Spread: the slowest build's"
+        " latency over the fastest's, less one; it holds the spread between processes, too."
     )
     kept = tuple(group for group in groups if group.rows)
     key = f"rebuilds-{device_class}"
@@ -74,7 +75,7 @@ def _row(points: Sequence[Point], notes: Footnotes) -> Row:
         Cell(str(len(points)), sub=f"of {asked}" if asked != len(points) else "", mark=marks),
         *(_distinct(points, name) for name in ("engine_sha256", "tactics_sha256", "outputs_sha256")),
         _range(points, _build_s),
-        _range(points, _latency_ms),
+        _latency(points),
         _spread(points),
     )
     return Row(", ".join(word for word in words if word), cells)
@@ -108,6 +109,18 @@ def _range(points: Sequence[Point], of: Callable[[Point], float | None]) -> Cell
         return absent("no build of this row has it")
     places = text.decimals(median(known))
     return Cell(text.number(median(known), places), sub=text.span(min(known), max(known), places))
+
+
+def _latency(points: Sequence[Point]) -> Cell:
+    """The median over builds of their medians, and what it covers."""
+    known = [value for p in points if (value := _latency_ms(p)) is not None]
+    found = between(known, "builds")
+    if found is None:
+        return _range(points, _latency_ms)
+    places = text.decimals(median(known))
+    covers = f"{100 * found.confidence:g} % {found.scope}"
+    sub = f"{text.span(found.low, found.high, places)}, {covers}"
+    return Cell(text.number(median(known), places), sub=sub, note=f"{found.method}, {found.scope}")
 
 
 def _spread(points: Sequence[Point]) -> Cell:

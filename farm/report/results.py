@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
 from typing import Any
 
 from farm.contract.metrics import METRICS
@@ -19,6 +18,7 @@ from farm.report.table import Cell, Column, Group, Row, Table, at, run_anchor
 _WHERE = ("device_class", "device_id", "host", "model", "workflow", "precision", "variant", "point", "batch_size")
 _END = ("outcome", "stage", "reference", "message", "hint", "flags", "withheld")
 _INTERVAL = ("latency_ms_low", "latency_ms_high", "latency_ms_confidence", "latency_ms_scope")
+_PROCESSES = "processes"
 _SPEED_UP = ("speed_up", "speed_up_low", "speed_up_high", "speed_up_base_run_id")
 _JOB = ("sweep_id", "sweep_name", "job_id", "generation", "attempt", "protocol")
 _ORIGIN = (*_JOB, "ladder_stop", "started_at", "finished_at", "run_id", "record", "samples_sha256")
@@ -30,7 +30,7 @@ def csv_text(selection: Selection) -> str:
     A text that a spreadsheet would take for a formula is kept from that with a leading apostrophe.
     """
     extra = sorted({name for p in selection.points for name in p.record.metrics} - set(METRICS))
-    names = [*_WHERE, *_END, *METRICS, *extra, *_INTERVAL, *_SPEED_UP, *_ORIGIN]
+    names = [*_WHERE, *_END, *METRICS, *extra, *_INTERVAL, _PROCESSES, *_SPEED_UP, *_ORIGIN]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, names, restval="", lineterminator="\r\n")
     writer.writeheader()
@@ -63,6 +63,7 @@ def _line(point: Point, selection: Selection, metrics: list[str]) -> dict[str, A
         "point": record.point,
         "batch_size": record.batch_size,
         "outcome": str(record.outcome),
+        _PROCESSES: stats.process_count(record) if record.processes or record.stages else None,
         "flags": "; ".join(f"{f.name} ({f.level}): {f.evidence}" for f in record.flags),
         "withheld": "; ".join(f"{k}: {v}" for k, v in sorted(record.withheld.items())),
     }
@@ -100,7 +101,7 @@ def _origin(record: Record) -> dict[str, Any]:
     job = record.job
     values = (
         job.sweep_id, job.sweep_name, job.job_id, job.generation, record.attempt, job.protocol.name, record.ladder_stop,
-        record.started_at, record.finished_at, record.run_id, record_path(record), " ".join(_samples(record).values()),
+        record.started_at, record.finished_at, record.run_id, record_path(record), " ".join(_samples(record)),
     )  # fmt: skip
     return dict(zip(_ORIGIN, values, strict=True))
 
@@ -125,10 +126,10 @@ def _gap_line(gap: Gap) -> dict[str, Any]:
     }
 
 
-def _samples(record: Record) -> Mapping[str, str]:
-    """The raw samples by kind, those of the latency first."""
-    ordered = sorted(record.samples, key=lambda b: ("latency" not in b.kind, b.kind))
-    return {b.kind: b.sha256 for b in ordered}
+def _samples(record: Record) -> list[str]:
+    """The digests of the raw samples, those of the latency first, in the order of the processes."""
+    ordered = sorted(record.samples, key=lambda b: ("latency" not in b.kind, b.kind, b.process or 0))
+    return [b.sha256 for b in ordered]
 
 
 def appendix_table(selection: Selection) -> Table:
@@ -151,7 +152,7 @@ def appendix_table(selection: Selection) -> Table:
 
 def _appendix_row(point: Point) -> Row:
     record = point.record
-    digests = list(_samples(record).values())
+    digests, processes = _samples(record), len(record.processes)
     cells = (
         Cell(text.plain(record.outcome)),
         Cell(
@@ -160,7 +161,10 @@ def _appendix_row(point: Point) -> Row:
         ),
         Cell(record.run_id, sub=record_path(record)),
         Cell(
-            digests[0] if digests else text.ABSENT, note="" if digests else "no samples were stored", muted=not digests
+            digests[0] if digests else text.ABSENT,
+            sub=f"of the first of {processes} processes" if digests and processes > 1 else "",
+            note="" if digests else "no samples were stored",
+            muted=not digests,
         ),
     )
     return Row(f"{point.series.label}, {at(point)}", cells, anchor=run_anchor(record))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a report computes from records: values with their reason when absent, speed-ups, best throughput. Pure.
 
-An interval here covers what it says, no more: one run on each side. Runs differ from one another by more than their
-iterations do, so no interval of one run is ever called a verdict.
+An interval here covers what its scope says, no more: one run, or the processes of a point. Processes differ from one
+another by more than their iterations do, and no interval of two points is ever called a verdict.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from farm.compare.fields import switches
 from farm.contract.record import Interval, Record
 from farm.report.select import Point
 from farm.report.series import device_id
+from farm.summary import WITHIN_RUN
 
-SCOPE = "within one run each"
+_ONE_RUN = "within one run"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,10 @@ class Absent:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A speed-up: `base` over this, above 1 is faster. `low`, `high` are None where a side has no interval."""
+    """A speed-up: `base` over this, above 1 is faster. `low`, `high` are None where a side has no interval.
+
+    `scope` says what the interval covers, from the scopes of the two.
+    """
 
     value: float
     base: Point
@@ -37,6 +41,7 @@ class Ratio:
     confidence: float | None = None
     doubtful: bool = False
     caveat: str = ""
+    scope: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,28 @@ def interval(record: Record, name: str) -> Interval | None:
     if found is None or isinstance(value(record, name), Absent):
         return None
     return found if math.isfinite(found.low) and math.isfinite(found.high) and found.low <= found.high else None
+
+
+def process_count(record: Record) -> int:
+    """In how many fresh processes a point was measured."""
+    return len(record.processes) or 1
+
+
+def scopes(points: Iterable[Point], name: str) -> dict[str, list[float]]:
+    """What the intervals of a metric cover, those within a run last, each with its confidences; sorted."""
+    found: dict[str, set[float]] = {}
+    for point in points:
+        known = interval(point.record, name)
+        if known is not None:
+            found.setdefault(known.scope, set()).add(known.confidence)
+    ordered = sorted(found, key=lambda scope: (scope == WITHIN_RUN, scope))
+    return {scope: sorted(found[scope]) for scope in ordered}
+
+
+def joint_scope(one: str, other: str) -> str:
+    """What an interval made from two others covers: `within one run each`, `between 5 processes each`, ..."""
+    said = [_ONE_RUN if scope == WITHIN_RUN else scope for scope in (one, other)]
+    return f"{said[0]} each" if one == other else f"{said[0]} against {said[1]}"
 
 
 def not_comparable(a: Record, b: Record) -> str | None:
@@ -109,8 +136,11 @@ def ratio(base: Point, other: Point) -> Ratio | Absent:
     i, j = interval(base.record, "latency_ms"), interval(other.record, "latency_ms")
     if base is other or i is None or j is None or j.low <= 0:
         return Ratio(over / under, base, doubtful=doubtful)
-    confidence = max(0.0, 1 - (1 - i.confidence) - (1 - j.confidence))
-    return Ratio(over / under, base, i.low / j.high, i.high / j.low, confidence, doubtful)
+    confidence = 1 - (1 - i.confidence) - (1 - j.confidence)
+    if confidence <= 0:  # the ranges of two processes each cover 50 %, and their ratios perhaps nothing
+        return Ratio(over / under, base, doubtful=doubtful)
+    scope = joint_scope(i.scope, j.scope)
+    return Ratio(over / under, base, i.low / j.high, i.high / j.low, confidence, doubtful, scope=scope)
 
 
 def speed_up(point: Point, references: Iterable[Point]) -> Ratio | Absent:

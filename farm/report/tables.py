@@ -22,17 +22,29 @@ CellOf = Callable[[Point, Footnotes], Cell]
 def latency_table(selection: Selection, device_class: str) -> Table:
     """Median latency in ms: model x workflow x precision rows, a column for each batch size."""
     shown = [p for p in selection.ok if p.series.device_class == device_class]
-    caption = f"Median time of one inference of the whole batch, in milliseconds{_confidence(shown)}. Lower is better."
-    return _by_batch(selection, device_class, ("latency", "Latency", caption, "ms"), _latency_cell)
+    about = _confidence(shown, "latency_ms", "the median")
+    caption = f"Median time of one inference of the whole batch, in milliseconds{about}. Lower is better."
+    return _by_batch(
+        selection, device_class, ("latency", "Latency", caption, "ms"), _interval_cell("latency_ms", shown)
+    )
 
 
 def speed_up_table(selection: Selection, device_class: str) -> Table:
     """Speed-up over pytorch fp32: the same rows and columns as the latency table."""
+    shown = [p for p in selection.ok if p.series.device_class == device_class]
+    ratios = [stats.speed_up(p, selection.references(p.series)) for p in shown]
+    scopes = sorted({r.scope for r in ratios if isinstance(r, Ratio) and r.scope})
     caption = (
         "Median latency of pytorch fp32 over that of this row, at the same model, batch size and device. Above 1 is"
-        " faster than pytorch fp32. Small figures: every ratio that the two intervals allow (at least 90 % confidence"
-        f" for two of 95 %), {stats.SCOPE}: runs differ from one another by more than that."
+        " faster than pytorch fp32."
     )
+    if scopes:
+        caption += (
+            " Small figures: every ratio that the two intervals allow (at least 90 % confidence for two of 95 %),"
+            f" {text.listed(scopes)}."
+        )
+    if any("one run" in scope for scope in scopes):
+        caption += " Processes differ from one another by more than iterations of one run do."
 
     def cell(point: Point, notes: Footnotes) -> Cell:
         return _ratio_cell(point, stats.speed_up(point, selection.references(point.series)), notes)
@@ -42,12 +54,14 @@ def speed_up_table(selection: Selection, device_class: str) -> Table:
 
 def throughput_table(selection: Selection, device_class: str) -> Table:
     """Throughput in inputs/s by batch size, and the best over batch sizes."""
+    shown = [p for p in selection.ok if p.series.device_class == device_class]
     caption = (
-        "Inputs finished per second of wall clock in the timed stage, one batch in flight. Higher is better. The last"
-        " column is the best unflagged point of the row."
+        "Inputs finished per second of wall clock in the timed stage, one batch in flight"
+        f"{_confidence(shown, 'throughput_per_s', 'the median')}. Higher is better. The last column is the best"
+        " unflagged point of the row."
     )
     about = ("throughput", "Throughput", caption, "inputs/s")
-    return _by_batch(selection, device_class, about, _plain_cell("throughput_per_s"), best=True)
+    return _by_batch(selection, device_class, about, _interval_cell("throughput_per_s", shown), best=True)
 
 
 def spread_table(selection: Selection, device_class: str) -> Table:
@@ -66,15 +80,19 @@ def spread_table(selection: Selection, device_class: str) -> Table:
     ]
     notes = Footnotes()
     groups = []
+    several = _several([p for p in selection.ok if p.series.device_class == device_class])
     for model in selection.models(device_class):
         points = [p for s in selection.series(device_class, model) for p in selection.of(s) if p.ok and p.batch]
-        rows = [_spread_row(p, [name for name, _, _ in columns], notes) for p in points]
+        rows = [_spread_row(p, [name for name, _, _ in columns], notes, several) for p in points]
         groups.append(Group(model, tuple(rows)))
     caption = (
-        "All samples of each run. A percentile that the number of samples cannot bound is withheld (a dash, with the"
+        "All samples of each run."
+        + (" Of several processes: the median of their figures; of min and max the extreme." if several else "")
+        + " A percentile that the number of samples cannot bound is withheld (a dash, with the"
         " reason). Robust CV is 1.4826 times the median absolute deviation over the median. Lower is better."
     )
     heads = tuple(Column(head, unit) for _, head, unit in columns)
+    heads = (Column("Processes"), *heads) if several else heads
     key = ("spread", "Spread of the latency", caption)
     return _table(device_class, key, heads, groups, notes, heading="Workflow, precision, batch", wide=True)
 
@@ -179,28 +197,30 @@ def _not_ok_cell(point: Point) -> Cell:
     return Cell(text.plain(point.record.outcome), note=reason, anchor=run_anchor(point.record), muted=True)
 
 
-def _latency_cell(point: Point, notes: Footnotes) -> Cell:
-    median = stats.value(point.record, "latency_ms")
-    if isinstance(median, Absent):
-        return number_cell(point, median, notes)
-    found = stats.interval(point.record, "latency_ms")
-    if found is None:
-        return number_cell(point, text.number(median), notes)
-    places = text.decimals(median)
-    if found.low < found.high and text.number(found.low, places) == text.number(found.high, places):
-        places += 1
-    about = f"{found.confidence * 100:g} % interval, {found.method}, {found.scope}"
-    return number_cell(
-        point, text.number(median, places), notes, sub=text.span(found.low, found.high, places), note=about
-    )
+def _interval_cell(metric: str, shown: Sequence[Point]) -> CellOf:
+    """A metric with its interval, and with the number of processes where any point of the table has several."""
+    several = _several(shown)
 
-
-def _plain_cell(metric: str, write: Callable[[float], str] = text.number) -> CellOf:
     def cell(point: Point, notes: Footnotes) -> Cell:
-        found = stats.value(point.record, metric)
-        return number_cell(point, found if isinstance(found, Absent) else write(found), notes)
+        median = stats.value(point.record, metric)
+        if isinstance(median, Absent):
+            return number_cell(point, median, notes)
+        of = text.plural(stats.process_count(point.record), "process", "processes") if several else ""
+        found = stats.interval(point.record, metric)
+        if found is None:
+            return number_cell(point, text.number(median), notes, sub=of)
+        places = text.decimals(median)
+        if found.low < found.high and text.number(found.low, places) == text.number(found.high, places):
+            places += 1
+        about = f"{found.confidence * 100:g} % interval, {found.method}, {found.scope}"
+        sub = ", ".join(filter(None, (text.span(found.low, found.high, places), of)))
+        return number_cell(point, text.number(median, places), notes, sub=sub, note=about)
 
     return cell
+
+
+def _several(points: Iterable[Point]) -> bool:
+    return any(stats.process_count(p.record) > 1 for p in points)
 
 
 def _ratio_cell(point: Point, found: Ratio | Absent, notes: Footnotes) -> Cell:
@@ -212,7 +232,7 @@ def _ratio_cell(point: Point, found: Ratio | Absent, notes: Footnotes) -> Cell:
         )
     places = text.decimals(found.value)
     sub = "" if found.low is None or found.high is None else text.span(found.low, found.high, places)
-    about = f"{text.number((found.confidence or 0) * 100, 0)} % at least, {stats.SCOPE}" if sub else ""
+    about = f"{text.number((found.confidence or 0) * 100, 0)} % at least, {found.scope}" if sub else ""
     cell = number_cell(point, text.number(found.value, places), notes, sub=sub, note=about)
     marks = [cell.mark, notes.mark(found.base), notes.note("\u00a7", found.caveat) if found.caveat else ""]
     return replace(cell, mark=",".join(dict.fromkeys(m for m in marks if m)))
@@ -229,8 +249,9 @@ def _best_cell(points: Sequence[Point], notes: Footnotes) -> Cell:
     return number_cell(found.point, text.number(found.value), notes, sub=at(found.point), note=note)
 
 
-def _spread_row(point: Point, metrics: Sequence[str], notes: Footnotes) -> Row:
-    cells = []
+def _spread_row(point: Point, metrics: Sequence[str], notes: Footnotes, several: bool) -> Row:
+    count = text.number(stats.process_count(point.record), 0)
+    cells = [number_cell(point, count, notes)] if several else []
     for metric in metrics:
         found = stats.value(point.record, metric)
         scale = 100 if metric == "latency_rcv" else 1
@@ -319,10 +340,10 @@ def _table(
     return Table(f"{key}-{device_class}", title, caption, heading, tuple(columns), kept, "Model", notes.notes, wide)
 
 
-def _confidence(points: Sequence[Point]) -> str:
-    found = [i for p in points if (i := stats.interval(p.record, "latency_ms")) is not None]
-    if not found:
+def _confidence(points: Sequence[Point], metric: str, what: str) -> str:
+    """What the small figures are: `; small figures: interval of the median, 95 % within this run`."""
+    known = stats.scopes(points, metric)
+    if not known:
         return ""
-    levels = sorted({f"{i.confidence * 100:g}" for i in found})
-    scopes = sorted({i.scope for i in found})
-    return f"; small figures: {text.listed(levels)} % interval of the median, {text.listed(scopes)}"
+    said = [f"{text.listed(f'{level * 100:g}' for level in levels)} % {scope}" for scope, levels in known.items()]
+    return f"; small figures: interval of {what}, {text.listed(said)}"

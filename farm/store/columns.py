@@ -65,11 +65,14 @@ _FACTS = (
     ("generation", "BIGINT", "which deliberate repeat of the job this is"),
     ("started_at", "TIMESTAMP", "UTC"),
     ("finished_at", "TIMESTAMP", "UTC"),
+    ("processes", "BIGINT", "fresh processes that the point was measured in; NULL where nothing ran"),
     ("ladder_stop", "VARCHAR", "on a job's last point: why the ladder ended there"),
     ("runner_digest", "VARCHAR", "digest of the runner's code"),
     ("git_revision", "VARCHAR", "revision of the farm's code"),
     ("latency_low_ms", "DOUBLE", "lower end of the interval of latency_ms"),
     ("latency_high_ms", "DOUBLE", "upper end of the interval of latency_ms"),
+    ("latency_confidence", "DOUBLE", "how often such an interval covers what it speaks of"),
+    ("latency_scope", "VARCHAR", "what it covers: within this run, or between so many processes"),
     ("top1_low", "DOUBLE", "lower end of the interval of top1"),
     ("top1_high", "DOUBLE", "upper end of the interval of top1"),
     ("top5_low", "DOUBLE", "lower end of the interval of top5"),
@@ -141,6 +144,7 @@ def _found(record: Record) -> dict[str, Any]:
         "validity": _validity(record),
         "started_at": _time(record.started_at),
         "finished_at": _time(record.finished_at),
+        "processes": len(record.processes) or (1 if record.stages else None),
         "ladder_stop": record.ladder_stop,
         "runner_digest": _text(record.provenance.get("runner_digest")),
         "git_revision": _text(record.provenance.get("git_revision")),
@@ -148,10 +152,13 @@ def _found(record: Record) -> dict[str, Any]:
 
 
 def _numbers(record: Record) -> dict[str, Any]:
-    ends: dict[str, float] = {}
+    ends: dict[str, Any] = {}
     for metric, low, high in _INTERVALS:
         interval = record.intervals.get(metric)
         ends |= {low: interval.low, high: interval.high} if interval else {}
+    latency = record.intervals.get("latency_ms")
+    if latency is not None:
+        ends |= {"latency_confidence": latency.confidence, "latency_scope": latency.scope}
     return {**ends, **{column_name(name): record.metrics.get(name) for name in METRICS}}
 
 

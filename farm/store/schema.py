@@ -16,9 +16,15 @@ from farm.contract.record import RECORD_SCHEMA, Record
 
 Document = dict[str, Any]
 
+
+def _as_it_is(document: Document) -> Document:
+    """What a new schema added has a default that says what held before."""
+    return document
+
+
 #: From each schema version, the function that makes the next one of it. A test holds the keys equal to
 #: 1 .. RECORD_SCHEMA - 1.
-UPGRADES: Mapping[int, Callable[[Document], Document]] = {}
+UPGRADES: Mapping[int, Callable[[Document], Document]] = {1: _as_it_is}
 
 
 class RecordError(ValueError):

@@ -26,7 +26,10 @@ LAYOUT = 1
 
 @dataclass(frozen=True)
 class ArtifactRow:
-    """One file that one run made, used or measured, and the run it belongs to. `batch_size` is None for a whole job."""
+    """One file that one run made, used or measured, and the run it belongs to. `batch_size` is None for a whole job.
+
+    `process` is which of the run's processes it is of, None where there is but one, or where it is of all.
+    """
 
     run_id: str
     sweep_id: str
@@ -41,6 +44,7 @@ class ArtifactRow:
     sha256: str
     size_bytes: int
     cached: bool
+    process: int | None = None
 
 
 class Store:
@@ -148,4 +152,5 @@ def _artifact_row(record: Record, ref: BlobRef) -> ArtifactRow:
         sha256=ref.sha256,
         size_bytes=ref.size_bytes,
         cached=ref.cached,
+        process=ref.process,
     )

@@ -89,7 +89,7 @@ def test_flags_show_as_flags_and_can_be_accepted(settings: Settings, run: Type) 
     put_repeats(farm, sweep("after"), 9.6, hour=0.5, flags=[make_flag("host_busy")])
     flagged = run("before", "after", "--repeats")
     assert "9.619* (5)" in flagged.output
-    assert "no run of new is without a flag (host_busy)" in flagged.output
+    assert "no process of new is without a flag (host_busy)" in flagged.output
     accepted = run("before", "after", "--repeats", "--accept", "host_busy")
     assert "SLOWER" in accepted.output
     assert "taken as sound in spite of these flags: host_busy" in accepted.output

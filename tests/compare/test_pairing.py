@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from farm.compare import Comparison, Rules, Verdict, compare
+from farm.compare import Comparison, Rules, Verdict, compare, table
 from farm.contract.job import BatchLadder, ModelSpec, Target
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.protocols import PROTOCOLS
-from farm.contract.record import Record
+from farm.contract.record import ProcessFacts, Record
 from farm.errors import UsageError
 from tests.factories import DEVICE, STACK, make_flag, make_job, make_record
 
@@ -193,14 +193,14 @@ def test_flagged_runs_are_shown_and_never_feed_a_verdict() -> None:
     assert cell.verdict is Verdict.SAME
     assert cell.new.median == 8.0
     assert len(cell.new.processes) == 9
-    assert cell.notes == ("4 flagged runs of new left aside (host_busy)",)
+    assert cell.notes == ("4 flagged processes of new left aside (host_busy)",)
 
 
 @pytest.mark.parametrize("level", ["suspect", "invalid"])
 def test_a_side_with_flagged_runs_alone_is_unclear_with_the_reason(level: str) -> None:
     cell = compare(side("base"), side("new", 80.0, flags=[make_flag("throttled", level)])).cells[0]
     assert cell.verdict is Verdict.UNCLEAR
-    assert cell.notes == ("no run of new is without a flag (throttled)",)
+    assert cell.notes == ("no process of new is without a flag (throttled)",)
     assert cell.ratio.low is None
 
 
@@ -269,3 +269,48 @@ def test_libraries_that_another_workflow_loads_are_no_difference_of_versions() -
     assert compare(side("base"), side("new", workflow="openvino", stack=other)).software == ()
     told = [str(d) for d in compare(side("base"), side("new", stack=other)).software]
     assert told == ["onnxruntime none -> 1.20", "torch 2.8.0 -> none"]
+
+
+def one_record(name: str, ms: float, flagged: tuple[int, ...] = (), **overrides: Any) -> Record:
+    """A side as one run of five processes, some of them flagged."""
+    made = side(name, ms, **overrides)
+    flags = {i: [make_flag("host_busy")] for i in flagged}
+    processes = [
+        ProcessFacts(
+            i,
+            Outcome.OK,
+            of.started_at,
+            of.finished_at,
+            metrics=of.metrics | {"cpu_frequency_mhz": 2000.0},
+            intervals=of.intervals,
+            flags=flags.get(i, []),
+        )
+        for i, of in enumerate(made, 1)
+    ]
+    joint = [flag for of in flags.values() for flag in of]
+    return replace(made[0], processes=processes, finished_at=made[-1].finished_at, flags=joint)
+
+
+def test_one_run_of_five_processes_a_side_gives_a_verdict() -> None:
+    found = compare([one_record("base", 8.0)], [one_record("new", 8.8)])
+    (cell,) = found.cells
+    assert cell.verdict is Verdict.SLOWER
+    assert (len(cell.base.sound), len(cell.new.sound)) == (5, 5)
+    assert [process.number for process in cell.new.processes] == [1, 2, 3, 4, 5]
+    assert cell.base.processes[0].clock_mhz == 2000.0
+    assert cell.base.processes[0].low == 8.125
+    assert cell.ratio == compare(side("base", 8.0), side("new", 8.8)).cells[0].ratio
+    assert table.objects(found)[0]["base_runs"] == cell.base.processes[0].run_id
+    assert table.row(cell)[2] == "8.8 (5)"
+
+
+def test_a_flag_of_one_process_leaves_that_one_aside_and_no_other() -> None:
+    (cell,) = compare([one_record("base", 8.0)], [one_record("new", 8.8, flagged=(2, 4))]).cells
+    assert (len(cell.new.sound), len(cell.new.processes)) == (3, 5)
+    assert "2 flagged processes of new left aside (host_busy)" in cell.notes
+    assert cell.verdict is Verdict.UNCLEAR
+
+
+def test_that_the_processes_of_a_run_disagree_is_for_the_interval_to_say() -> None:
+    doubted = replace(one_record("new", 8.8), flags=[make_flag("processes_disagree")])
+    assert compare([one_record("base", 8.0)], [doubted]).cells[0].verdict is Verdict.SLOWER

@@ -75,7 +75,7 @@ def test_the_interval_is_the_test_turned_round(base: list[float], new: list[floa
 def test_the_rank_is_the_largest_that_covers(m: int, n: int, confidence: float) -> None:
     k, coverage = ranks.rank_for(m, n, confidence)
     assert coverage == pytest.approx(1 - 2 * ranks.tail(m, n, k - 1))
-    if coverage >= confidence:
+    if coverage >= confidence * (1 - 1e-9):  # one in 10^14 too few is rounding
         assert 1 - 2 * ranks.tail(m, n, k) < confidence
     else:
         assert k == 1

@@ -32,7 +32,14 @@ def test_the_builds_of_one_engine_are_one_row() -> None:
     assert model == "resnet18"
     assert row.heading == f"onnx_tensorrt fp16, cold timing cache, batch 1, on {demo.DEVICE.device_id}"
     assert [cell.text for cell in row.cells] == ["3", "3", "2", "1", "11.00", "2.10", "10.00"]
-    assert [cell.sub for cell in row.cells[4:6]] == ["10.00\u201312.00", "2.00\u20132.20"]
+    assert [cell.sub for cell in row.cells[4:6]] == ["10.00\u201312.00", "2.00\u20132.20, 75 % between 3 builds"]
+
+
+def test_five_builds_have_an_interval_between_builds() -> None:
+    ((_, row),) = rebuild_table(select([build(i, 2.0 + i / 10, count=5) for i in range(5)]), CLASS).rows
+    assert row.cells[5].text == "2.20"
+    assert row.cells[5].sub.endswith(", 95 % between 5 builds")
+    assert row.cells[5].note.startswith("t on the logarithms of 5 medians")
 
 
 def test_the_order_of_the_records_does_not_matter() -> None:

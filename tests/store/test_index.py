@@ -81,12 +81,15 @@ def test_a_row_shows_what_its_record_says(store: Store) -> None:
         "generation": 2,
         "started_at": "2026-03-01T10:00:00.000001+00:00",
         "finished_at": "2026-03-01T10:00:09.250000+00:00",
+        "processes": 1,
         "ladder_stop": "failed",
         "runner_digest": "ab" * 32,
         "git_revision": "cd" * 20,
         "latency_ms": 8.25,
         "latency_low_ms": 8.125,
         "latency_high_ms": 8.5,
+        "latency_confidence": 0.95,
+        "latency_scope": "within this run",
         "throughput_per_s": 121.2,
         "sample_count": 50.0,
         "mismatch_1e_3_pct": 0.5,
@@ -105,7 +108,7 @@ def test_a_refused_job_has_the_device_that_was_asked_for(store: Store) -> None:
 
 
 def test_every_metric_has_a_column_that_needs_no_quotes() -> None:
-    assert len(COLUMNS) == 35 + len(METRICS)
+    assert len(COLUMNS) == 38 + len(METRICS)
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in COLUMNS)
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.contract.outcome import Failure, Outcome
-from farm.contract.record import Record
+from farm.contract.record import RECORD_SCHEMA, Record
 from farm.errors import IntegrityError, UnavailableError, UsageError
 from farm.store import BadRecord, Store
 from tests.factories import make_job, make_record
@@ -124,7 +124,7 @@ def test_a_name_that_is_no_run_id_never_becomes_a_path(store: Store, name: str) 
         ({"finished_at": "yesterday"}, "yesterday"),
         ({"finished_at": "2026-03-01T10:00:00"}, "offset"),
         ({"host": {"path": Path("/tmp")}}, "JSON"),
-        ({"schema": 2}, "newer farm"),
+        ({"schema": RECORD_SCHEMA + 1}, "newer farm"),
     ],
 )
 def test_a_record_that_could_not_be_read_again_is_refused(store: Store, fields: dict[str, Any], where: str) -> None:
@@ -185,7 +185,7 @@ def test_a_newer_farms_record_says_so_politely(store: Store) -> None:
     record = make_record()
     store.records.write(record)
     path = store.records.path(record.run_id)
-    overwrite(path, path.read_bytes().replace(b'\n "schema": 1', b'\n "schema": 7'))
+    overwrite(path, path.read_bytes().replace(b'\n "schema": %d' % RECORD_SCHEMA, b'\n "schema": 7'))
     with pytest.raises(IntegrityError, match=r"newer farm \(record schema 7, .* upgrade this one"):
         store.records.read(record.run_id)
 

@@ -3,12 +3,24 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.contract.record import RECORD_SCHEMA
-from farm.store.schema import UPGRADES, RecordError, decode_json, decode_record, encode_json, upgrade, utc_time
+from farm.store.schema import (
+    UPGRADES,
+    RecordError,
+    decode_json,
+    decode_record,
+    encode_json,
+    encode_record,
+    upgrade,
+    utc_time,
+)
+from tests.factories import make_record, make_ref
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -26,6 +38,14 @@ def test_an_old_document_is_brought_up_step_by_step() -> None:
     assert upgrade({"schema": 1, "a": 1}, 3, steps) == {"schema": 3, "c": 20}
     assert upgrade({"schema": 2, "b": 5}, 3, steps) == {"schema": 3, "c": 50}
     assert upgrade({"schema": 3, "c": 7}, 3, steps) == {"schema": 3, "c": 7}
+
+
+def test_a_record_from_before_several_processes_is_one_of_one_process() -> None:
+    record = make_record(samples=[make_ref("a" * 64)])
+    old = json.loads(encode_record(record))
+    del old["processes"], old["samples"][0]["process"]
+    assert decode_record(json.dumps(old | {"schema": 1}).encode()) == record
+    assert record.processes == []
 
 
 @pytest.mark.parametrize("version", [None, "1", 0, -1, 1.0, True])

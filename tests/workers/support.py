@@ -5,17 +5,23 @@ from __future__ import annotations
 
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from farm.broker.jobs import Claim, JobStore
 from farm.contract.device import DeviceInfo
 from farm.contract.job import AccuracySpec, BatchLadder, JobSpec, ModelSpec, Protocol, Target
+from farm.contract.record import Record
 from farm.contract.run import RunRequest
 from tests.factories import make_job
 from workers.daemon import control
+from workers.daemon.bench import Bench
+from workers.daemon.clock import boottime
+from workers.daemon.execute import execute
 
 #: What a stub runner may use: it appends events and writes the result like the real one.
 PRELUDE = """
@@ -62,11 +68,11 @@ def make_control(tmp_path: Path, job: JobSpec | None = None, batch_size: int | N
 
 
 def fake_job(job_id: str, device_id: str, sizes: tuple[int, ...] = (1,), **options: Any) -> JobSpec:
-    """A job of the fake workflow. `limits` is the protocol's `stage_limits_s`; `until` the ladder's.
+    """A job of the fake workflow. `limits` is the protocol's `stage_limits_s`, `switches` others; `until` the ladder's.
 
     `accuracy=True` asks for one on the digits: the fake workflow gets a tenth of them right.
     """
-    limits = options.pop("limits", FAST.stage_limits_s)
+    limits, switches = options.pop("limits", FAST.stage_limits_s), options.pop("switches", {})
     asked = {"data": "digits", "accuracy": AccuracySpec("digits")} if options.pop("accuracy", False) else {}
     until = options.pop("until", ("out_of_memory",))
     return make_job(
@@ -74,7 +80,7 @@ def fake_job(job_id: str, device_id: str, sizes: tuple[int, ...] = (1,), **optio
         model=ModelSpec(name="nothing", source="fake", input_shape=(3, 8, 8)),
         workflow="fake",
         batches=BatchLadder(sizes=sizes, until=until),
-        protocol=replace(FAST, stage_limits_s=limits),
+        protocol=replace(FAST, stage_limits_s=limits, **switches),
         target=Target(device_id=device_id),
         options={"latency_ms": 1.0, **options},
         **asked,
@@ -116,3 +122,46 @@ def marked(text: str) -> list[int]:
 def run_python(script: str, *arguments: str) -> list[str]:
     """The command line that runs `script` in this interpreter, with this tree importable."""
     return [sys.executable, "-c", textwrap.dedent(script), *arguments]
+
+
+def records(bench: Bench, job: JobSpec) -> dict[int | None, Record]:
+    """The records of a job's ladder, by batch size."""
+    found = [
+        bench.store.records.read(job.run_id(s)) for s in job.batches.sizes if bench.store.records.exists(job.run_id(s))
+    ]
+    return {record.batch_size: record for record in found}
+
+
+class Background:
+    """A job that runs while the test does something to it."""
+
+    def __init__(self, bench: Bench, jobs: JobStore, claim: Claim) -> None:
+        self.said = ""
+        self._job = claim.job
+        self._jobs = jobs
+        self._thread = threading.Thread(target=self._run, args=(bench, jobs, claim))
+        self._thread.start()
+
+    def _run(self, bench: Bench, jobs: JobStore, claim: Claim) -> None:
+        self.said = execute(bench, jobs, claim, boottime())
+
+    def in_stage(self, stage: str, batch_size: int | None = None, process: str | None = None) -> None:
+        """Wait until the job is there; `process` is `process 2 of 3`."""
+
+        def there() -> bool:
+            view = self._jobs.get(self._job.job_id)
+            progress = view.progress if view else {}
+            at = progress.get("batch_size"), progress.get("process")
+            return progress.get("stage") == stage and batch_size in (None, at[0]) and process in (None, at[1])
+
+        wait_until(there, f"stage {stage}")
+
+    def runner_pid(self, batch_size: int) -> int:
+        """The process that measures now."""
+        return int(wait_until(lambda: marked(f"INFERFARM_RUN={self._job.run_id(batch_size)}"), "runner")[0])
+
+    def join(self) -> str:
+        """Wait for the job's end; what was said of it."""
+        self._thread.join(timeout=60)
+        assert not self._thread.is_alive()
+        return self.said

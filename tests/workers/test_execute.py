@@ -8,7 +8,6 @@ import platform
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +20,7 @@ from farm.contract.job import JobSpec, ModelSpec
 from farm.contract.outcome import Outcome
 from farm.contract.record import Record
 from tests.factories import make_job
-from tests.workers.support import fake_job, marked, wait_until
+from tests.workers.support import Background, fake_job, marked, records
 from workers.daemon import lock
 from workers.daemon.bench import Bench
 from workers.daemon.clock import boottime
@@ -55,13 +54,6 @@ def run(bench: Bench, jobs: JobStore, claim: MakeClaim) -> Callable[..., dict[in
 
 
 Run = Callable[..., dict[int | None, Record]]
-
-
-def records(bench: Bench, job: JobSpec) -> dict[int | None, Record]:
-    found = [
-        bench.store.records.read(job.run_id(s)) for s in job.batches.sizes if bench.store.records.exists(job.run_id(s))
-    ]
-    return {record.batch_size: record for record in found}
 
 
 def test_a_ladder_is_measured_point_by_point_and_recorded(run: Run, bench: Bench, jobs: JobStore) -> None:
@@ -192,36 +184,6 @@ def test_a_model_that_the_store_lacks_is_a_failure_that_names_it(
     assert record.failure is not None
     assert record.failure.reference == "model-missing"
     assert "ab" * 32 in record.failure.message
-
-
-class Background:
-    """A job that runs while the test does something to it."""
-
-    def __init__(self, bench: Bench, jobs: JobStore, claim: Claim) -> None:
-        self.said = ""
-        self._job = claim.job
-        self._jobs = jobs
-        self._thread = threading.Thread(target=self._run, args=(bench, jobs, claim))
-        self._thread.start()
-
-    def _run(self, bench: Bench, jobs: JobStore, claim: Claim) -> None:
-        self.said = execute(bench, jobs, claim, boottime())
-
-    def in_stage(self, stage: str, batch_size: int | None = None) -> None:
-        def there() -> bool:
-            view = self._jobs.get(self._job.job_id)
-            progress = view.progress if view else {}
-            return progress.get("stage") == stage and (batch_size is None or progress["batch_size"] == batch_size)
-
-        wait_until(there, f"stage {stage}")
-
-    def runner_pid(self, batch_size: int) -> int:
-        return int(wait_until(lambda: marked(f"INFERFARM_RUN={self._job.run_id(batch_size)}"), "runner")[0])
-
-    def join(self) -> str:
-        self._thread.join(timeout=60)
-        assert not self._thread.is_alive()
-        return self.said
 
 
 def test_a_killed_runner_is_a_crash_and_the_other_points_are_ok(bench: Bench, jobs: JobStore, claim: MakeClaim) -> None:

@@ -174,6 +174,29 @@ def test_a_killed_worker_s_tree_dies_and_the_next_worker_does_its_job(host: Host
     assert attempts == {1: 1, 2: 2}
 
 
+def test_a_worker_killed_between_processes_makes_that_point_anew_and_no_other(host: Host) -> None:
+    worker = host.start()
+    job = fake_job("a", host.device, (1, 2), latency_ms=30.0, switches={"processes": 3})
+    host.submit(job)
+
+    def in_the_middle() -> bool:
+        at = host.job("a").progress
+        return (at.get("point"), at.get("process")) == (2, "process 2 of 3")
+
+    wait_until(in_the_middle, "second process of the second point")
+    worker.kill()
+    worker.wait(timeout=10)
+    host.start()
+    wait_until(lambda: ("a", JobState.QUEUED) in host.jobs.reap(3), "the job's return")
+    host.send("a")
+    assert host.wait("a", JobState.DONE).summary["outcomes"] == {"ok": 2}
+    first, second = (host.store.records.read(job.run_id(size)) for size in (1, 2))
+    assert (first.attempt, second.attempt) == (1, 2)
+    assert [len(record.processes) for record in (first, second)] == [3, 3]
+    assert second.processes[0].started_at > first.finished_at
+    assert list(host.store.verify()) == []
+
+
 def test_a_killed_pool_process_costs_seconds_and_the_worker_goes_on(host: Host) -> None:
     worker = host.start()
     host.submit(fake_job("a", host.device, latency_ms=100.0))

@@ -81,14 +81,17 @@ def remove_leftovers(work_dir: Path, device_id: str) -> int:
     return len(left)
 
 
-def prepare(work_dir: Path, request: RunRequest, attempt: int) -> Control:
+def prepare(work_dir: Path, request: RunRequest, attempt: int, process: int = 1) -> Control:
     """Make a fresh control directory WORK/JOB-aATTEMPT/RUN, private to this user, and write the request into it.
+
+    Further processes of a run have directories RUN.p2, RUN.p3 ...: what each left is kept until the run is recorded.
 
     Raises:
         ValueError: an id that is no safe file name.
         OSError: the directory cannot be made or written.
     """
-    path = job_dir(work_dir, request.job.job_id, attempt) / check_name(request.run_id, "run id")
+    name = check_name(request.run_id, "run id") + (f".p{process}" if process > 1 else "")
+    path = job_dir(work_dir, request.job.job_id, attempt) / name
     shutil.rmtree(path, ignore_errors=True)
     for part in (SAMPLES_DIR, ARTIFACTS_DIR, "tmp"):
         (path / part).mkdir(parents=True, mode=0o700)

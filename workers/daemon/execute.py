@@ -29,20 +29,22 @@ from workers.daemon import control as control_dirs
 from workers.daemon import lock, stragglers
 from workers.daemon.bench import Bench
 from workers.daemon.classify import Evidence, classify
-from workers.daemon.clock import boottime, unix_time, utc_now
-from workers.daemon.collect import JobFacts, RunFacts, collect
+from workers.daemon.clock import boottime, utc_now
+from workers.daemon.collect import Collected, JobFacts, RunFacts, collect
 from workers.daemon.ladder import PREPARE, Run, Stop
 from workers.daemon.launch import GRACE_S, Launched, Plan, device_environment
 from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, Lease
 from workers.daemon.ledger import Ledger
 from workers.daemon.nvml import Gpu, find_gpu, open_nvml
+from workers.daemon.point import Point
 from workers.daemon.preflight import Preflight, oom_kills, preflight
 from workers.daemon.preflight_gpu import join, preflight_gpu, preflight_soc
+from workers.daemon.replicate import Replication, replication
 from workers.daemon.reporter import Progress, Reporter
-from workers.daemon.retry import Retries, try_facts
+from workers.daemon.retry import Retries
 from workers.daemon.settle import Settle
-from workers.daemon.stages import StageClock
 from workers.daemon.telemetry.process import TelemetryProcess
+from workers.daemon.teller import Teller
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +90,8 @@ class _Execution:
         self._claim = claim
         self._job: JobSpec = claim.job
         self._lease = lease
-        self._reporter = reporter
         self._ledger = Ledger(claim.job, bench.spool, bench.store)
+        self._teller = Teller(claim.job, reporter, lambda: self._ledger.outcomes)
         self._settle = Settle(bench.settings.idle_wait_s, bench.settings.cool_down_s)
         self._retries = Retries(bench.settings.suspect_retries)
         self._gpu: Gpu | None = None
@@ -112,7 +114,7 @@ class _Execution:
                 who,
                 wait_s=self._settings.device_wait_s,
                 stop=self._lease.ended,
-                on_wait=self._tell_waiting,
+                on_wait=self._teller.waits_for_device,
             ) as self._lock_fd:
                 self._measure_on_device()
         except lock.WaitAbandonedError:
@@ -214,27 +216,27 @@ class _Execution:
         return None
 
     def _run(self, what: Run, prepared: RunFacts) -> None:
-        """Measure a point, again where its doubts may pass; the last try is the record, whatever it says."""
-        point, earlier = ACCURACY if what.mode == "accuracy" else LATENCY, list[dict[str, Any]]()
-        while True:
-            run = self._launch(what, self._settled(what) if point == LATENCY else self._preflight())
-            collected = collect(self._facts, what.batch_size or 0, run, prepared, self._ledger.is_stored, point)
-            again = point == LATENCY and self._retries.again(collected.record, len(earlier) + 1)
-            if self._lease.reason is not None or not again:
-                break
-            earlier.append(try_facts(collected.record))
-        if earlier:
-            provenance = collected.record.provenance | {"earlier_tries": earlier}
-            collected = replace(collected, record=replace(collected.record, provenance=provenance))
+        """Measure a point in its processes, or take the accuracy in one, and record it."""
+        latency = what.mode == "measure"
+        wanted = replication(self._job.protocol) if latency else Replication()
+
+        def make(process: Run) -> Collected:
+            run = self._launch(process, self._settled(process) if latency else self._preflight())
+            point = LATENCY if latency else ACCURACY
+            return collect(self._facts, what.batch_size or 0, run, prepared, self._ledger.is_stored, point)
+
+        retries = self._retries if latency else Retries(0)
+        point = Point(wanted, make, retries, self._lease.ended.is_set, self._facts.limits)
+        collected = point.measure(what)
         if not self._lease.lost:
             self._ledger.record(collected)
-        elif run.outcome is Outcome.OK:
+        elif collected.record.outcome is Outcome.OK:
             self._ledger.keep_late(collected)
 
     def _launch(self, what: Run, before: Preflight) -> RunFacts:
         """Start one runner and stay with it to its end."""
         request = self._request(what)
-        control = control_dirs.prepare(self._settings.work_dir, request, self._claim.attempt)
+        control = control_dirs.prepare(self._settings.work_dir, request, self._claim.attempt, what.process)
         started_at, kills_before = utc_now(), oom_kills()
         telemetry = self._telemetry(control) if what.mode == "measure" else None
         with ExitStack() as stack:
@@ -243,7 +245,7 @@ class _Execution:
             launched = stack.enter_context(Launched(self._plan(control, request.run_id)))
             self._lease.bind(launched)
             try:
-                ended = launched.follow(lambda clock: self._tell(what, clock))
+                ended = launched.follow(lambda clock: self._teller.at_stage(what, clock))
             finally:
                 self._lease.unbind()
         if ended.report is None:
@@ -352,29 +354,6 @@ class _Execution:
             pause.wait(1.0)
 
     def _settled(self, what: Run) -> Preflight:
-        def tell(note: str) -> None:
-            self._say("wait_idle", what, time.time(), note=note)
-
-        return self._settle.until_fit(self._preflight, self._lease.ended, tell)
-
-    def _tell(self, what: Run, clock: StageClock) -> None:
-        self._say(clock.stage, what, unix_time(clock.since_ns), fraction=clock.fraction)
-
-    def _tell_waiting(self, holder: lock.Holder | None, waited_s: float) -> None:
-        note = f"waiting for the device, held by {holder or 'an unknown process'}"
-        self._say("wait_device", PREPARE, time.time() - waited_s, note=note)
-
-    def _say(self, stage: str, what: Run, since: float, **more: Any) -> None:
-        runs, own = self._job.run_ids(), what.run_id(self._job)
-        self._reporter.tell(
-            {
-                "stage": stage,
-                "batch_size": what.batch_size,
-                "point": runs.index(own) + 1 if own in runs else 0,
-                "points": len(runs),
-                "fraction": None,
-                "since": since,
-                "outcomes": self._ledger.outcomes,
-                **more,
-            }
+        return self._settle.until_fit(
+            self._preflight, self._lease.ended, lambda note: self._teller.waits_for_host(what, note)
         )

@@ -43,10 +43,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
-    """One runner to start: its mode, as in `RunRequest`, and the batch size unless it prepares."""
+    """One runner to start: its mode, as in `RunRequest`, and the batch size unless it prepares.
+
+    `process` tells the processes of one point apart, from 1.
+    """
 
     mode: str
     batch_size: int | None = None
+    process: int = 1
 
     def run_id(self, job: JobSpec) -> str:
         """The id of what it leaves."""

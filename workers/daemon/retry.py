@@ -34,7 +34,7 @@ def worth_another_try(outcome: Outcome, flags: Sequence[Flag], *, tried: int, re
     Args:
         outcome: of the last try; only a measurement that succeeded is repeated for its doubts.
         flags: of the last try.
-        tried: tries of this point so far.
+        tried: tries of this process so far, and second tries of the point's processes before it.
         retries: tries that the settings allow beyond the first.
         in_vain: second tries in a row, of this job's points, that came out doubtful again.
     """
@@ -60,12 +60,15 @@ class Retries:
         self._allowed = allowed
         self._in_vain = 0
 
-    def again(self, record: Record, tried: int) -> bool:
-        """Whether to measure the point of `record`, its try number `tried`, once more."""
+    def again(self, record: Record, tried: int, spent: int = 0) -> bool:
+        """Whether to make the process of `record`, its try number `tried`, once more.
+
+        `spent` counts the second tries of the point's earlier processes: all share what the settings allow.
+        """
         if tried > 1:
             self._in_vain = self._in_vain + 1 if any(flag.level != "info" for flag in record.flags) else 0
         return worth_another_try(
-            record.outcome, record.flags, tried=tried, retries=self._allowed, in_vain=self._in_vain
+            record.outcome, record.flags, tried=tried + spent, retries=self._allowed, in_vain=self._in_vain
         )
 
 
