@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from farm.broker.jobs import JobState, JobStore
 from farm.broker.register import DeviceEntry
+from farm.canary import NAME
 from farm.contract.job import JobSpec
 from farm.contract.names import device_queue
 from farm.contract.outcome import Failure, Outcome
@@ -44,7 +45,7 @@ def outstanding(store: Store, before_s: float = math.inf) -> Iterator[Outstandin
     """Every stored sweep with jobs that have no results: what must be queued again when Redis lost everything.
 
     A stored sweep knows the places it was submitted to, so this needs no device to be there yet, and a device that
-    joined later gets no old work. Sweeps that cannot be read are logged and passed over, as are those submitted at
+    joined later gets no old work. A canary is not made up for: a new one is worth more. Sweeps that cannot be read are logged and passed over, as are those submitted at
     `before_s` (Unix seconds) or later: whoever submits them queues them.
     """
     for document in store.sweeps.list():
@@ -52,6 +53,8 @@ def outstanding(store: Store, before_s: float = math.inf) -> Iterator[Outstandin
             continue
         try:
             spec = SweepSpec.from_document(document)
+            if (spec.name, spec.protocol.name) == (NAME, NAME):
+                continue
             jobs = jobs_at(spec, document.get("places", ()), document.get("narrowed", {}))
             left = tuple(job for job in jobs if not recorded(store.records, job, refusals=True))
         except (IntegrityError, ValueError) as error:

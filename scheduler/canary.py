@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Canaries in time: one when a device is first seen, one a day, one when asked; what each said is judged and entered.
+
+At most one waits or runs for a device: the register's field is set before the sweep is submitted, and only if it is
+empty. So a scheduler that dies in between leaves nothing twice, and a canary that came to nothing is not made up for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+
+from farm.broker.canaries import ASKED, CONFIRM, RESUMED, CanaryBook
+from farm.broker.jobs import JobStore, JobView
+from farm.broker.register import DeviceEntry, Register
+from farm.canary import UNCONFIRMED, CanaryState, assess
+from farm.devices import Refusal
+from farm.errors import FarmError
+from farm.settings import Settings
+from farm.store import Store
+from farm.thresholds import limits_for
+from scheduler.canary_job import PRIORITY, canary_sweep
+from scheduler.canary_points import read_canaries
+from scheduler.match import working
+from scheduler.records import recorded
+from scheduler.submit import submit
+
+log = logging.getLogger("inferfarm.scheduler")
+
+#: After trouble with the store.
+_RETRY_S = 60.0
+#: A worker whose store is away keeps the record for later; the judgement does not wait for ever.
+_RECORD_WAIT_S = 120.0
+
+START, DUE = "start", "due"
+#: Asked for by someone, or needed to end what was begun: made even where canaries are off.
+_OUT_OF_TURN = (ASKED, CONFIRM, RESUMED)
+
+
+class Canaries:
+    """Begins canaries and judges them. One `tick` does all there is to do now."""
+
+    def __init__(self, settings: Settings, store: Store, jobs: JobStore, register: Register, book: CanaryBook) -> None:
+        self._settings = settings
+        self._store = store
+        self._jobs = jobs
+        self._register = register
+        self._book = book
+        self._not_before: dict[str, float] = {}
+
+    def tick(self, entries: Iterable[DeviceEntry], now_s: float) -> None:
+        """Go through all devices. `now_s` is Unix time by Redis's clock.
+
+        Raises:
+            redis.RedisError: Redis went away; the next tick goes on from there.
+        """
+        for entry in entries:
+            if now_s < self._not_before.get(entry.device_id, 0.0):
+                continue
+            try:
+                self._one(entry, now_s)
+            except FarmError as error:
+                log.error("canary of %s, will try again in %.0f s: %s", entry.device_id, _RETRY_S, error)
+                self._not_before[entry.device_id] = now_s + _RETRY_S
+
+    def _one(self, entry: DeviceEntry, now_s: float) -> None:
+        canary = entry.canary
+        if canary.sweep_id:
+            if self._over(canary.sweep_id, now_s):
+                self._judge(entry)
+            return
+        if canary.state is None and (self._settings.canary or canary.asked) and self._store.sweeps.root.is_dir():
+            self._judge(entry)  # seen for the first time, or Redis lost what it had: the records know
+            return
+        why = due(entry, now_s, automatic=self._settings.canary, every_s=self._settings.canary_every_h * 3600)
+        if why and canary.state is not None:
+            self._begin(entry, why, now_s)
+
+    def _over(self, sweep_id: str, now_s: float) -> bool:
+        """Whether nothing more will come of a canary, and its record is where it can be read."""
+        views = self._jobs.sweep_jobs(sweep_id)
+        if not all(view.state.ended for view in views):
+            return False
+        return all(self._is_recorded(view) or now_s - _ended_s(view) > _RECORD_WAIT_S for view in views)
+
+    def _is_recorded(self, view: JobView) -> bool:
+        return recorded(self._store.records, view.spec, refusals=True)
+
+    def _begin(self, entry: DeviceEntry, why: str, now_s: float) -> None:
+        spec = canary_sweep(entry, entry.canary.series_number, now_s)
+        if isinstance(spec, Refusal):
+            log.warning("no canary for %s: %s", entry.device_id, spec.reason)
+            state = replace(entry.canary.state or CanaryState(), problem=f"it cannot run here: {spec.reason}")
+            self._book.give_up(entry.device_id, state, now_s)
+            return
+        if self._book.begin(entry.device_id, spec.sweep_id, why, now_s):
+            submit(spec, store=self._store, jobs=self._jobs, register=self._register, priority=PRIORITY)
+            log.info("canary of %s begun, %s: %s", entry.device_id, why, spec.sweep_id)
+
+    def _judge(self, entry: DeviceEntry) -> None:
+        """Enter what the records say. A first time out of the band is measured once more, at once, and no oftener."""
+        device = entry.announcement.device
+        limits = limits_for(self._settings.thresholds, device)
+        points, pool = read_canaries(self._store, device, limits)
+        state = assess(points, pool, limits)
+        unsure = state.verdict == UNCONFIRMED and not state.problem
+        again = unsure and bool(entry.canary.sweep_id) and entry.canary.why != CONFIRM
+        self._book.judged(entry.device_id, state, ask=CONFIRM if again else "")
+        if points:
+            log.info("canary of %s: %s %s", entry.device_id, state.summary, state.problem or state.note)
+        before = entry.canary.state
+        if state.shifted and not (before and before.shifted):
+            self._shifted(entry, state)
+
+    def _shifted(self, entry: DeviceEntry, state: CanaryState) -> None:
+        log.warning("canary of %s has shifted: %s", entry.device_id, state.evidence)
+        if self._settings.canary_quarantine and entry.state == "ready":
+            self._register.set_state(entry.device_id, "quarantined", f"its canary has {state.summary}")
+
+
+def due(entry: DeviceEntry, now_s: float, *, automatic: bool, every_s: float) -> str | None:
+    """Why a device should have a canary now, or None. Pure.
+
+    Args:
+        entry: the device; one that takes no jobs, or has a canary already, gets none.
+        now_s: Unix seconds.
+        automatic: whether canaries are made unasked.
+        every_s: how long the last one is good for, whatever came of it.
+    """
+    canary = entry.canary
+    if not working(entry) or canary.sweep_id:
+        return None
+    if canary.asked in _OUT_OF_TURN:
+        return canary.asked
+    last_s = max(canary.began_s, _unix(canary.state.last_at if canary.state else None))
+    if not automatic or now_s - last_s < every_s:
+        return None
+    return DUE if last_s else START
+
+
+def _unix(at: str | None) -> float:
+    return datetime.fromisoformat(at).timestamp() if at else 0.0
+
+
+def _ended_s(view: JobView) -> float:
+    return view.times.get(view.state, 0.0)
