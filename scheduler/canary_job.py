@@ -40,8 +40,8 @@ class Choice:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-#: By kind of device; the first that a stack of the device can run. A prepared engine is used again for as long as its key
-#: holds, so TensorRT comes first: the same engine in another time is the device.
+#: By kind of device; the first that a stack of the device can run. A prepared engine is used again for as long as its
+#: key holds, so TensorRT comes first: the same engine in another time is the device.
 CHOICES: dict[str, tuple[Choice, ...]] = {
     "cpu": (Choice("onnxruntime_cpu", "squeezenet1_1", 1), Choice("pytorch", "squeezenet1_1", 1)),
     "gpu": (

@@ -45,8 +45,8 @@ def outstanding(store: Store, before_s: float = math.inf) -> Iterator[Outstandin
     """Every stored sweep with jobs that have no results: what must be queued again when Redis lost everything.
 
     A stored sweep knows the places it was submitted to, so this needs no device to be there yet, and a device that
-    joined later gets no old work. A canary is not made up for: a new one is worth more. Sweeps that cannot be read are logged and passed over, as are those submitted at
-    `before_s` (Unix seconds) or later: whoever submits them queues them.
+    joined later gets no old work. Sweeps that cannot be read are logged and passed over, as are those submitted at
+    `before_s` (Unix seconds) or later: whoever submits them queues them. A canary is not made up for either.
     """
     for document in store.sweeps.list():
         if document.get("submitted_at", 0.0) >= before_s:

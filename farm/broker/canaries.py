@@ -68,7 +68,7 @@ class CanaryBook:
 
     def ask(self, device_id: str, why: str, number: int | None = None) -> None:
         """Ask for a canary out of turn; with `number`, for the first of a new series."""
-        fields = {"canary_asked": why} | ({} if number is None else {"canary_number": str(number)})
+        fields: dict[Any, Any] = {"canary_asked": why} | ({} if number is None else {"canary_number": str(number)})
         self._redis.hset(_key(device_id), mapping=fields)
         self._redis.lpush("farm:wake", "1")
 
@@ -78,7 +78,7 @@ class CanaryBook:
 
     def judged(self, device_id: str, state: CanaryState, *, ask: str = "") -> None:
         """Enter what the canary said, and that none waits any more; with `ask`, that another one is wanted at once."""
-        fields = {"canary": json.dumps(to_json(state), sort_keys=True, allow_nan=False)}
+        fields: dict[Any, Any] = {"canary": json.dumps(to_json(state), sort_keys=True, allow_nan=False)}
         fields |= {"canary_asked": ask} if ask else {}
         pipe = self._redis.pipeline(transaction=True)
         pipe.hset(_key(device_id), mapping=fields)

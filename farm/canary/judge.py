@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Is one more time of a canary like those before it? Pure, standard library.
 
-On logarithms, so that a change is a share. With the history's n times: centre = median, s^2 = (n (1.4826 MAD)^2 +
-10 s_pool^2) / (n + 10), where s_pool is the spread of the class's other canaries: few points say little about their own
-spread. The new time lies z = (log(time) - centre) / (s sqrt(1 + 1.57 / n)) away; 1.57 is pi / 2, the variance of a median
-of normal values beside that of their mean. Both z and the size of the change must be beyond their limits.
+On logarithms, so that a change is a share. Centre: the median of the history's n times. Their own spread is the larger of
+1.4826 times their median and 1.2533 times their mean absolute deviation, both the standard deviation of normal values:
+the first alone is too small where times follow each other, and a standard deviation would let one outlier hide a step.
+s^2 = max(own^2, (n own^2 + 10 s_pool^2) / (n + 10)), with s_pool the spread of the class's other canaries, since few times
+say little. The new time lies z = (log(time) - centre) / (s sqrt(1 + 1.57 / n)) away; 1.57 is pi / 2, the variance of the
+median of normal values over that of their mean. Both z and the size of the change must be beyond their limits.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ from dataclasses import dataclass
 
 from farm.thresholds import DEFAULTS, Limits
 
-#: Makes the median absolute deviation of a normal distribution its standard deviation.
-_MAD_SCALE = 1.4826
+#: Make a normal distribution's median and mean absolute deviations its standard deviation.
+_MEDIAN_SCALE, _MEAN_SCALE = 1.4826, 1.2533
 #: How many points the spread of the class counts for.
 _POOL_WEIGHT = 10
-#: More would make the baseline remember a device of months ago.
-HISTORY = 20
+#: More would make the baseline remember a device of long ago.
+HISTORY = 40
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def judge(history: Sequence[float], value: float, pool: float, limits: Limits = 
 
 
 def pooled(others: Sequence[Sequence[float]], limits: Limits = DEFAULTS) -> float:
-    """The spread that the canaries of other devices of a class have in common; the table's where they say too little."""
+    """The spread that canaries of the other devices of a class have; the table's where those say too little."""
     known = [_own_spread([math.log(time) for time in times]) for times in others if len(times) >= _fewest(limits)]
     if not known:
         return limits["canary_pool"]
@@ -66,10 +68,12 @@ def _fewest(limits: Limits) -> int:
 
 
 def _spread(logs: Sequence[float], pool: float) -> float:
-    weighed = len(logs) * _own_spread(logs) ** 2 + _POOL_WEIGHT * pool**2
-    return math.sqrt(weighed / (len(logs) + _POOL_WEIGHT))
+    own = _own_spread(logs)
+    weighed = (len(logs) * own**2 + _POOL_WEIGHT * pool**2) / (len(logs) + _POOL_WEIGHT)
+    return max(own, math.sqrt(weighed))
 
 
 def _own_spread(logs: Sequence[float]) -> float:
     centre = statistics.median(logs)
-    return _MAD_SCALE * statistics.median(abs(value - centre) for value in logs)
+    away = [abs(value - centre) for value in logs]
+    return max(_MEDIAN_SCALE * statistics.median(away), _MEAN_SCALE * statistics.fmean(away))

@@ -19,10 +19,11 @@ SHIFTED = "shifted"
 class CanaryState:
     """Verdict and numbers of a device's canary. Times are UTC, ISO 8601; shares are of 1.
 
-    `points` of `needed` canaries make the series' baseline. `latency_ms` is the last one's, `centre_ms` and `spread` are
-    the baseline's, `change` and `z` the last one's distance from it. `since` is when the shift was first seen and
-    `steady_at` when the canary was last steady: what was measured in between is doubtful. `problem` says why the last
-    run gave nothing to judge, `note` why the series began anew. `number` counts the series that an operator began.
+    `points` canaries, of `needed` at least, are the series' baseline. `latency_ms` is the last one's, `centre_ms` and
+    `spread` are the baseline's, `change` and `z` the last one's distance from it. `since` is when the shift was first
+    seen and `steady_at` when the canary was last steady: what was measured in between is doubtful. `problem` says why
+    the last run gave nothing to judge, `note` why the series began anew. `number` counts the series that an operator
+    began.
     """
 
     verdict: str = NO_VERDICT

@@ -184,6 +184,7 @@ def _stay(settings: Settings, listen: str, flower: bool, devices: list[str]) -> 
     from farm.broker.connection import broker_url, redact
     from farm.errors import UnavailableError
     from farm.local import LocalFarm
+    from farm.store import Store
 
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     wanted: list[int] = []
@@ -200,6 +201,7 @@ def _stay(settings: Settings, listen: str, flower: bool, devices: list[str]) -> 
             raise UnavailableError(f"a farm runs in {settings.home} already", hint="`farm down` stops it.") from None
         state = {"pid": os.getpid(), "flower": f"http://127.0.0.1:{settings.flower_port}" if flower else None}
         _write(held, state)
+        Store(settings.store_dir).create()
         local = LocalFarm(
             settings,
             flower=flower,
