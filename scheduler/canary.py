@@ -8,11 +8,11 @@ empty. So a scheduler that dies in between leaves nothing twice, and a canary th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from farm.broker.canaries import ASKED, CONFIRM, RESUMED, CanaryBook
+from farm.broker.canaries import CONFIRM, OUT_OF_TURN, CanaryBook
 from farm.broker.jobs import JobStore, JobView
 from farm.broker.register import DeviceEntry, Register
 from farm.canary import UNCONFIRMED, CanaryState, assess
@@ -35,8 +35,6 @@ _RETRY_S = 60.0
 _RECORD_WAIT_S = 120.0
 
 START, DUE = "start", "due"
-#: Asked for by someone, or needed to end what was begun: made even where canaries are off.
-_OUT_OF_TURN = (ASKED, CONFIRM, RESUMED)
 
 
 class Canaries:
@@ -68,7 +66,10 @@ class Canaries:
     def _one(self, entry: DeviceEntry, now_s: float) -> None:
         canary = entry.canary
         if canary.sweep_id:
-            if self._over(canary.sweep_id, now_s):
+            views = self._jobs.sweep_jobs(canary.sweep_id)
+            if not views:
+                self._book.undo(entry.device_id, canary.why)  # whoever entered it died before it was submitted
+            elif self._over(views, now_s):
                 self._judge(entry)
             return
         if canary.state is None and (self._settings.canary or canary.asked) and self._store.sweeps.root.is_dir():
@@ -78,9 +79,8 @@ class Canaries:
         if why and canary.state is not None:
             self._begin(entry, why, now_s)
 
-    def _over(self, sweep_id: str, now_s: float) -> bool:
+    def _over(self, views: Sequence[JobView], now_s: float) -> bool:
         """Whether nothing more will come of a canary, and its record is where it can be read."""
-        views = self._jobs.sweep_jobs(sweep_id)
         if not all(view.state.ended for view in views):
             return False
         return all(self._is_recorded(view) or now_s - _ended_s(view) > _RECORD_WAIT_S for view in views)
@@ -91,13 +91,22 @@ class Canaries:
     def _begin(self, entry: DeviceEntry, why: str, now_s: float) -> None:
         spec = canary_sweep(entry, entry.canary.series_number, now_s)
         if isinstance(spec, Refusal):
-            log.warning("no canary for %s: %s", entry.device_id, spec.reason)
-            state = replace(entry.canary.state or CanaryState(), problem=f"it cannot run here: {spec.reason}")
-            self._book.give_up(entry.device_id, state, now_s)
-            return
-        if self._book.begin(entry.device_id, spec.sweep_id, why, now_s):
-            submit(spec, store=self._store, jobs=self._jobs, register=self._register, priority=PRIORITY)
+            self._give_up(entry, spec.reason, now_s)
+        elif self._book.begin(entry.device_id, spec.sweep_id, why, now_s):
+            try:
+                made = submit(spec, store=self._store, jobs=self._jobs, register=self._register, priority=PRIORITY)
+            except FarmError:
+                self._book.undo(entry.device_id, why)
+                raise
             log.info("canary of %s begun, %s: %s", entry.device_id, why, spec.sweep_id)
+            if not made.total:
+                self._give_up(entry, made.refusals[0].reason, now_s)
+
+    def _give_up(self, entry: DeviceEntry, reason: str, now_s: float) -> None:
+        """The device cannot have one now: say so, and try again when the next one is due."""
+        log.warning("no canary for %s: %s", entry.device_id, reason)
+        state = replace(entry.canary.state or CanaryState(), problem=f"it cannot run here: {reason}")
+        self._book.give_up(entry.device_id, state, now_s)
 
     def _judge(self, entry: DeviceEntry) -> None:
         """Enter what the records say. A first time out of the band is measured once more, at once, and no oftener."""
@@ -132,7 +141,7 @@ def due(entry: DeviceEntry, now_s: float, *, automatic: bool, every_s: float) ->
     canary = entry.canary
     if not working(entry) or canary.sweep_id:
         return None
-    if canary.asked in _OUT_OF_TURN:
+    if canary.asked in OUT_OF_TURN:
         return canary.asked
     last_s = max(canary.began_s, _unix(canary.state.last_at if canary.state else None))
     if not automatic or now_s - last_s < every_s:

@@ -23,6 +23,8 @@ from farm.canary import CanaryState
 from farm.contract.codec import DecodeError, from_json, to_json
 
 ASKED, CONFIRM, RESUMED = "asked", "confirm", "resumed"
+#: Asked for by someone, or needed to end what was begun: made even where canaries are off.
+OUT_OF_TURN = (ASKED, CONFIRM, RESUMED)
 
 #: ARGV: device, sweep, why, now in s. Begins one unless one waits or runs already.
 _BEGIN = """
@@ -83,6 +85,14 @@ class CanaryBook:
         pipe = self._redis.pipeline(transaction=True)
         pipe.hset(_key(device_id), mapping=fields)
         pipe.hdel(_key(device_id), "canary_sweep", "canary_why")
+        pipe.execute()
+
+    def undo(self, device_id: str, why: str) -> None:
+        """Take back a canary that was entered and never submitted. What was asked for stays asked for."""
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.hdel(_key(device_id), "canary_sweep", "canary_why", "canary_began")
+        if why in OUT_OF_TURN:
+            pipe.hset(_key(device_id), "canary_asked", why)
         pipe.execute()
 
     def give_up(self, device_id: str, state: CanaryState, now_s: float) -> None:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Is one more time of a canary like those before it? Pure, standard library.
 
-On logarithms, so that a change is a share. Centre: the median of the history's n times. Their own spread is the larger of
-1.4826 times their median and 1.2533 times their mean absolute deviation, both the standard deviation of normal values:
-the first alone is too small where times follow each other, and a standard deviation would let one outlier hide a step.
-s^2 = max(own^2, (n own^2 + 10 s_pool^2) / (n + 10)), with s_pool the spread of the class's other canaries, since few times
-say little. The new time lies z = (log(time) - centre) / (s sqrt(1 + 1.57 / n)) away; 1.57 is pi / 2, the variance of the
-median of normal values over that of their mean. Both z and the size of the change must be beyond their limits.
+On logarithms, so that a change is a share. Centre: the median of the history's n times. Their own spread is the
+larger of 1.4826 times their median and 1.2533 times their mean absolute deviation, both the standard deviation of
+normal values: the first alone is too small where times follow each other, and a standard deviation would let one
+outlier hide a step. s^2 = max(own^2, (n own^2 + 10 s_pool^2) / (n + 10)), with s_pool the spread of the class's other
+canaries, since few times say little. The new time lies z = (log(time) - centre) / (s sqrt(1 + 1.57 / n)) away; 1.57
+is pi / 2, the variance of the median of normal values over that of their mean. Both z and the size of the change must
+be beyond their limits.
 """
 
 from __future__ import annotations
