@@ -212,10 +212,10 @@ class Farm:
         """
         from farm.canaries import ask, wait
 
+        client, entries = self._client, self.devices()
         self.store.create()
         self.store.check_writable()
-        asked = ask(self._client, self.devices(), devices, accept=accept)
-        return wait(self._client, asked, on_progress)
+        return wait(client, ask(client, entries, devices, accept=accept), on_progress)
 
     def results(self, sweep: str | None = None, *, where: str | None = None, latest: bool = True) -> Any:
         """The records as a flat table (`farm.store.index.Table`); `where` is a SQL condition on its columns."""

@@ -144,9 +144,11 @@ def due(entry: DeviceEntry, now_s: float, *, automatic: bool, every_s: float) ->
     if canary.asked in OUT_OF_TURN:
         return canary.asked
     last_s = max(canary.began_s, _unix(canary.state.last_at if canary.state else None))
-    if not automatic or now_s - last_s < every_s:
+    if not automatic:
         return None
-    return DUE if last_s else START
+    if not last_s:
+        return START
+    return DUE if now_s - last_s >= every_s else None
 
 
 def _unix(at: str | None) -> float:
