@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farm.canary import NAME as CANARY
+from farm.canary import is_canary_sweep
 from farm.compare.model import Comparison
 from farm.compare.order import BASE, NEW, Turn, turns
 from farm.contract.record import Record
@@ -164,7 +164,7 @@ def _previous(others: Sequence[str], store: Store) -> str:
 def _finished_sweeps(store: Store) -> Iterator[Mapping[str, Any]]:
     """Documents of finished sweeps, the newest first. Canaries are none that a person asked for."""
     documents = sorted(
-        (doc for doc in store.sweeps.list() if doc.get("name") != CANARY),
+        (doc for doc in store.sweeps.list() if not is_canary_sweep(doc)),
         key=lambda doc: (doc.get("submitted_at", 0.0), doc["sweep_id"]),
         reverse=True,
     )

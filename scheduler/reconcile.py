@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from farm.broker.jobs import JobState, JobStore
 from farm.broker.register import DeviceEntry
-from farm.canary import NAME
+from farm.canary import is_canary_sweep
 from farm.contract.job import JobSpec
 from farm.contract.names import device_queue
 from farm.contract.outcome import Failure, Outcome
@@ -49,12 +49,10 @@ def outstanding(store: Store, before_s: float = math.inf) -> Iterator[Outstandin
     `before_s` (Unix seconds) or later: whoever submits them queues them. A canary is not made up for either.
     """
     for document in store.sweeps.list():
-        if document.get("submitted_at", 0.0) >= before_s:
+        if document.get("submitted_at", 0.0) >= before_s or is_canary_sweep(document):
             continue
         try:
             spec = SweepSpec.from_document(document)
-            if (spec.name, spec.protocol.name) == (NAME, NAME):
-                continue
             jobs = jobs_at(spec, document.get("places", ()), document.get("narrowed", {}))
             left = tuple(job for job in jobs if not recorded(store.records, job, refusals=True))
         except (IntegrityError, ValueError) as error:

@@ -81,7 +81,7 @@ def test_a_device_that_is_drained_meanwhile_is_not_waited_for(client: redis.Redi
     register.set_state("a", "drained", None)
     (entry,) = canaries.wait(client, ["a"], lambda _progress: None)
     assert not _well(entry)
-    assert _canary(entry) == "now"
+    assert _canary(entry) == "one is asked for"
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,8 @@ def _row(entry: DeviceEntry) -> list[str]:
 
 def _canary(entry: DeviceEntry) -> str:
     """`steady, 0.4 %`; with what is under way and what went wrong with the last one."""
-    known, at_work = entry.canary.state, "now" if entry.canary.busy else ""
+    known = entry.canary.state
+    at_work = "one is under way" if entry.canary.sweep_id else "one is asked for" if entry.canary.asked else ""
     words = [known.summary, known.note, known.problem, at_work] if known is not None else [at_work or "-"]
     return "; ".join(filter(None, words))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A device that becomes slower: real broker, Celery worker, runners and store; the fake workflow's pace is the device's.
+"""A device that becomes slower: real broker, Celery worker, runners, store; the fake workflow's pace is the device's.
 
 The scheduler runs in a thread of the test, so that the canary can be a fake one.
 """
