@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Canaries in time: one when a device is first seen, one a day, one when asked; what each said is judged and entered.
 
-At most one waits or runs for a device: the register's field is set before the sweep is submitted, and only if it is
-empty. So a scheduler that dies in between leaves nothing twice, and a canary that came to nothing is not made up for.
+Devices of one host take turns, since a canary beside another one would measure both. At most one waits or runs for a
+device: the register's field is set before the sweep is submitted, and only if it is empty. So a scheduler that dies in
+between leaves nothing twice, and a canary that came to nothing is not made up for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from farm.broker.canaries import CONFIRM, OUT_OF_TURN, CanaryBook
-from farm.broker.jobs import JobStore, JobView
+from farm.broker.jobs import JobState, JobStore, JobView
 from farm.broker.register import DeviceEntry, Register
 from farm.canary import UNCONFIRMED, CanaryState, assess
 from farm.devices import Refusal
@@ -31,6 +33,8 @@ log = logging.getLogger("inferfarm.scheduler")
 
 #: After trouble with the store.
 _RETRY_S = 60.0
+#: How long a canary may take to start before others of its host go first: it waits behind its device's job.
+_START_S = 60.0
 #: A worker whose store is away keeps the record for later; the judgement does not wait for ever.
 _RECORD_WAIT_S = 120.0
 
@@ -54,30 +58,50 @@ class Canaries:
         Raises:
             redis.RedisError: Redis went away; the next tick goes on from there.
         """
-        for entry in entries:
-            if now_s < self._not_before.get(entry.device_id, 0.0):
+        known = [entry for entry in entries if now_s >= self._not_before.get(entry.device_id, 0.0)]
+        taken: set[str] = set()
+        for entry in known:
+            with self._guarded(entry, now_s):
+                if entry.canary.sweep_id and self._follow(entry, now_s):
+                    taken.add(entry.announcement.device.host)
+        for entry in known:
+            if entry.canary.sweep_id or entry.announcement.device.host in taken:
                 continue
-            try:
-                self._one(entry, now_s)
-            except FarmError as error:
-                log.error("canary of %s, will try again in %.0f s: %s", entry.device_id, _RETRY_S, error)
-                self._not_before[entry.device_id] = now_s + _RETRY_S
+            with self._guarded(entry, now_s):
+                if self._next(entry, now_s):
+                    taken.add(entry.announcement.device.host)
 
-    def _one(self, entry: DeviceEntry, now_s: float) -> None:
+    @contextlib.contextmanager
+    def _guarded(self, entry: DeviceEntry, now_s: float) -> Iterator[None]:
+        """Trouble with one device's canary, such as a store that is away, must hold up nothing else."""
+        try:
+            yield
+        except FarmError as error:
+            log.error("canary of %s, will try again in %.0f s: %s", entry.device_id, _RETRY_S, error)
+            self._not_before[entry.device_id] = now_s + _RETRY_S
+
+    def _follow(self, entry: DeviceEntry, now_s: float) -> bool:
+        """See to the canary that waits or runs; whether its host should have no other one meanwhile."""
         canary = entry.canary
-        if canary.sweep_id:
-            views = self._jobs.sweep_jobs(canary.sweep_id)
-            if not views:
-                self._book.undo(entry.device_id, canary.why)  # whoever entered it died before it was submitted
-            elif self._over(views, now_s):
-                self._judge(entry)
-            return
-        if canary.state is None and (self._settings.canary or canary.asked) and self._store.sweeps.root.is_dir():
-            self._judge(entry)  # seen for the first time, or Redis lost what it had: the records know
-            return
+        views = self._jobs.sweep_jobs(canary.sweep_id)
+        if not views:
+            self._book.undo(entry.device_id, canary.why)  # whoever entered it died before it was submitted
+        elif self._over(views, now_s):
+            self._judge(entry)
+        else:
+            at_work = any(view.state in (JobState.CLAIMED, JobState.RUNNING) for view in views)
+            return at_work or now_s - canary.began_s < _START_S
+        return False
+
+    def _next(self, entry: DeviceEntry, now_s: float) -> bool:
+        """Begin a canary if one is due; whether it was begun."""
+        canary = entry.canary
+        if canary.state is None:
+            if (self._settings.canary or canary.asked) and self._store.sweeps.root.is_dir():
+                self._judge(entry)  # seen for the first time, or Redis lost what it had: the records know
+            return False
         why = due(entry, now_s, automatic=self._settings.canary, every_s=self._settings.canary_every_h * 3600)
-        if why and canary.state is not None:
-            self._begin(entry, why, now_s)
+        return why is not None and self._begin(entry, why, now_s)
 
     def _over(self, views: Sequence[JobView], now_s: float) -> bool:
         """Whether nothing more will come of a canary, and its record is where it can be read."""
@@ -88,25 +112,26 @@ class Canaries:
     def _is_recorded(self, view: JobView) -> bool:
         return recorded(self._store.records, view.spec, refusals=True)
 
-    def _begin(self, entry: DeviceEntry, why: str, now_s: float) -> None:
+    def _begin(self, entry: DeviceEntry, why: str, now_s: float) -> bool:
         spec = canary_sweep(entry, entry.canary.series_number, now_s)
         if isinstance(spec, Refusal):
-            self._give_up(entry, spec.reason, now_s)
-        elif self._book.begin(entry.device_id, spec.sweep_id, why, now_s):
-            try:
-                made = submit(spec, store=self._store, jobs=self._jobs, register=self._register, priority=PRIORITY)
-            except FarmError:
-                self._book.undo(entry.device_id, why)
-                raise
-            log.info("canary of %s begun, %s: %s", entry.device_id, why, spec.sweep_id)
-            if not made.total:
-                self._give_up(entry, made.refusals[0].reason, now_s)
+            return self._give_up(entry, spec.reason, now_s)
+        if not self._book.begin(entry.device_id, spec.sweep_id, why, now_s):
+            return False
+        try:
+            made = submit(spec, store=self._store, jobs=self._jobs, register=self._register, priority=PRIORITY)
+        except FarmError:
+            self._book.undo(entry.device_id, why)
+            raise
+        log.info("canary of %s begun, %s: %s", entry.device_id, why, spec.sweep_id)
+        return bool(made.total) or self._give_up(entry, made.refusals[0].reason, now_s)
 
-    def _give_up(self, entry: DeviceEntry, reason: str, now_s: float) -> None:
-        """The device cannot have one now: say so, and try again when the next one is due."""
+    def _give_up(self, entry: DeviceEntry, reason: str, now_s: float) -> bool:
+        """The device cannot have one now: say so, and try again when the next one is due. Nothing was begun."""
         log.warning("no canary for %s: %s", entry.device_id, reason)
         state = replace(entry.canary.state or CanaryState(), problem=f"it cannot run here: {reason}")
         self._book.give_up(entry.device_id, state, now_s)
+        return False
 
     def _judge(self, entry: DeviceEntry) -> None:
         """Enter what the records say. A first time out of the band is measured once more, at once, and no oftener."""

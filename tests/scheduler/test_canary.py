@@ -148,6 +148,29 @@ def test_the_next_one_is_due_after_the_hours_that_the_settings_say(make: Callabl
     assert len(farm.waiting) == 1
 
 
+def test_devices_of_one_host_take_turns(make: Callable[..., Farm]) -> None:
+    farm = make()
+    for device, host in (("d2", "box"), ("e", "other")):
+        told = announcement(device)
+        farm.register.announce(dataclasses.replace(told, device=dataclasses.replace(told.device, host=host)))
+    farm.tick(3)
+    assert sorted(view.target_key for view in farm.waiting) == ["dev:d", "dev:e"]
+    (first,) = [view for view in farm.waiting if view.target_key == "dev:d"]
+    assert farm.jobs.cancel(first.job_id) is JobState.CANCELLED
+    farm.now += timedelta(seconds=130)
+    farm.tick(2)
+    assert sorted(view.target_key for view in farm.waiting) == ["dev:d2", "dev:e"]
+
+
+def test_a_canary_that_waits_behind_a_long_job_holds_up_no_other_device(make: Callable[..., Farm]) -> None:
+    farm = make()
+    farm.register.announce(announcement("d2"))
+    farm.tick(3)
+    farm.now += timedelta(seconds=61)
+    farm.tick(1)
+    assert sorted(view.target_key for view in farm.waiting) == ["dev:d", "dev:d2"]
+
+
 def test_without_canaries_there_are_none_unless_one_is_asked_for(make: Callable[..., Farm]) -> None:
     farm = make(canary=False)
     farm.tick()
