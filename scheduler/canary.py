@@ -53,23 +53,31 @@ class Canaries:
         self._not_before: dict[str, float] = {}
 
     def tick(self, entries: Iterable[DeviceEntry], now_s: float) -> None:
-        """Go through all devices. `now_s` is Unix time by Redis's clock.
+        """Go through all devices: judge what has ended, then begin what is due. `now_s` is Unix time by Redis's clock.
 
         Raises:
             redis.RedisError: Redis went away; the next tick goes on from there.
         """
-        known = [entry for entry in entries if now_s >= self._not_before.get(entry.device_id, 0.0)]
+        seen = list(entries)
         taken: set[str] = set()
-        for entry in known:
+        judged = False
+        for entry in self._fit(seen, now_s):
             with self._guarded(entry, now_s):
-                if entry.canary.sweep_id and self._follow(entry, now_s):
-                    taken.add(entry.announcement.device.host)
-        for entry in known:
-            if entry.canary.sweep_id or entry.announcement.device.host in taken:
-                continue
+                if entry.canary.sweep_id:
+                    ended, at_work = self._follow(entry, now_s)
+                    judged |= ended
+                    taken |= {entry.announcement.device.host} if at_work else set()
+                elif self._is_unknown(entry):
+                    self._judge(entry)
+                    judged = True
+        # What was judged may be asked for once more, or quarantined, before anything else is sent to the device.
+        for entry in self._fit(self._register.devices() if judged else seen, now_s):
             with self._guarded(entry, now_s):
-                if self._next(entry, now_s):
+                if entry.announcement.device.host not in taken and self._next(entry, now_s):
                     taken.add(entry.announcement.device.host)
+
+    def _fit(self, entries: Iterable[DeviceEntry], now_s: float) -> list[DeviceEntry]:
+        return [entry for entry in entries if now_s >= self._not_before.get(entry.device_id, 0.0)]
 
     @contextlib.contextmanager
     def _guarded(self, entry: DeviceEntry, now_s: float) -> Iterator[None]:
@@ -80,28 +88,28 @@ class Canaries:
             log.error("canary of %s, will try again in %.0f s: %s", entry.device_id, _RETRY_S, error)
             self._not_before[entry.device_id] = now_s + _RETRY_S
 
-    def _follow(self, entry: DeviceEntry, now_s: float) -> bool:
-        """See to the canary that waits or runs; whether its host should have no other one meanwhile."""
+    def _is_unknown(self, entry: DeviceEntry) -> bool:
+        """Whether a device is seen for the first time, or Redis lost what it had: the records know."""
+        wanted = self._settings.canary or bool(entry.canary.asked)
+        return entry.canary.state is None and wanted and self._store.sweeps.root.is_dir()
+
+    def _follow(self, entry: DeviceEntry, now_s: float) -> tuple[bool, bool]:
+        """See to the canary that waits or runs: whether it is over, and whether its host should have no other one."""
         canary = entry.canary
         views = self._jobs.sweep_jobs(canary.sweep_id)
         if not views:
             self._book.undo(entry.device_id, canary.why)  # whoever entered it died before it was submitted
-        elif self._over(views, now_s):
+            return True, False
+        if self._over(views, now_s):
             self._judge(entry)
-        else:
-            at_work = any(view.state in (JobState.CLAIMED, JobState.RUNNING) for view in views)
-            return at_work or now_s - canary.began_s < _START_S
-        return False
+            return True, False
+        at_work = any(view.state in (JobState.CLAIMED, JobState.RUNNING) for view in views)
+        return False, at_work or now_s - canary.began_s < _START_S
 
     def _next(self, entry: DeviceEntry, now_s: float) -> bool:
         """Begin a canary if one is due; whether it was begun."""
-        canary = entry.canary
-        if canary.state is None:
-            if (self._settings.canary or canary.asked) and self._store.sweeps.root.is_dir():
-                self._judge(entry)  # seen for the first time, or Redis lost what it had: the records know
-            return False
         why = due(entry, now_s, automatic=self._settings.canary, every_s=self._settings.canary_every_h * 3600)
-        return why is not None and self._begin(entry, why, now_s)
+        return why is not None and entry.canary.state is not None and self._begin(entry, why, now_s)
 
     def _over(self, views: Sequence[JobView], now_s: float) -> bool:
         """Whether nothing more will come of a canary, and its record is where it can be read."""

@@ -27,6 +27,7 @@ from scheduler.canary_points import point_of
 from scheduler.dispatch import one_pass
 from scheduler.main import Scheduler
 from scheduler.reconcile import rebuild
+from scheduler.submit import submit
 from tests.factories import make_record
 from tests.scheduler.conftest import Sent, announcement, entry, make_spec
 
@@ -113,10 +114,8 @@ def test_a_device_that_is_seen_for_the_first_time_gets_one_ahead_of_all_that_wai
 ) -> None:
     farm = make()
     ordinary = make_spec("ordinary", priority="9")
-    from scheduler.submit import submit
-
     submit(ordinary, store=farm.store, jobs=farm.jobs, register=farm.register)
-    farm.tick()
+    farm.tick(1)
     (view,) = farm.waiting
     assert (view.target_key, view.priority, view.spec.protocol) == ("dev:d", PRIORITY, PROTOCOL)
     assert (view.spec.workflow, view.spec.model.name, view.spec.precision) == (
@@ -124,6 +123,29 @@ def test_a_device_that_is_seen_for_the_first_time_gets_one_ahead_of_all_that_wai
     )  # fmt: skip
     one_pass(farm.jobs, farm.register, sent, window=1)
     assert sent.take() == [(view.job_id, "d")]
+
+
+def test_nothing_is_sent_behind_a_canary_until_it_is_judged(make: Callable[..., Farm], sent: Sent) -> None:
+    farm = make()
+    farm.calm()
+    submit(make_spec("ordinary"), store=farm.store, jobs=farm.jobs, register=farm.register)
+    farm.now += timedelta(days=1)
+    farm.tick(1)
+    for _ in range(3):
+        one_pass(farm.jobs, farm.register, sent, window=2)
+    ((canary, _),) = sent.take()
+    assert farm.waiting[0].job_id == canary
+    assert farm.jobs.recall(canary)
+    farm.work(12.0)
+    farm.tick(1)
+    one_pass(farm.jobs, farm.register, sent, window=2)
+    ((confirming, _),) = sent.take()
+    assert [view.job_id for view in farm.waiting] == [confirming], "a doubt is settled first"
+    assert farm.jobs.recall(confirming)
+    farm.work(10.0)
+    farm.tick(1)
+    one_pass(farm.jobs, farm.register, sent, window=2)
+    assert len(sent.take()) == 1
 
 
 def test_however_often_the_scheduler_looks_or_is_started_there_is_one(make: Callable[..., Farm]) -> None:
@@ -324,17 +346,16 @@ def test_a_canary_that_was_lost_with_redis_is_not_made_up_for(make: Callable[...
 
 def test_a_scheduler_that_died_before_it_submitted_leaves_nothing_in_the_way(make: Callable[..., Farm]) -> None:
     farm = make()
-    farm.tick(1)
+    farm.book.judged("d", CanaryState())
     assert farm.book.begin("d", "canary-000000000000", ASKED, farm.now.timestamp())
     farm.tick(1)
-    assert (farm.entry.sweep_id, farm.entry.asked) == ("", ASKED)
-    farm.tick(1)
-    assert len(farm.waiting) == 1
+    (view,) = farm.waiting
+    assert (farm.entry.sweep_id, farm.entry.why) == (view.sweep_id, ASKED)
 
 
 def test_a_store_that_is_away_is_tried_again_later(make: Callable[..., Farm]) -> None:
     farm = make()
-    farm.tick(1)
+    farm.book.judged("d", CanaryState())
     aside = farm.store.root.with_name("aside")
     (farm.store.root / "sweeps").rename(aside)
     farm.tick()
@@ -414,7 +435,6 @@ def test_the_scheduler_does_all_this_as_it_goes_round(
     monkeypatch.setitem(canary_job.CHOICES, "cpu", (canary_job.Choice("fake", "resnet18", 1),))
     farm = make()
     scheduler = Scheduler(farm.settings, farm.client, farm.store, sent)
-    for _ in range(3):
-        scheduler.tick()
+    scheduler.tick()
     ((_, device),) = sent.take()
     assert device == "d"
