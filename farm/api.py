@@ -14,9 +14,11 @@ from typing import Any
 
 import redis
 
+from farm.broker.canaries import RESUMED, CanaryBook
 from farm.broker.connection import connect
 from farm.broker.jobs import JobState, JobStore, JobView, SweepView
 from farm.broker.register import DeviceEntry, Register
+from farm.canary import is_canary
 from farm.compare.model import Comparison, Rules
 from farm.compare.order import Turn
 from farm.contract.device import Announcement
@@ -186,14 +188,34 @@ class Farm:
         return self.register.devices()
 
     def set_device(self, device_id: str, state: str, reason: str | None = None) -> None:
-        """Set a device `ready`, `drained` or `quarantined`."""
-        known = {entry.device_id for entry in self.devices()}
+        """Set a device `ready`, `drained` or `quarantined`. One whose canary has shifted and that is ready gets one."""
+        known = {entry.device_id: entry for entry in self.devices()}
         if device_id not in known:
             raise UsageError(
                 f"no device {device_id!r}",
                 hint=f"Known: {', '.join(sorted(known)) or 'none yet: start a worker with `farm worker`'}.",
             )
+        canary = known[device_id].canary.state
+        if state == "ready" and canary is not None and canary.shifted:
+            CanaryBook(self._client).ask(device_id, RESUMED)
         self.register.set_state(device_id, state, reason)
+
+    def canary(
+        self,
+        *devices: str,
+        accept: bool = False,
+        on_progress: Callable[[Progress], None] = lambda _progress: None,
+    ) -> list[DeviceEntry]:
+        """Make a canary on these devices now, or on all that take jobs; return their entries once it is judged.
+
+        With `accept`, each begins a new series: how the device is now is taken for right.
+        """
+        from farm.canaries import ask, wait
+
+        client, entries = self._client, self.devices()
+        self.store.create()
+        self.store.check_writable()
+        return wait(client, ask(client, entries, devices, accept=accept), on_progress)
 
     def results(self, sweep: str | None = None, *, where: str | None = None, latest: bool = True) -> Any:
         """The records as a flat table (`farm.store.index.Table`); `where` is a SQL condition on its columns."""
@@ -213,7 +235,8 @@ class Farm:
         """Write the report of the sweeps named (or of everything) to `out_dir`; return its files."""
         from farm.report import write_report
 
-        records = self.records(*sweeps)
+        # Of everything: what people asked for. A report of canaries is one that names them.
+        records = [r for r in self.records(*sweeps) if sweeps or isinstance(r, BadRecord) or not is_canary(r.job)]
         return write_report(
             records,
             out_dir,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from farm.canary import is_canary_sweep
 from farm.compare.model import Comparison
 from farm.compare.order import BASE, NEW, Turn, turns
 from farm.contract.record import Record
@@ -161,9 +162,11 @@ def _previous(others: Sequence[str], store: Store) -> str:
 
 
 def _finished_sweeps(store: Store) -> Iterator[Mapping[str, Any]]:
-    """Documents of finished sweeps, the newest first."""
+    """Documents of finished sweeps, the newest first. Canaries are none that a person asked for."""
     documents = sorted(
-        store.sweeps.list(), key=lambda doc: (doc.get("submitted_at", 0.0), doc["sweep_id"]), reverse=True
+        (doc for doc in store.sweeps.list() if not is_canary_sweep(doc)),
+        key=lambda doc: (doc.get("submitted_at", 0.0), doc["sweep_id"]),
+        reverse=True,
     )
     return (document for document in documents if _is_finished(store, document))
 

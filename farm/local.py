@@ -54,6 +54,8 @@ class LocalFarm:
 
     settings: Settings
     flower: bool = False
+    #: Canaries by themselves: for a farm that is kept running. One that measures a sweep and ends makes none.
+    canary: bool = False
     listen: str = "127.0.0.1"
     say: Callable[[str], None] = lambda _text: None
     #: The devices to serve, one worker each; none named: one worker for the settings' choice.
@@ -129,7 +131,7 @@ class LocalFarm:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | self.settings.environment(),
+                env=os.environ | self.settings.environment() | {"FARM_CANARY": str(self.canary)},
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )

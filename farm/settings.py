@@ -67,6 +67,12 @@ class Settings(BaseSettings):
     thresholds: dict[str, dict[str, float]] = Field(default_factory=dict)
     #: Jobs sent ahead to one device: the one that runs and those that wait behind it.
     window: int = Field(default=2, ge=1)
+    #: Whether a farm that is kept running makes canaries by itself; asked for, they are made in any case.
+    canary: bool = True
+    #: How long a device's canary is good for, in hours; then the next one is made.
+    canary_every_h: float = Field(default=24.0, gt=0)
+    #: Whether a device whose canary has shifted is quarantined.
+    canary_quarantine: bool = False
     #: Celery's remote control (`celery inspect`). Off is safer where others can reach the broker.
     remote_control: bool = True
     #: Flower's port on the loopback address.
@@ -134,6 +140,8 @@ class Settings(BaseSettings):
         pairs |= {"MAX_ATTEMPTS": self.max_attempts, "TELEMETRY_HZ": self.telemetry_hz}
         pairs |= {"IDLE_WAIT_S": self.idle_wait_s, "COOL_DOWN_S": self.cool_down_s}
         pairs |= {"SUSPECT_RETRIES": self.suspect_retries, "THRESHOLDS": json.dumps(self.thresholds)}
+        pairs |= {"CANARY": self.canary, "CANARY_EVERY_H": self.canary_every_h}
+        pairs |= {"CANARY_QUARANTINE": self.canary_quarantine}
         return {f"FARM_{key}": str(value) for key, value in pairs.items()}
 
 

@@ -64,6 +64,12 @@ THRESHOLDS = {
     "energy_min_s": Threshold(5, "s", "Yang, Adamek and Armour, SC'24: 5 s or more, or a sensor's window misleads"),
     "energy_disagreement": Threshold(0.10, "share", "ours: twice the gain error of a board's sensor in the same paper"),
     "telemetry_share": Threshold(0.5, "share", "ours: of the samples that the rate promises for the timed stage"),
+    # The canary.
+    "canary_min_points": Threshold(5, "canaries", "ours: fewer say too little of a device's own spread"),
+    "canary_z": Threshold(3, "times", "Shewhart's limits: three standard deviations"),
+    "canary_shift": Threshold(0.03, "share", "ours: a smaller change of a device is not worth a mark"),
+    "canary_floor": Threshold(0.002, "share", "ours: the least spread between canaries that is believed"),
+    "canary_pool": Threshold(0.01, "share", "ours: the spread assumed until other devices of the class show theirs"),
 }
 
 DEFAULTS: Limits = {name: threshold.limit for name, threshold in THRESHOLDS.items()}

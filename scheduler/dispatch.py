@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from farm.broker.jobs import Head, JobStore
+from farm.broker.jobs import Head, JobStore, JobView
 from farm.broker.register import DeviceEntry, Register
+from farm.canary import is_canary
 from farm.contract.names import device_queue
 from scheduler.choose import Slot, choose, outranked, stealable
 from scheduler.match import working
@@ -73,9 +74,15 @@ def _without(slots: Sequence[Slot], recalled: Sequence[str]) -> list[Slot]:
 
 
 def _fill(jobs: JobStore, slots: Sequence[Slot], send: Send, window: int) -> list[tuple[str, str]]:
-    """First a job for each idle device, then a second for each, and so on: none waits behind another's window."""
+    """First a job for each idle device, then a second for each, and so on: none waits behind another's window.
+
+    Nothing is sent behind a canary: what it says decides what the device may do next.
+    """
     sent = []
-    held = {slot.device_id: len(slot.window) for slot in slots}
+    held = {
+        slot.device_id: window if any(is_canary(view.spec) for view in slot.window) else len(slot.window)
+        for slot in slots
+    }
     submitted = {view.sweep_id: view.submitted_at for view in jobs.sweeps()}
     for depth in range(window):
         for slot in slots:
@@ -83,8 +90,8 @@ def _fill(jobs: JobStore, slots: Sequence[Slot], send: Send, window: int) -> lis
                 continue
             job_id = _dispatch_best(jobs, slot, submitted)
             if job_id is not None:
-                held[slot.device_id] += 1
-                _send(jobs, job_id, slot.device_id, send)
+                view = _send(jobs, job_id, slot.device_id, send)
+                held[slot.device_id] += window if view is not None and is_canary(view.spec) else 1
                 sent.append((job_id, slot.device_id))
     return sent
 
@@ -100,8 +107,9 @@ def _dispatch_best(jobs: JobStore, slot: Slot, submitted: Mapping[str, float]) -
     return None
 
 
-def _send(jobs: JobStore, job_id: str, device_id: str, send: Send) -> None:
+def _send(jobs: JobStore, job_id: str, device_id: str, send: Send) -> JobView | None:
     view = jobs.get(job_id)
     name = view.name if view else job_id
     send(job_id, device_queue(device_id), name)
     log.info("sent job=%s name=%s device=%s", job_id, name, device_id)
+    return view

@@ -15,6 +15,7 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from farm.broker.canaries import CanaryBook
 from farm.broker.celery_app import make_app
 from farm.broker.connection import broker_url, connect
 from farm.broker.jobs import JobStore
@@ -23,6 +24,7 @@ from farm.contract.names import TASK_RUN_JOB
 from farm.errors import FarmError
 from farm.settings import Settings
 from farm.store import Store
+from scheduler.canary import Canaries
 from scheduler.dispatch import Send, one_pass, read_slots
 from scheduler.leader import Leader
 from scheduler.reconcile import Resender, reap, rebuild, recall_from_absent
@@ -48,6 +50,7 @@ class Scheduler:
         self._jobs = JobStore(client)
         self._register = Register(client)
         self._resender = Resender()
+        self._canaries = Canaries(settings, store, self._jobs, self._register, CanaryBook(client))
         self._emptied_s: float | None = None
 
     def wait(self) -> None:
@@ -67,7 +70,9 @@ class Scheduler:
         entries = self._register.devices()
         recall_from_absent(self._jobs, entries)
         seconds, micros = self._redis.time()
-        self._resender.resend(read_slots(self._jobs, entries), self._send, seconds + micros / 1e6)
+        now_s = seconds + micros / 1e6
+        self._resender.resend(read_slots(self._jobs, entries), self._send, now_s)
+        self._canaries.tick(entries, now_s)
         one_pass(self._jobs, self._register, self._send, self._settings.window)
 
     def _rebuild_if_emptied(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from farm.broker.jobs import JobState, JobStore
 from farm.broker.register import DeviceEntry
+from farm.canary import is_canary_sweep
 from farm.contract.job import JobSpec
 from farm.contract.names import device_queue
 from farm.contract.outcome import Failure, Outcome
@@ -45,10 +46,10 @@ def outstanding(store: Store, before_s: float = math.inf) -> Iterator[Outstandin
 
     A stored sweep knows the places it was submitted to, so this needs no device to be there yet, and a device that
     joined later gets no old work. Sweeps that cannot be read are logged and passed over, as are those submitted at
-    `before_s` (Unix seconds) or later: whoever submits them queues them.
+    `before_s` (Unix seconds) or later: whoever submits them queues them. A canary is not made up for either.
     """
     for document in store.sweeps.list():
-        if document.get("submitted_at", 0.0) >= before_s:
+        if document.get("submitted_at", 0.0) >= before_s or is_canary_sweep(document):
             continue
         try:
             spec = SweepSpec.from_document(document)

@@ -42,8 +42,11 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings of a farm that lives in this test's directory alone, locks included; a busy machine costs no time."""
-    return Settings(home=tmp_path / "home", lock_dir=tmp_path / "locks", idle_wait_s=0, suspect_retries=0)
+    """Settings of a farm that lives in this test's directory alone, locks included; a busy machine costs no time.
+
+    It makes no canaries of its own accord: a test has the jobs that it submits.
+    """
+    return Settings(home=tmp_path / "home", lock_dir=tmp_path / "locks", idle_wait_s=0, suspect_retries=0, canary=False)
 
 
 @pytest.fixture

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import redis
 
+from farm.broker.canaries import CanaryEntry, read_canary
 from farm.contract.codec import DecodeError, from_json, to_json
 from farm.contract.device import Announcement
 
@@ -30,13 +31,17 @@ if before~=ARGV[2] or away==1 then redis.call('LPUSH','farm:wake','1'); redis.ca
 
 @dataclass(frozen=True)
 class DeviceEntry:
-    """A device in the register. `state` is the operator's or quarantine's word: ready, drained or quarantined."""
+    """A device in the register. `state` is the operator's or quarantine's word: ready, drained or quarantined.
+
+    `canary` is what its canary says of it, and whether one is asked for or waits.
+    """
 
     announcement: Announcement
     age_s: float
     online: bool
     state: str
     reason: str | None
+    canary: CanaryEntry = field(default_factory=CanaryEntry)
 
     @property
     def device_id(self) -> str:
@@ -84,4 +89,5 @@ def _entry(h: dict[str, Any], now_s: float) -> DeviceEntry | None:
         return None
     age_s = now_s - float(h["seen"]) / 1000
     online = age_s < OFFLINE_AFTER_S and "withdrawn" not in h
-    return DeviceEntry(announcement, age_s, online, h.get("state") or "ready", h.get("reason") or None)
+    state, reason = h.get("state") or "ready", h.get("reason") or None
+    return DeviceEntry(announcement, age_s, online, state, reason, read_canary(h))

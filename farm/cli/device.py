@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from farm.cli.common import duration, open_farm, print_json, print_table
+from farm.cli.common import EXIT_NOT_OK, duration, open_farm, print_json, print_table
 
 if TYPE_CHECKING:
     from farm.broker.register import DeviceEntry
@@ -24,6 +24,7 @@ def devices(ctx: click.Context, form: str) -> int:
     \b
     Examples:
       farm devices
+      farm devices canary
       farm devices drain lab1-cpu --reason "new fan"
       farm devices resume lab1-cpu
     """
@@ -34,12 +35,19 @@ def devices(ctx: click.Context, form: str) -> int:
         from farm.contract.codec import to_json
 
         print_json(
-            [to_json(e.announcement) | {"online": e.online, "age_s": e.age_s, "state": e.state} for e in entries]
+            [
+                to_json(e.announcement)
+                | {"online": e.online, "age_s": e.age_s, "state": e.state, "canary": to_json(e.canary.state)}
+                for e in entries
+            ]
         )
     elif not entries:
         click.echo("no devices yet; `farm worker` on a machine serves its device")
     else:
-        print_table(None, ["device", "class", "state", "seen", "name", "stacks", "why"], [_row(e) for e in entries])
+        columns = ["device", "class", "state", "canary", "seen", "name", "stacks", "why"]
+        print_table(None, columns, [_row(entry) for entry in entries])
+        for entry in entries:
+            _say_doubt(entry)
     return 0
 
 
@@ -48,7 +56,69 @@ def _row(entry: DeviceEntry) -> list[str]:
     state = entry.state if entry.online else f"offline ({entry.state})"
     stacks = ", ".join(f"{s.name} (Python {s.python_version})" for s in entry.announcement.stacks)
     seen = duration(entry.age_s) + " ago"
-    return [device.device_id, device.device_class, state, seen, device.name, stacks, entry.reason or ""]
+    why = entry.reason or ""
+    return [device.device_id, device.device_class, state, _canary(entry), seen, device.name, stacks, why]
+
+
+def _canary(entry: DeviceEntry) -> str:
+    """`steady, 0.4 %`; with what is under way and what went wrong with the last one."""
+    known = entry.canary.state
+    at_work = "one is under way" if entry.canary.sweep_id else "one is asked for" if entry.canary.asked else ""
+    words = [known.summary, known.note, known.problem, at_work] if known is not None else [at_work or "-"]
+    return "; ".join(filter(None, words))
+
+
+def _say_doubt(entry: DeviceEntry) -> None:
+    """What a shifted canary means for what was measured on the device."""
+    from farm.canary.state import minute
+
+    known = entry.canary.state
+    if known is None or not known.shifted:
+        return
+    since = minute(known.steady_at) if known.steady_at else "it was first used"
+    click.echo(f"\n{entry.device_id}: {known.evidence}. What ran on it since {since} is doubtful.")
+
+
+@devices.command()
+@click.argument("devices_", metavar="[DEVICE]...", nargs=-1)
+@click.option("--accept", is_flag=True, help="Begin a new series: how the device is now is taken for right.")
+@FORMAT
+@click.pass_context
+def canary(ctx: click.Context, devices_: tuple[str, ...], accept: bool, form: str) -> int:
+    """Make a canary now on each DEVICE, or on all that take jobs, ahead of everything that waits.
+
+    A canary is one small job that is always the same: when its time changes, the device has changed. Ends with 0 when
+    all are well or still make their baseline, with 1 when one has shifted or could not be judged.
+
+    \b
+    Examples:
+      farm devices canary
+      farm devices canary lab1-cpu --accept
+    """
+    from farm.cli.live import ProgressView
+
+    with ProgressView(err=form == "json") as view:
+        entries = open_farm(ctx).canary(*devices_, accept=accept, on_progress=view.show)
+    if form == "json":
+        from farm.contract.codec import to_json
+
+        print_json([{"device_id": entry.device_id, "canary": to_json(entry.canary.state)} for entry in entries])
+    else:
+        print_table(None, ["device", "canary", "ms", "points"], [_canary_row(entry) for entry in entries])
+        for entry in entries:
+            _say_doubt(entry)
+    return 0 if all(_well(entry) for entry in entries) else EXIT_NOT_OK
+
+
+def _canary_row(entry: DeviceEntry) -> list[Any]:
+    known = entry.canary.state
+    latency, points = (known.latency_ms, known.points) if known else (None, 0)
+    return [entry.device_id, _canary(entry), latency, points]
+
+
+def _well(entry: DeviceEntry) -> bool:
+    known = entry.canary.state
+    return known is not None and not entry.canary.busy and not known.problem and known.verdict in ("steady", "baseline")
 
 
 @devices.command()

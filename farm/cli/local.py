@@ -184,6 +184,7 @@ def _stay(settings: Settings, listen: str, flower: bool, devices: list[str]) -> 
     from farm.broker.connection import broker_url, redact
     from farm.errors import UnavailableError
     from farm.local import LocalFarm
+    from farm.store import Store
 
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     wanted: list[int] = []
@@ -200,7 +201,15 @@ def _stay(settings: Settings, listen: str, flower: bool, devices: list[str]) -> 
             raise UnavailableError(f"a farm runs in {settings.home} already", hint="`farm down` stops it.") from None
         state = {"pid": os.getpid(), "flower": f"http://127.0.0.1:{settings.flower_port}" if flower else None}
         _write(held, state)
-        local = LocalFarm(settings, flower=flower, listen=listen, say=lambda text: click.echo(text), devices=devices)
+        Store(settings.store_dir).create()
+        local = LocalFarm(
+            settings,
+            flower=flower,
+            canary=settings.canary,
+            listen=listen,
+            say=lambda text: click.echo(text),
+            devices=devices,
+        )
         local.start()
         try:
             address = redact(broker_url(settings)).replace("127.0.0.1", listen)

@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "compare": ("farm.cli.compare", "compare", "Say what became faster or slower, from records or measured for it"),
     "report": ("farm.cli.result", "report", "Write the HTML, Markdown and CSV report of sweeps"),
     "artifacts": ("farm.cli.artifact", "artifacts", "List, fetch and verify what runs left in the store"),
-    "devices": ("farm.cli.device", "devices", "Show, drain, resume or quarantine devices"),
+    "devices": ("farm.cli.device", "devices", "Show, drain, resume, quarantine or check devices"),
     "doctor": ("farm.cli.device", "doctor", "Check this machine and its farm, and say what to mend"),
     "probe": ("farm.cli.device", "probe", "Show this machine's devices and what its stacks can do"),
     "worker": ("farm.cli.serve", "worker", "Serve one device of this machine (runs until stopped)"),

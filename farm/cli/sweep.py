@@ -13,7 +13,7 @@ from farm.cli.common import EXIT_NOT_OK, SWEEP_FILE, duration, open_farm, print_
 
 if TYPE_CHECKING:
     from farm.api import Farm
-    from farm.broker.jobs import JobView
+    from farm.broker.jobs import JobView, SweepView
     from farm.progress import Progress
 
 PRIORITY = click.IntRange(0, 9)
@@ -52,7 +52,10 @@ def submit(ctx: click.Context, sweep: Path, follow: bool, priority: int | None, 
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_context
 def status(ctx: click.Context, sweep: str | None, form: str) -> int:
-    """Show all sweeps, or the jobs of one SWEEP (its id, the beginning of it, or its name)."""
+    """Show all sweeps, or the jobs of one SWEEP (its id, the beginning of it, or its name).
+
+    Canaries that have ended are left out of the list: `farm devices` has their verdicts.
+    """
     farm = open_farm(ctx)
     if sweep:
         _print_jobs(farm.status(sweep), form)
@@ -125,10 +128,13 @@ def _follow(farm: Farm, sweep_id: str) -> int:
 
 
 def _print_sweeps(farm: Farm, form: str) -> None:
+    from farm.canary import NAME as CANARY
+
     sweeps = farm.sweeps()
     if form == "json":
         print_json([vars(sweep) for sweep in sweeps])
         return
+    sweeps = [sweep for sweep in sweeps if sweep.name != CANARY or not _ended(sweep)]
     if not sweeps:
         click.echo("no sweeps yet; `farm submit SWEEP.yaml` sends one")
         return
@@ -137,6 +143,12 @@ def _print_sweeps(farm: Farm, form: str) -> None:
         for s in sweeps
     ]
     print_table(None, ["sweep", "priority", "jobs", "submitted"], rows)
+
+
+def _ended(sweep: SweepView) -> bool:
+    from farm.broker.jobs import ENDED
+
+    return all(state in ENDED for state in sweep.counts)
 
 
 def _state_words(counts: dict[str, int]) -> str:

@@ -300,12 +300,14 @@ _WORKFLOWS = (
             "behaviour": ", ".join(FAKE_BEHAVIOURS),
             "stage": "the stage at which it misbehaves (default measure)",
             "from_batch": "misbehave from this batch size on (default 1)",
+            "pace_file": "a file whose number each latency is multiplied with, for a device that changes",
         },
         values={
             "latency_ms": OptionValues("float", default=1.0, minimum=0.0),
             "behaviour": OptionValues("text", default="ok", choices=FAKE_BEHAVIOURS),
             "stage": OptionValues("text", default="measure"),
             "from_batch": OptionValues("int", default=1, minimum=1),
+            "pace_file": OptionValues("text"),
         },
     ),
 )

@@ -4,10 +4,14 @@
 import dataclasses
 import enum
 import functools
+import types
 import typing
 from typing import Any, Dict, List, Type, TypeVar
 
 T = TypeVar("T")
+
+#: The type of `float | None`, from Python 3.10 on.
+_UNION = getattr(types, "UnionType", ())
 
 
 class DecodeError(ValueError):
@@ -50,7 +54,7 @@ def _decode(kind: Any, data: Any, path: str, errors: List[str]) -> Any:
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(kind, data, path, errors)
     origin = getattr(kind, "__origin__", None)
-    if origin is typing.Union:
+    if origin is typing.Union or isinstance(kind, _UNION):
         return _decode_union(kind, data, path, errors)
     if origin in (list, tuple):
         return _decode_sequence(kind, origin, data, path, errors)

@@ -168,7 +168,17 @@ def _doubts(selection: Selection) -> list[Sentence]:
     said = text.listed(f"{name} ({count})" for name, count in sorted(names.items()))
     verb = "is" if len(doubtful) == 1 else "are"
     start = f"{text.plural(len(doubtful), 'point')} that ran {verb} flagged and marked as such"
-    return [Sentence("doubt", f"{start}: {said}.", "flags")]
+    return [Sentence("doubt", f"{start}: {said}.", "flags"), *_shifted(doubtful)]
+
+
+def _shifted(doubtful: list[Point]) -> list[Sentence]:
+    """Devices whose canary had shifted, each with the last evidence: it is they that changed, and not what they ran."""
+    found: dict[str, str] = {}
+    for point in sorted(doubtful, key=lambda p: (p.record.finished_at, p.record.run_id)):
+        for flag in point.doubts:
+            if flag.name == "canary_shift" and point.record.device is not None:
+                found[point.record.device.device_id] = flag.evidence
+    return [Sentence("doubt", f"{device}: {why.rstrip('.')}.", "flags") for device, why in sorted(found.items())]
 
 
 def _unused(selection: Selection) -> list[Sentence]:

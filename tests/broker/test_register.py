@@ -6,7 +6,9 @@ from __future__ import annotations
 import pytest
 import redis
 
+from farm.broker.canaries import ASKED, CONFIRM, CanaryBook, CanaryEntry
 from farm.broker.register import Register
+from farm.canary import CanaryState
 from farm.contract.device import Announcement, DeviceInfo, StackInfo
 
 
@@ -59,3 +61,22 @@ def test_a_damaged_entry_is_left_out(register: Register, client: redis.Redis) ->
     register.announce(announcement())
     client.hset("farm:device:d1", "announcement", "{")
     assert register.devices() == []
+
+
+def test_a_device_brings_its_canary_along(register: Register, client: redis.Redis) -> None:
+    register.announce(announcement())
+    book, state = CanaryBook(client), CanaryState(verdict="steady", spread=0.004, number=2)
+    book.ask("d1", ASKED)
+    assert (register.devices()[0].canary.asked, register.devices()[0].canary.busy) == (ASKED, True)
+    assert book.begin("d1", "canary-1", ASKED, 5.0)
+    assert not book.begin("d1", "canary-2", ASKED, 6.0), "one at most"
+    book.judged("d1", state, ask=CONFIRM)
+    assert register.devices()[0].canary == CanaryEntry(state, CONFIRM, began_s=5.0)
+    assert book.read("d1").series_number == 2
+
+
+@pytest.mark.parametrize("text", ["{", '{"verdict": 3}', '{"invented": 1}', "null"])
+def test_a_damaged_canary_is_none(register: Register, client: redis.Redis, text: str) -> None:
+    register.announce(announcement())
+    client.hset("farm:device:d1", "canary", text)
+    assert register.devices()[0].canary == CanaryEntry()

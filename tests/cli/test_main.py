@@ -79,9 +79,9 @@ def test_five_mistakes_get_five_errors_and_exit_2(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["status", "devices"])
+@pytest.mark.parametrize("command", ["status", "devices", "devices canary"])
 def test_no_broker_is_one_clear_message_and_exit_3(command: str, tmp_path: Path) -> None:
-    done = farm(command, home=tmp_path)
+    done = farm(*command.split(), home=tmp_path)
     assert done.returncode == 3
     assert "no broker" in done.stderr
     assert "farm up" in done.stderr

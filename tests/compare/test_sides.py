@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from farm.api import Farm
@@ -66,6 +68,15 @@ def test_last_and_previous_are_the_finished_sweeps_of_one_name(farm: Farm) -> No
     put(farm, sweep("night").repeated(2), 7.0, hour=3, skip=(2,))
     assert bases(farm, "previous", "last") == ([8.0], [9.0])
     assert "not measured alternately" in farm.compare("previous", "last").caveats[0]
+
+
+def test_a_canary_is_not_the_last_sweep_and_a_sweep_of_that_name_is(farm: Farm) -> None:
+    put(farm, sweep("a"), 8.0, hour=0)
+    put(farm, sweep("canary"), 9.0, hour=1)
+    own = sweep("canary", batch="1")
+    canary = own.model_copy(update={"protocol": replace(own.protocol, name="canary")})
+    put(farm, canary, 5.0, hour=2)
+    assert bases(farm, "a", "last") == ([8.0], [9.0])
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from farm.contract.device import DeviceInfo, StackInfo
+from farm.contract.job import JobSpec
+from farm.contract.record import Flag
 from farm.settings import Settings
 from farm.store import Store
 from farm.thresholds import Limits, limits_for
@@ -19,7 +21,10 @@ from workers.daemon.spool import Spool
 
 @dataclass(frozen=True)
 class Bench:
-    """A worker's device, what can run on it, and where things are kept."""
+    """A worker's device, what can run on it, and where things are kept.
+
+    `doubts` is asked before each point for what is known to be wrong with the device.
+    """
 
     settings: Settings
     device: DeviceInfo
@@ -27,6 +32,7 @@ class Bench:
     island: Island
     store: Store
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    doubts: Callable[[JobSpec], list[Flag]] = lambda _job: []
 
     @property
     def lock_path(self) -> Path:

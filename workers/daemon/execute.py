@@ -138,7 +138,7 @@ class _Execution:
             self._measure_all()
 
     def _preflight(self) -> Preflight:
-        host = preflight(limits=self._facts.limits)
+        host = join(preflight(limits=self._facts.limits), Preflight(flags=self._bench.doubts(self._job)))
         if self._bench.device.kind == "gpu":
             return join(host, preflight_gpu(self._gpu))
         return join(host, preflight_soc()) if self._bench.device.kind == "soc" else host

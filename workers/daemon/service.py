@@ -14,10 +14,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 
 import redis
 
 import farm
+from farm.broker.canaries import CanaryBook
 from farm.broker.connection import connect
 from farm.broker.jobs import JobStore
 from farm.broker.register import HEARTBEAT_S, Register
@@ -29,6 +31,7 @@ from farm.store import Store
 from workers.daemon import control, lock, stragglers
 from workers.daemon.bench import Bench
 from workers.daemon.bundle import read_island
+from workers.daemon.canary import CanaryWord
 from workers.daemon.clock import boottime
 from workers.daemon.execute import execute
 from workers.daemon.probe import find_device, probe_stacks
@@ -139,7 +142,8 @@ class Service:
         if isinstance(claim, str):
             return f"not run: {claim}"
         on_start(claim.job.name)
-        return execute(self.bench, jobs, claim, claimed_at, on_progress)
+        canary = CanaryWord(CanaryBook(self._connection()), self.device.device_id)
+        return execute(replace(self.bench, doubts=canary.doubts), jobs, claim, claimed_at, on_progress)
 
     def _connection(self) -> redis.Redis:
         """This process's connection, tried: one that idled may have gone stale, and a claim must not be asked twice."""

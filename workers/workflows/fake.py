@@ -34,7 +34,8 @@ class Fake(Workflow):
     def __init__(self, ctx: Context) -> None:
         super().__init__(ctx)
         options = ctx.job.options
-        self._latency_ns = int(_number(options.get("latency_ms", 1.0), "latency_ms") * 1e6)
+        latency_ms = _number(options.get("latency_ms", 1.0), "latency_ms") * _pace(options.get("pace_file"))
+        self._latency_ns = int(latency_ms * 1e6)
         self._behaviour = options.get("behaviour", "ok")
         self._stage = options.get("stage", "measure")
         if self._behaviour not in _BEHAVIOURS:
@@ -137,6 +138,14 @@ def _number(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
         raise Unsupported("option {} is a number that is not negative, not {!r}".format(what, value))
     return float(value)
+
+
+def _pace(path: Any) -> float:
+    """The factor in a file outside of the job: the same job takes another time, as on a device that has changed."""
+    if path is None or not os.path.isfile(path):
+        return 1.0
+    with open(path, encoding="utf-8") as stream:
+        return float(stream.read())
 
 
 def _raise(fake: Fake) -> None:
