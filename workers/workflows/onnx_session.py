@@ -3,7 +3,7 @@
 
 from typing import Any, Dict, List, Optional, Tuple
 
-from workers.workflows.base import require
+from workers.workflows.base import Lane, require
 from workers.workflows.errors import (
     DamagedModel,
     ProviderFellBack,
@@ -109,6 +109,41 @@ class Bound:
         """Copies of the outputs of the last inference, by name."""
         names = [output.name for output in session.get_outputs()]
         return list(zip(names, self.binding.copy_outputs_to_cpu()))
+
+
+class SessionLane(Lane):
+    """Runs of a session by one thread, with what they are bound to. A session takes runs of several threads at once.
+
+    ONNX Runtime waits for a run's own stream before it returns, so there is nothing left to wait for; asking the
+    provider would wait for the whole device, other lanes with it. `reuse`: all inputs go through one memory.
+    """
+
+    def __init__(self, session: Any, device: str = "cpu", reuse: bool = False) -> None:
+        self._session, self._device, self._reuse = session, device, reuse
+        self._last: Optional[Bound] = None
+        self._reused: Optional[Bound] = None
+
+    def to_device(self, host_input: Any) -> Bound:
+        """Bind the input, and outputs of its batch size."""
+        if self._reused is not None:
+            self._reused.update(host_input)
+            return self._reused
+        bound = Bound(self._session, host_input, self._device)
+        self._reused = bound if self._reuse else None
+        return bound
+
+    def infer(self, batch: Bound) -> None:
+        """Run the session; it is done when it returns."""
+        self._session.run_with_iobinding(batch.binding)
+        self._last = batch
+
+    def outputs(self) -> List[Tuple[str, Any]]:
+        """Copies of the last inference's outputs."""
+        return self._last.outputs(self._session) if self._last is not None else []
+
+    def detach(self) -> None:
+        """Free what was bound, before the session that it was bound to."""
+        self._last = self._reused = None
 
 
 def output_shape(declared: List[Any], batch_size: int) -> Any:

@@ -66,7 +66,7 @@ class TorchTensorRT(PyTorch):
 
     def load(self) -> None:
         """Deserialise the module and its engines from the bytes that were verified."""
-        self._module = self._torch.jit.load(io.BytesIO(self._content))
+        self._module = self._call = self._torch.jit.load(io.BytesIO(self._content))
         self._content = b""
         self._inference_mode = self._torch.inference_mode()
         self._inference_mode.__enter__()
