@@ -115,14 +115,16 @@ def install(monkeypatch: pytest.MonkeyPatch) -> TensorRT:
     library, bind = TensorRT(), onnx_session.Bound.__init__
     # A copy, since a value on the CPU borrows the array's memory, and one on a device has its own.
     monkeypatch.setattr(
-        onnx_session.Bound, "__init__", lambda self, session, x, _device="cpu": bind(self, session, x.copy())
+        onnx_session.Bound,
+        "__init__",
+        lambda self, session, x, _device="cpu", outputs=True: bind(self, session, x.copy(), "cpu", outputs),
     )
     monkeypatch.setattr(cuda_driver, "check_one_gpu", lambda: None)
     monkeypatch.setattr(ort_providers, "check_listed", lambda _provider: None)
     monkeypatch.setattr(ort_providers, "require_provider", lambda _provider: ort)
     monkeypatch.setattr(ort_providers, "linked_tensorrt", lambda _ort: (8, "8.6.0"))
     monkeypatch.setattr(OnnxRuntimeCuda, "provider", ort_providers.CPU)
-    monkeypatch.setattr(OnnxRuntimeCuda, "_providers", lambda _self: None)
+    monkeypatch.setattr(OnnxRuntimeCuda, "_providers", lambda _self, _graph=False: None)
 
     def open_session(path: str, threads: int, providers: Any = None, profile: str | None = None) -> Any:
         opener = library.open if providers else _open_on_cpu
