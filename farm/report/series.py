@@ -20,8 +20,8 @@ from farm.contract.record import Record
 
 #: Facets in the order in which a variant names them. The sweep comes last: it is named only if nothing else differs.
 FACETS = (
-    "scenario", "options", "calibration", "calibration_batch", "rebuild", "protocol", "weights", "data", "seed", "input", "stack",
-    "device", "sweep",
+    "scenario", "options", "calibration", "calibration_batch", "rebuild", "protocol", "weights", "data", "seed",
+    "input", "stack", "device", "sweep",
 )  # fmt: skip
 
 #: Named wherever there is one: throughput of several requests in flight is another quantity than that of one.
@@ -112,8 +112,7 @@ def scenario(protocol: Protocol) -> str:
 def _protocol(protocol: Protocol) -> str:
     """By name and a digest of all switches but the scenario, which is a facet of its own."""
     alone = replace(protocol, scenario="single", streams=1)
-    name = _MADE_UP.sub("", protocol.name) if scenario(protocol) else protocol.name
-    return f"{name} {short_digest(switches(alone), 4)}"
+    return f"{_MADE_UP.sub('', protocol.name)} {short_digest(switches(alone), 4)}"
 
 
 def name_all(jobs: Mapping[JobKey, tuple[JobSpec, Sequence[Record]]]) -> dict[JobKey, Series]:

@@ -43,7 +43,8 @@ def speed_up_table(selection: Selection, device_class: str) -> Table:
 def throughput_table(selection: Selection, device_class: str) -> Table:
     """Throughput in inputs/s by batch size, and the best over batch sizes."""
     caption = (
-        "Inputs finished per second of wall clock in the timed stage, one batch in flight. Higher is better. The last"
+        "Inputs finished per second of wall clock in the timed stage, one batch in flight where the row names no"
+        " scenario (streams, offline). Higher is better. The last"
         " column is the best unflagged point of the row."
     )
     about = ("throughput", "Throughput", caption, "inputs/s")
