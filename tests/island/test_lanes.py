@@ -95,6 +95,14 @@ def test_a_maximum_of_time_ends_all_lanes(crew: MakeCrew) -> None:
     assert done.wall_ns >= 10_000_000
 
 
+def test_a_slow_lane_gets_its_own_minimum(crew: MakeCrew) -> None:
+    pause = threading.Event()
+    done = lane_loop(crew(2), [lambda _: None, lambda _: pause.wait(0.002)], [[0], [0]],
+                     Limits(1, 0, 10**9, LONG), least_each=5)  # fmt: skip
+    assert min(len(samples) for samples in done.samples) >= 5
+    assert done.ended_by == "minima"
+
+
 def test_what_a_lane_raises_ends_the_others_and_is_raised(crew: MakeCrew) -> None:
     calls = threading.Event()
 
@@ -142,7 +150,9 @@ def test_windows_are_equal_parts_of_the_pass_and_too_few_completions_make_none()
     starts, samples = [array("q", range(0, 3000, 10))], [array("q", [10] * 300)]
     even = Pass(starts, samples, 0, 3000, "minima")
     assert concurrent.window_rates(even) == pytest.approx([1e8] * 3, rel=0.02)
-    slow = Pass([array("q", [*range(0, 1000, 10), *range(1000, 3000, 20)])], [array("q", [10] * 200)], 0, 3000, "minima")
+    slow = Pass(
+        [array("q", [*range(0, 1000, 10), *range(1000, 3000, 20)])], [array("q", [10] * 200)], 0, 3000, "minima"
+    )
     rates = concurrent.window_rates(slow)
     assert rates is not None
     assert max(rates) / min(rates) > 1.5

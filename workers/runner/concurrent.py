@@ -84,13 +84,16 @@ class _Gate:
         self._barrier.abort()
 
 
-def lane_loop(crew: Crew, bodies: Sequence[Body], inputs: Sequence[Sequence[Any]], limits: Limits) -> Pass:
+def lane_loop(
+    crew: Crew, bodies: Sequence[Body], inputs: Sequence[Sequence[Any]], limits: Limits, least_each: int = 0
+) -> Pass:
     """Keep one request of each lane in flight until the limits, which hold for all lanes together.
 
-    No more requests are begun than `limits.max_iterations`, and each that was begun is completed and kept.
+    No more requests are begun than `limits.max_iterations`, and each that was begun is completed and kept. With
+    `least_each` the minima are reached only once every lane has completed so many.
     """
     gate, tickets = _Gate(len(bodies)), itertools.count()
-    longest = limits.max_iterations
+    longest, counts = limits.max_iterations, [0] * len(bodies)
 
     def work(lane: int) -> "Tuple[array[int], array[int]]":
         clock, body, own, count = measure.now_ns, bodies[lane], inputs[lane], len(inputs[lane])
@@ -111,8 +114,10 @@ def lane_loop(crew: Crew, bodies: Sequence[Body], inputs: Sequence[Sequence[Any]
             done += 1
             elapsed = end - begin
             if ticket + 1 >= limits.min_iterations and elapsed >= limits.min_ns:
-                gate.end("minima")
-            elif elapsed >= limits.max_ns:
+                counts[lane] = done
+                if not least_each or min(counts) >= least_each:
+                    gate.end("minima")
+            if elapsed >= limits.max_ns:
                 gate.end("max_s")
         return starts, samples
 

@@ -2,6 +2,7 @@
 """The scenarios beside `single`, from loaded workflow to numbers: `streams` (K requests in flight) and `offline`."""
 
 import contextlib
+import sys
 from array import array
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Sequence, Tuple
@@ -75,10 +76,9 @@ class Streams:
     def warm_up(self) -> Measured:
         """The protocol's minima for each lane; with its rule `steady`, on until two passes have the same rate."""
         least, count = measure.warm_up_limits(self._protocol), len(self._lanes)
-        fixed = measure.Limits(
-            max(1, least.min_iterations * count), least.min_ns, _scaled(least.max_iterations, count), least.max_ns
-        )
-        passes = [self._pass(fixed)]
+        # A maximum would be shared: a quick lane must not use up what a slow one warms up with.
+        fixed = measure.Limits(least.min_iterations * count, least.min_ns, sys.maxsize, least.max_ns)
+        passes = [self._pass(fixed, least.min_iterations)]
         ended_by = passes[0].ended_by
         if self._protocol.warmup_rule == "steady":
             ended_by = self._until_steady(passes)
@@ -89,7 +89,7 @@ class Streams:
         return Measured({"warm_up": samples}, {}, {"warm_up_" + name: fact for name, fact in facts.items()})
 
     def _until_steady(self, passes: List[Pass]) -> str:
-        limits = measure.Limits(1, _STEADY_PASS_NS, 2**62, _STEADY_PASS_NS)
+        limits = measure.Limits(1, _STEADY_PASS_NS, sys.maxsize, _STEADY_PASS_NS)
         longest_ns, spent_ns = self._protocol.warmup_max_s * 1e9, passes[0].wall_ns
         while spent_ns < longest_ns:
             passes.append(self._pass(limits))
@@ -160,8 +160,8 @@ class Streams:
             with contextlib.suppress(Exception):
                 lane.close()
 
-    def _pass(self, limits: measure.Limits) -> Pass:
-        return concurrent.lane_loop(self._crew, self._bodies, self._placed, limits)
+    def _pass(self, limits: measure.Limits, least_each: int = 0) -> Pass:
+        return concurrent.lane_loop(self._crew, self._bodies, self._placed, limits, least_each)
 
 
 def offline(workflow: Workflow, protocol: Protocol, placed: Sequence[Any], each_ns: float) -> Measured:
@@ -194,10 +194,6 @@ def energy_facts(load: Load, batch_size: int) -> Dict[str, Any]:
         "energy_iterations": load.count,
         "energy_wall_ns": load.wall_ns,
     }
-
-
-def _scaled(most: int, count: int) -> int:
-    return min(most * count, 2**62)
 
 
 def _body(lane: Lane, boundary: str) -> Callable[[Any], Any]:
