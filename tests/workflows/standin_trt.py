@@ -40,6 +40,8 @@ shares_profiles = False
 pushed: set[int] = set()
 #: What ran, on which stream, in which context; and what a CUDA graph was asked for.
 calls: list[tuple[Any, ...]] = []
+#: What a capture that is under way has recorded.
+recording: list[Any] | None = None
 #: What the parser has no importer for.
 UNSUPPORTED = ("Det", "NonMaxSuppression")
 
@@ -230,16 +232,23 @@ class _Context:
         self._bound[name] = address
 
     def execute_async_v3(self, stream: int) -> bool:
+        if recording is not None:
+            bound = dict(self._bound)
+            recording.append(lambda: self._execute(stream, bound))
+            return True
+        return self._execute(stream, self._bound)
+
+    def _execute(self, stream: int, bound: dict[str, int]) -> bool:
         calls.append(("run", stream, self._engine.contexts.index(self)))
         if self._shape[0] >= RUN_LIMIT:
             Runtime.logger.log(ILogger.Severity.ERROR, "Error Code 1: Cuda Runtime (out of memory)")
             return False
         feed = self._session.get_inputs()[0].name
-        data = np.frombuffer(_ARRAYS[self._bound[feed]], "float32").reshape(self._shape)
+        data = np.frombuffer(_ARRAYS[bound[feed]], "float32").reshape(self._shape)
         (out,) = self._session.run(None, {feed: data})
         if poison:
             out.flat[0] = np.nan
-        _ARRAYS[self._bound[self._session.get_outputs()[0].name]][:] = out.tobytes()
+        _ARRAYS[bound[self._session.get_outputs()[0].name]][:] = out.tobytes()
         return True
 
 
@@ -403,19 +412,24 @@ def pycuda_driver() -> Any:
 
 
 class DriverGraphs:
-    """`cuda_graph.DriverGraphs` without a driver: a captured run happens when its graph is launched."""
+    """`cuda_graph.DriverGraphs` without a driver: what a capture records runs when its graph is launched."""
 
     #: What a capture fails with.
     refuses = ""
 
     def capture(self, stream: int, work: Any) -> Any:
-        """As the driver does, the runs of a capture do not run."""
+        """As the driver does: nothing runs, and the addresses are those of now."""
+        global recording
         if DriverGraphs.refuses:
             raise cuda_graph.not_captured(DriverGraphs.refuses)
         calls.append(("capture", stream))
-        return SimpleNamespace(nodes=3, launch=lambda on: self._launch(on, stream, work), close=lambda: None)
+        recording = recorded = []
+        work()
+        recording = None
+        return SimpleNamespace(nodes=3, launch=lambda on: self._launch(on, stream, recorded), close=lambda: None)
 
-    def _launch(self, on: int, stream: int, work: Any) -> None:
+    def _launch(self, on: int, stream: int, recorded: list[Any]) -> None:
         assert on == stream
         calls.append(("launch", stream))
-        work()
+        for work in recorded:
+            work()
