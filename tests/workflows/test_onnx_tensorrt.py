@@ -16,7 +16,7 @@ import pytest
 from farm.contract.canonical import sha256_file
 from farm.contract.codec import from_json, to_json
 from farm.contract.device import DeviceInfo
-from farm.contract.job import BatchLadder, Calibration, JobSpec, ModelSpec, Rebuild
+from farm.contract.job import AccuracySpec, BatchLadder, Calibration, JobSpec, ModelSpec, Rebuild
 from farm.contract.outcome import Failure
 from farm.contract.run import RunRequest, RunResult
 from tests.island.harness import TINY, model_job
@@ -71,12 +71,12 @@ def run(tmp_path: Path, model: Path) -> Run:
     """Prepare (no batch) or measure in this process."""
     count = iter(range(100))
 
-    def do(spec: JobSpec, batch: int | None = None, device: DeviceInfo = GPU) -> RunResult:
+    def do(spec: JobSpec, batch: int | None = None, device: DeviceInfo = GPU, accuracy: bool = False) -> RunResult:
         from workers.runner.stages import run_request
 
         control = tmp_path / f"run-{next(count)}"
         control.mkdir()
-        mode = "prepare" if batch is None else "measure"
+        mode = "prepare" if batch is None else "accuracy" if accuracy else "measure"
         request = RunRequest("r", mode, spec, device, str(tmp_path / "cache"), batch, str(model))
         (control / "request.json").write_text(json.dumps(to_json(request)))
         run_request(str(control))
@@ -149,6 +149,17 @@ def test_each_lane_has_a_context_a_stream_and_before_tensorrt_10_a_profile(
     assert counts["latency"] == sum(found.effective["lane_counts"]) == 12
     assert ("enqueue" in counts) == (boundary == "compute")
     assert ("enqueue_threads" in found.effective) == (boundary == "compute")
+
+
+def test_the_accuracy_is_taken_one_at_a_time_with_the_engine_of_the_lanes(
+    run: Run, job: Callable[..., JobSpec], calls: list[Any]
+) -> None:
+    spec = replace(streamed(job(sizes=(4,))), data="digits", accuracy=AccuracySpec("digits", limit=40))
+    ok(run(spec))
+    built = standin_trt.Builder.built
+    found = ok(run(spec, 4, accuracy=True))
+    assert found.metrics["accuracy_samples"] == 40
+    assert (standin_trt.Builder.built, found.effective["profiles"]) == (built, 3)
 
 
 def test_an_engine_for_several_lanes_is_another_one_only_where_it_must_be(

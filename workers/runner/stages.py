@@ -87,8 +87,9 @@ def _open(control: Control, report: Report, request: RunRequest) -> Workflow:
         known = "`prepare`, `measure` or `accuracy`"
         raise WorkflowError("there is no mode {!r}: {}".format(request.mode, known), None, "bad-request")
     if request.mode == "accuracy":
-        # Each input is placed once: with `end_to_end` a workflow uses the same memory for all of them.
-        protocol = replace(request.job.protocol, boundary="end_to_end")
+        # Each input is placed once: with `end_to_end` a workflow uses the same memory for all of them. One at a time,
+        # with what was built for the sweep's number of streams.
+        protocol = replace(request.job.protocol, boundary="end_to_end", scenario="single")
         request = replace(request, job=replace(request.job, protocol=protocol))
     kind = workflow_class(request.job.workflow)
     check_request(request.job, request.device.kind)
