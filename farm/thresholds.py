@@ -30,6 +30,9 @@ THRESHOLDS = {
     "min_samples": Threshold(10, "samples", "nvbench's minimum of samples"),
     "rcv": Threshold(0.025, "share", "trtexec warns of an unstable result above a coefficient of variation of 2.5 %"),
     "iqr_over_median": Threshold(0.10, "share", "torch.utils.benchmark warns above an IQR of 10 % of the median"),
+    "window_rate_spread": Threshold(
+        0.10, "share", "Triton's perf_analyzer, of its last windows: largest rate over least"
+    ),
     "median_over_timer": Threshold(100, "times", "ours: the clock may account for 1 % of the median at most"),
     # The warm-up.
     "slow_start": Threshold(

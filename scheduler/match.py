@@ -155,7 +155,11 @@ class _Answers:
 
 def _place(spec: SweepSpec, case: Case, place: Place, answers: _Answers) -> JobSpec | Refused:
     refusals = [
-        _source_refusal(case) or _method_refusal(case) or answers.refusal(case, entry) for entry in place.devices
+        _source_refusal(case)
+        or _method_refusal(case)
+        or answers.refusal(case, entry)
+        or _unfit(case, spec.protocol.scenario, entry)
+        for entry in place.devices
     ]
     able = [entry for entry, refusal in zip(place.devices, refusals, strict=True) if refusal is None]
     if not able:
@@ -179,6 +183,11 @@ def _source_refusal(case: Case) -> Refusal | None:
         return None
     reason = f"{case.workflow} does not run models of source {case.model.source!r} ({case.model.name})"
     return Refusal("source-unsupported", reason, f"It runs: {', '.join(sources)}.")
+
+
+def _unfit(case: Case, scenario: str, entry: DeviceEntry) -> Refusal | None:
+    found = WORKFLOWS[case.workflow].unfit(entry.announcement.device.kind, case.options, scenario)
+    return None if found is None else Refusal(*found)
 
 
 def _method_refusal(case: Case) -> Refusal | None:

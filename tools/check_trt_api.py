@@ -39,7 +39,7 @@ json.dump({name: [n for n in dir(kind) if not n.startswith("_")] for name, kind 
 def wanted_classes() -> set[str]:
     """The classes that the farm uses."""
     sys.path.insert(0, str(ROOT))
-    from workers.workflows.trt_compat import OPTIONAL, REQUIRED
+    from workers.workflows.trt_names import OPTIONAL, REQUIRED
 
     return {*REQUIRED, *OPTIONAL}
 

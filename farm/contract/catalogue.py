@@ -2,7 +2,9 @@
 """What can be asked for: workflows, precisions, data, torchvision's classification models. Tables, nothing imported."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
+
+from farm.contract.job import SCENARIOS
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,14 @@ class FeatureNeed:
     options: Dict[str, Any] = field(default_factory=dict)
 
 
+class Unfit(NamedTuple):
+    """A stable kebab-case reference, what does not go together, and the way out."""
+
+    reference: str
+    message: str
+    hint: str
+
+
 @dataclass(frozen=True)
 class WorkflowInfo:
     """One way to run a model.
@@ -46,6 +56,8 @@ class WorkflowInfo:
     `needs_features` maps a probed feature, a list, to what must be in it; why something is not, the probe tells in the
     feature of that name with `_problems` at its end. `needs_of_jobs` are features that only some jobs need.
     `rebuilds`: it builds an engine, so that a sweep's `rebuilds` gives it a job for each build.
+    `scenarios` are those of a protocol that it can run. `gpu_options` mean something on a GPU alone; `single_options`
+    go with one request in flight alone.
     """
 
     name: str
@@ -63,6 +75,25 @@ class WorkflowInfo:
     needs_features: Dict[str, str] = field(default_factory=dict)
     needs_of_jobs: Tuple[FeatureNeed, ...] = ()
     rebuilds: bool = False
+    scenarios: Tuple[str, ...] = SCENARIOS
+    gpu_options: Tuple[str, ...] = ()
+    single_options: Tuple[str, ...] = ()
+
+    def unfit(self, kind: str, options: Dict[str, Any], scenario: str) -> Optional[Unfit]:
+        """Why options and scenario do not go together, or not with a kind of device; None where they do."""
+        if scenario not in self.scenarios:
+            able = ", ".join(info.name for info in _WORKFLOWS if scenario in info.scenarios)
+            message = "{} has no scenario {!r}, it has: {}".format(self.name, scenario, ", ".join(self.scenarios))
+            return Unfit("scenario-unsupported", message, "These have it: {}.".format(able))
+        set_on = [name for name, value in sorted(options.items()) if value not in (None, False)]
+        for name in set_on:
+            if name in self.gpu_options and kind != "gpu":
+                message = "option {} of {} is for GPUs, and this is a {}".format(name, self.name, kind)
+                return Unfit("option-unsupported", message, "Leave it out, or choose GPUs in `devices`.")
+            if name in self.single_options and scenario != "single":
+                message = "option {} of {} does not go with the scenario {!r}".format(name, self.name, scenario)
+                return Unfit("option-unsupported", message, "Leave it out, or use the scenario `single`.")
+        return None
 
     def precisions_on(self, kind: str) -> Tuple[str, ...]:
         """The precisions that it runs on a kind of device."""
@@ -114,6 +145,8 @@ _NAMED_TENSORS = FeatureNeed(
     feature="named_tensors", lacking="no named tensors", hint="Use a stack with TensorRT 8.5 or later."
 )
 
+_CUDA_GRAPH = "GPU: capture each inference as a CUDA graph and launch that (default false)"
+
 _WORKFLOWS = (
     WorkflowInfo(
         name="pytorch",
@@ -121,8 +154,15 @@ _WORKFLOWS = (
         precisions=("fp32", "tf32", "fp16", "bf16"),
         device_kinds=("cpu", "gpu"),
         requires=("torch", "torchvision", "numpy"),
-        options={"channels_last": "use the channels-last memory format (true or false)"},
-        values={"channels_last": OptionValues("bool", default=False)},
+        options={
+            "channels_last": "use the channels-last memory format (true or false)",
+            "cuda_graph": _CUDA_GRAPH,
+        },
+        values={
+            "channels_last": OptionValues("bool", default=False),
+            "cuda_graph": OptionValues("bool", default=False),
+        },
+        gpu_options=("cuda_graph",),
         sources=("torchvision",),
         precisions_by_kind={"cpu": ("fp32", "bf16")},
     ),
@@ -151,11 +191,15 @@ _WORKFLOWS = (
         options={
             "per_channel": "int8: one scale per output channel of a weight (default true)",
             "activation_type": "int8: qint8 (default) or quint8",
+            "cuda_graph": _CUDA_GRAPH,
         },
         values={
             "per_channel": OptionValues("bool", default=True),
             "activation_type": OptionValues("text", default="qint8", choices=("quint8", "qint8")),
+            "cuda_graph": OptionValues("bool", default=False),
         },
+        gpu_options=("cuda_graph",),
+        single_options=("cuda_graph",),
         sources=("torchvision", "onnx"),
         needs_features={"onnxruntime_providers_loadable": "CUDAExecutionProvider"},
     ),
@@ -168,11 +212,15 @@ _WORKFLOWS = (
         options={
             "optimization_level": "the builder's effort, 0 to 5 (default: the provider's own, 3)",
             "allow_fp16": "int8: let layers without int8 run in fp16 (default false)",
+            "cuda_graph": _CUDA_GRAPH,
         },
         values={
             "optimization_level": OptionValues("int", minimum=0),
             "allow_fp16": OptionValues("bool", default=False),
+            "cuda_graph": OptionValues("bool", default=False),
         },
+        gpu_options=("cuda_graph",),
+        single_options=("cuda_graph",),
         sources=("torchvision", "onnx"),
         needs_features={"onnxruntime_providers_loadable": "TensorrtExecutionProvider"},
         rebuilds=True,
@@ -225,6 +273,7 @@ _WORKFLOWS = (
             "allow_fp16": "int8: let layers without int8 run in fp16 (default false)",
             "quantization": "int8: implicit (default: TensorRT's calibrators) or explicit (a graph with Q/DQ nodes)",
             "typing": "weak (default: the builder chooses types) or strong (TensorRT 10 and later: as in the graph)",
+            "cuda_graph": _CUDA_GRAPH,
         },
         values={
             "optimization_level": OptionValues("int", minimum=0),
@@ -232,7 +281,9 @@ _WORKFLOWS = (
             "allow_fp16": OptionValues("bool", default=False),
             "quantization": OptionValues("text", default="implicit", choices=("implicit", "explicit")),
             "typing": OptionValues("text", default="weak", choices=("weak", "strong")),
+            "cuda_graph": OptionValues("bool", default=False),
         },
+        gpu_options=("cuda_graph",),
         sources=("torchvision", "onnx"),
         needs_of_jobs=(_NAMED_TENSORS, _STRONG_TYPING, _IMPLICIT_INT8),
         rebuilds=True,
@@ -288,6 +339,7 @@ _WORKFLOWS = (
             "require_full_compilation": OptionValues("bool", default=False),
         },
         sources=("torchvision",),
+        scenarios=("single", "offline"),
     ),
     WorkflowInfo(
         name="fake",

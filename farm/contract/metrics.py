@@ -16,7 +16,7 @@ class Metric:
 
 
 _ROWS = (
-    ("latency_ms", "ms", "lower", "Median time of one inference at the protocol's boundary (one request in flight)"),
+    ("latency_ms", "ms", "lower", "Median time of one request at the protocol's boundary; withheld of `offline`"),
     ("latency_mean_ms", "ms", "lower", "Mean of the latency samples"),
     ("latency_min_ms", "ms", "lower", "Smallest latency sample: not for ranking, a boost clock flatters it"),
     ("latency_max_ms", "ms", "lower", "Largest latency sample"),
@@ -51,9 +51,9 @@ _ROWS = (
         "energy_per_input_j",
         "J",
         "lower",
-        "Energy of the timed stage, per input: a counter's difference, else integrated power (5 s at least)",
+        "Energy per input of the energy pass, else of the timed stage: a counter's difference, else integrated power",
     ),
-    ("energy_trace_per_input_j", "J", "lower", "Integrated power of the timed stage, per input: checks the counter"),
+    ("energy_trace_per_input_j", "J", "lower", "Integrated power of the same stage, per input: checks the counter"),
     (
         "gpu_memory_peak_bytes",
         "bytes",
@@ -71,7 +71,7 @@ _ROWS = (
     ("gpu_utilisation", "1", None, "Mean share of time with a kernel on the GPU in the timed stage: a sign of life"),
     ("gpu_clock_sm_mhz", "MHz", None, "Median clock of the streaming multiprocessors in the timed stage"),
     ("gpu_clock_memory_mhz", "MHz", None, "Median clock of the GPU's memory in the timed stage"),
-    ("gpu_power_w", "W", None, "Mean power of the GPU board in the timed stage, from instants where it tells them"),
+    ("gpu_power_w", "W", None, "Mean power of the GPU board in that stage, from instants where it tells them"),
     ("gpu_power_average_w", "W", None, "Mean of the power that the GPU board itself averages over a second"),
     ("soc_power_w", "W", None, "Mean power of a Jetson's input rail, else of the sum of its rails"),
     ("memory_available_drop_bytes", "bytes", "lower", "Largest fall of a Jetson's available memory during the run"),

@@ -24,6 +24,8 @@ STAGE_LIMITS_S = {
 #: For stages that the named protocols say nothing of: a protocol's limits are part of every sweep's id.
 _TRAINING_S = 3600.0
 _ACCURACY_S = 3600.0
+#: Beside what a protocol asks of its energy pass: 32 repetitions of a slow model take their time.
+_ENERGY_S = 1800.0
 
 
 def stage_limits_s(job: JobSpec) -> Dict[str, float]:
@@ -35,6 +37,8 @@ def stage_limits_s(job: JobSpec) -> Dict[str, float]:
     if limits.get("default", STAGE_LIMITS_S["default"]) != STAGE_LIMITS_S["default"]:
         return limits
     limits.setdefault("accuracy", _ACCURACY_S)
+    if job.protocol.energy_s is not None:
+        limits.setdefault("energy", _ENERGY_S + 2 * job.protocol.energy_s)
     if job.model.weights.startswith("digits:"):
         limits.setdefault("load_model", _TRAINING_S)
     return limits

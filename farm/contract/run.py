@@ -23,6 +23,7 @@ STAGES = (
     "warm_up",
     "measure",
     "device_times",
+    "energy",
     "outputs",
     "accuracy",
     "finish",
@@ -72,7 +73,7 @@ class StageTime:
 class SampleFile:
     """Raw samples: a file of little-endian signed 64-bit integers in the control directory, none left out."""
 
-    name: str  # "latency", "warm_up", "device", "enqueue"
+    name: str  # "latency", "warm_up", "device", "enqueue"; of `streams`, those of all lanes, lane after lane
     path: str
     count: int
     unit: str = "ns"

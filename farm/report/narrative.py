@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from farm.report import stats, text
 from farm.report.coverage import counts, failures
 from farm.report.provenance import differences
 from farm.report.select import Point, Selection
+from farm.report.series import scenario
 from farm.report.stats import Absent, Best, Ratio
 from farm.report.table import at
 from farm.summary import WITHIN_RUN
@@ -72,12 +74,16 @@ def _what_ran(selection: Selection) -> Sentence:
 
 
 def _most_often(selection: Selection, device_class: str) -> list[Sentence]:
-    """For a sweep of many models: which series is fastest for how many of them."""
+    """For a sweep of many models: which series is fastest for how many of them, in each scenario."""
+    scenarios = _scenarios(p for s in selection.series(device_class) for p in selection.of(s) if _timed(p))
+    return [found for way in scenarios for found in _most_often_in(selection, device_class, way)]
+
+
+def _most_often_in(selection: Selection, device_class: str, way: str) -> list[Sentence]:
     tables: dict[str, Counter[str]] = {"lowest latency": Counter(), "highest throughput": Counter()}
     for model in selection.models(device_class):
-        ran = [
-            p for s in selection.series(device_class, model) for p in selection.of(s) if p.ok and p.batch is not None
-        ]
+        points = [p for s in selection.series(device_class, model) for p in selection.of(s) if _timed(p)]
+        ran = _scenarios(points).get(way, [])
         smallest = min((p.batch or 0 for p in ran), default=0)
         first = [p for p in ran if p.batch == smallest]
         winners = (stats.best(first, "latency_ms", lowest=True), stats.best_throughput(ran))
@@ -90,7 +96,20 @@ def _most_often(selection: Selection, device_class: str) -> list[Sentence]:
             ranked = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
             shares = text.listed(f"{name} for {text.plural(count, 'model')}" for name, count in ranked)
             said.append(f"{what}: {shares}")
-    return [Sentence("fastest", f"{device_class}: {'; '.join(said)}.", f"latency-{device_class}")] if said else []
+    where = f"{device_class}, {way}" if way else device_class
+    return [Sentence("fastest", f"{where}: {'; '.join(said)}.", f"latency-{device_class}")] if said else []
+
+
+def _timed(point: Point) -> bool:
+    return point.ok and point.batch is not None
+
+
+def _scenarios(points: Iterable[Point]) -> dict[str, list[Point]]:
+    """Points by scenario, one request in flight first: no point is ranked among those of another."""
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        found.setdefault(scenario(point.record.job.protocol), []).append(point)
+    return dict(sorted(found.items()))
 
 
 def _fastest(selection: Selection, device_class: str, model: str) -> list[Sentence]:
@@ -98,6 +117,13 @@ def _fastest(selection: Selection, device_class: str, model: str) -> list[Senten
     name = f"{model} on {device_class}" if len(selection.classes) > 1 else model
     if not ran:
         return [Sentence("fastest", f"{name}: no point ran.", "reasons")]
+    return [
+        _fastest_of(selection, of, f"{name}, {way}" if way else name, device_class)
+        for way, of in _scenarios(ran).items()
+    ]
+
+
+def _fastest_of(selection: Selection, ran: list[Point], name: str, device_class: str) -> Sentence:
     smallest = min(p.batch or 0 for p in ran)
     first = [p for p in ran if p.batch == smallest]
     latency, most = stats.best(first, "latency_ms", lowest=True), stats.best_throughput(ran)
@@ -107,8 +133,8 @@ def _fastest(selection: Selection, device_class: str, model: str) -> list[Senten
     if isinstance(most, Best):
         said.append(_highest(most, latency))
     if not said:
-        return [Sentence("fastest", f"{name}: no point has a latency or a throughput.", "reasons")]
-    return [Sentence("fastest", f"{name}: {'; '.join(said)}.", f"latency-{device_class}")]
+        return Sentence("fastest", f"{name}: no point has a latency or a throughput.", "reasons")
+    return Sentence("fastest", f"{name}: {'; '.join(said)}.", f"latency-{device_class}")
 
 
 def _lowest(selection: Selection, latency: Best, among: list[Point], batch: int) -> str:

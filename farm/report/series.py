@@ -7,21 +7,27 @@ What differs, and only that, becomes the variant that people read beside the pre
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from farm.compare.fields import switches
 from farm.contract.canonical import short_digest
 from farm.contract.catalogue import PRECISIONS
-from farm.contract.job import JobSpec
+from farm.contract.job import JobSpec, Protocol
 from farm.contract.record import Record
 
 #: Facets in the order in which a variant names them. The sweep comes last: it is named only if nothing else differs.
 FACETS = (
-    "options", "calibration", "calibration_batch", "rebuild", "protocol", "weights", "data", "seed", "input", "stack",
-    "device", "sweep",
+    "scenario", "options", "calibration", "calibration_batch", "rebuild", "protocol", "weights", "data", "seed",
+    "input", "stack", "device", "sweep",
 )  # fmt: skip
+
+#: Named wherever there is one: throughput of several requests in flight is another quantity than that of one.
+_ALWAYS = ("scenario",)
+#: What a sweep adds to the name of a protocol whose switches it sets.
+_MADE_UP = re.compile(r"-[0-9a-f]{6}$")
 
 
 @dataclass(frozen=True, order=True)
@@ -84,7 +90,8 @@ def facets(job: JobSpec, records: Sequence[Record]) -> dict[str, str]:
         "calibration": job.calibration.summary if job.calibration else "",
         "calibration_batch": f"calibration batch {job.calibration.batch}" if job.calibration else "",
         "rebuild": "" if build is None else f"build {build.index + 1:02d} of {build.count}, {build.timing_cache}",
-        "protocol": f"{job.protocol.name} {short_digest(switches(job.protocol), 4)}",
+        "scenario": scenario(job.protocol),
+        "protocol": _protocol(job.protocol),
         "weights": f"weights {job.model.weights[:24]}",
         "data": f"data {job.data}" + (f" {job.data_path}" if job.data_path else ""),
         "seed": f"seed {job.seed}",
@@ -93,6 +100,19 @@ def facets(job: JobSpec, records: Sequence[Record]) -> dict[str, str]:
         "device": "on " + "+".join(devices) if devices else "",
         "sweep": f"sweep {job.sweep_id}",
     }
+
+
+def scenario(protocol: Protocol) -> str:
+    """`streams 4`, `offline`; '' for one request in flight, which goes without saying."""
+    if protocol.scenario == "single":
+        return ""
+    return f"streams {protocol.streams}" if protocol.scenario == "streams" else protocol.scenario
+
+
+def _protocol(protocol: Protocol) -> str:
+    """By name and a digest of all switches but the scenario, which is a facet of its own."""
+    alone = replace(protocol, scenario="single", streams=1)
+    return f"{_MADE_UP.sub('', protocol.name)} {short_digest(switches(alone), 4)}"
 
 
 def name_all(jobs: Mapping[JobKey, tuple[JobSpec, Sequence[Record]]]) -> dict[JobKey, Series]:
@@ -112,7 +132,7 @@ def name_all(jobs: Mapping[JobKey, tuple[JobSpec, Sequence[Record]]]) -> dict[Jo
 
 
 def _variants(described: Mapping[JobKey, Mapping[str, str]]) -> dict[JobKey, str]:
-    differing = [f for f in FACETS if len({d[f] for d in described.values()} - {""}) > 1 or _some_lack(f, described)]
+    differing = [f for f in FACETS if f in _ALWAYS or len(_values(f, described)) > 1 or _some_lack(f, described)]
     without_sweep = [f for f in differing if f != "sweep"]
     labels = _join(described, without_sweep)
     if len(set(labels.values())) < len(labels):
@@ -120,6 +140,10 @@ def _variants(described: Mapping[JobKey, Mapping[str, str]]) -> dict[JobKey, str
     if len(set(labels.values())) < len(labels):
         labels = {key: f"{text}, job {key.job_id}-{key.part}".lstrip(", ") for key, text in labels.items()}
     return labels
+
+
+def _values(facet: str, described: Mapping[JobKey, Mapping[str, str]]) -> set[str]:
+    return {d[facet] for d in described.values()} - {""}
 
 
 def _some_lack(facet: str, described: Mapping[JobKey, Mapping[str, str]]) -> bool:

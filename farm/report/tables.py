@@ -56,9 +56,9 @@ def throughput_table(selection: Selection, device_class: str) -> Table:
     """Throughput in inputs/s by batch size, and the best over batch sizes."""
     shown = [p for p in selection.ok if p.series.device_class == device_class]
     caption = (
-        "Inputs finished per second of wall clock in the timed stage, one batch in flight"
-        f"{_confidence(shown, 'throughput_per_s', 'the median')}. Higher is better. The last column is the best"
-        " unflagged point of the row."
+        "Inputs finished per second of wall clock in the timed stage, one batch in flight where the row names no"
+        f" scenario (streams, offline){_confidence(shown, 'throughput_per_s', 'the median')}. Higher is better. The"
+        " last column is the best unflagged point of the row."
     )
     about = ("throughput", "Throughput", caption, "inputs/s")
     return _by_batch(selection, device_class, about, _interval_cell("throughput_per_s", shown), best=True)

@@ -117,6 +117,9 @@ class ProtocolEntry(Shorthand):
         if self.switch(base, "streams") > 1 and self.switch(base, "scenario") != "streams":
             key = "streams" if self.streams is not None else "scenario"
             found.append(Problem((key,), "more than one stream needs `scenario: streams`", getattr(self, key)))
+        if self.switch(base, "scenario") == "offline" and self.switch(base, "boundary") == "end_to_end":
+            message = "offline queues inputs that are on the device: it has the boundary `compute` alone"
+            found.append(Problem(("scenario",), message, "offline"))
         if found:
             raise several(found)
         return self

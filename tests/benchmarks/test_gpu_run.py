@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from farm.contract.catalogue import WORKFLOWS
 from farm.settings import load_settings
+from farm.sweep import load_sweep
+from tests.docs.tables import ROOT
 
 
 @pytest.fixture
@@ -58,3 +61,15 @@ def test_large_blobs_and_the_index_stay_behind(script: Any) -> None:
     assert script._kept(member("store/blobs/a", 10), 10)
     assert not script._kept(member("store/blobs/a", 11), 10)
     assert not script._kept(member("store/index/runs.parquet", 1), None)
+
+
+SWEEPS = sorted((ROOT / "benchmarks/gpu/sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_for_gpu_hosts_can_be_read_and_its_cells_are_possible(path: Path) -> None:
+    spec = load_sweep(path)
+    for choice in spec.workflows:
+        info = WORKFLOWS[choice.name]
+        assert info.unfit("gpu", choice.options, spec.protocol.scenario) is None
+        assert "gpu" in info.device_kinds

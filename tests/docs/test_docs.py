@@ -68,6 +68,13 @@ def test_every_workflow_is_documented_with_its_options_and_precisions(name: str)
     assert [word for word in words if f"`{word}" not in section] == []
 
 
+def test_the_table_of_scenarios_is_the_catalogues() -> None:
+    section = (ROOT / "docs/measuring.md").read_text().split("## Scenarios", 1)[1].split("\n## ", 1)[0]
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
+    told = {name: cell.strip() for names, cell in rows for name in re.findall(r"`([a-z_]+)`", names)}
+    assert told == {name: ", ".join(info.scenarios) for name, info in WORKFLOWS.items()}
+
+
 def _strings(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}

@@ -117,7 +117,8 @@ def test_refusals_and_memory_have_outcomes_of_their_own(
 @pytest.mark.parametrize("stage", [s for s in STAGES if s not in ("measure", "device_times", "accuracy")])
 def test_it_misbehaves_at_the_stage_that_is_named(island: Island, stage: str) -> None:
     prepares = stage in _PREPARE_STAGES and stage not in _MEASURE_STAGES
-    finished = island.run(fake_job(behaviour="raise", stage=stage), None if prepares else 1)
+    job = with_protocol(fake_job(behaviour="raise", stage=stage), energy_s=0.01)
+    finished = island.run(job, None if prepares else 1)
     failure = finished.failed("failed", "unexpected-error").failure
     assert failure is not None
     assert failure.stage == stage

@@ -184,3 +184,22 @@ def test_a_feature_that_no_stack_has_is_a_refusal_at_submit_and_the_way_out_is_a
         ("fp16", True),
         ("int8", True),
     ]
+
+
+def test_a_scenario_that_a_workflow_has_not_is_refused_with_those_that_have_it() -> None:
+    spec = make_spec(workflows="[torch_tensorrt]", protocol="{base: quick, scenario: streams, streams: 2}")
+    told = announcement("g", "gpu-y", kind="gpu", libraries=FULL | {"torch_tensorrt": "2.2.0"})
+    made = match(spec, expand(spec), [replace(entry("g", "gpu-y", kind="gpu"), announcement=told)])
+    (refused,) = made.refusals
+    assert refused.refusal.reference == "scenario-unsupported"
+    assert "torch_tensorrt has no scenario 'streams', it has: single, offline" in refused.reason
+    assert "onnx_tensorrt" in refused.hint
+
+
+def test_cuda_graphs_are_refused_on_cpus_and_taken_on_gpus() -> None:
+    spec = make_spec(workflows="[{name: pytorch, cuda_graph: true}]")
+    made = plan(spec, entry("a"), entry("g", "gpu-y", kind="gpu"))
+    assert keys(made) == ["cls:gpu-y"]
+    (refused,) = made.refusals
+    assert (refused.refusal.reference, refused.target.key) == ("option-unsupported", "cls:cpu-x")
+    assert keys(plan(make_spec(workflows="[{name: pytorch, cuda_graph: false}]"), entry("a"))) == ["cls:cpu-x"]

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 
-from workers.workflows import cuda_driver, onnx_session, ort_providers
+from workers.workflows import cuda_driver, onnx_session, ort_graph, ort_providers
 from workers.workflows.onnxruntime_cuda import OnnxRuntimeCuda
 
 LOG = "[W] Missing scale and zero-point for tensor odd, expect fall back to non-int8 implementation"
@@ -21,6 +23,8 @@ class TensorRT:
 
     def __init__(self) -> None:
         self.built: list[str] = []
+        #: The options of every session.
+        self.opened: list[dict[str, str]] = []
         self.limit = 10**9
         self.rebuilds = False
         self.splits = False
@@ -34,6 +38,7 @@ class TensorRT:
 
         (name, options), _cuda = providers
         assert name == ort_providers.TENSORRT
+        self.opened.append(options)
         os.write(2, self.log.encode())
         if self.splits and "trt_profile_min_shapes" in options:
             raise onnx_session.WorkflowError("Following input(s) has no associated shape profiles provided: mid")
@@ -83,9 +88,9 @@ class Session:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
-    def run_with_iobinding(self, binding: Any) -> None:
+    def run_with_iobinding(self, binding: Any, options: Any = None) -> None:
         """Run; without a profile this is where engines are looked for."""
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, options)
         if "trt_profile_opt_shapes" not in self._options:
             self._library.build(self._path, self._options, len(binding.copy_outputs_to_cpu()[0]))
 
@@ -106,6 +111,41 @@ class Session:
 
 
 _open_on_cpu = onnx_session.open_session
+RunOptions = onnxruntime.RunOptions
+
+
+def install_graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let a session's first run bind all later ones to its memory, and copies on the device be copies on the host."""
+    calls: list[str] = []
+    captured: dict[int, Any] = {}
+
+    class Graphed(ort_graph.OrtGraph):
+        """The session, with a provider that captures."""
+
+        def __init__(self, session: Any, host_input: Any, copies: bool) -> None:
+            super().__init__(Capturing(session), host_input, copies)
+
+    class Capturing:
+        """Runs what its first binding says, whatever it is given."""
+
+        def __init__(self, session: Any) -> None:
+            self._session = session
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._session, name)
+
+        def run_with_iobinding(self, binding: Any) -> None:
+            calls.append("replay" if id(self) in captured else "capture")
+            self._session.run_with_iobinding(captured.setdefault(id(self), binding))
+
+    class Copy:
+        def __call__(self, target: int, source: int, size: int) -> None:
+            calls.append("copy")
+            ctypes.memmove(target, source, size)
+
+    monkeypatch.setattr(ort_graph, "DeviceCopy", Copy)
+    monkeypatch.setattr(ort_graph, "OrtGraph", Graphed)
+    return calls
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> TensorRT:
@@ -115,14 +155,16 @@ def install(monkeypatch: pytest.MonkeyPatch) -> TensorRT:
     library, bind = TensorRT(), onnx_session.Bound.__init__
     # A copy, since a value on the CPU borrows the array's memory, and one on a device has its own.
     monkeypatch.setattr(
-        onnx_session.Bound, "__init__", lambda self, session, x, _device="cpu": bind(self, session, x.copy())
+        onnx_session.Bound,
+        "__init__",
+        lambda self, session, x, _device="cpu", outputs=True: bind(self, session, x.copy(), "cpu", outputs),
     )
     monkeypatch.setattr(cuda_driver, "check_one_gpu", lambda: None)
     monkeypatch.setattr(ort_providers, "check_listed", lambda _provider: None)
     monkeypatch.setattr(ort_providers, "require_provider", lambda _provider: ort)
     monkeypatch.setattr(ort_providers, "linked_tensorrt", lambda _ort: (8, "8.6.0"))
     monkeypatch.setattr(OnnxRuntimeCuda, "provider", ort_providers.CPU)
-    monkeypatch.setattr(OnnxRuntimeCuda, "_providers", lambda _self: None)
+    monkeypatch.setattr(OnnxRuntimeCuda, "_providers", lambda _self, _graph=False: None)
 
     def open_session(path: str, threads: int, providers: Any = None, profile: str | None = None) -> Any:
         opener = library.open if providers else _open_on_cpu

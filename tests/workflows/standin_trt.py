@@ -6,8 +6,10 @@ They show that the workflow's own steps fit together. They prove nothing about T
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import threading
 import time
 from enum import Enum, IntEnum
 from types import ModuleType, SimpleNamespace
@@ -16,6 +18,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+
+from workers.workflows import cuda_graph
 
 _ARRAYS: dict[int, Any] = {}
 #: What the runtime says of every engine instead of taking it.
@@ -30,6 +34,14 @@ VERSIONS = {8: "8.6.0", 10: "10.16.1", 11: "11.4.0"}
 TABLE = b"TRT-8600-EntropyCalibration2\nimage: 3c010a14\n(Unnamed Layer* 0) [Convolution]_output: 3d0a\n"
 #: Calibrate whatever table there is.
 ignores_tables = False
+#: As TensorRT 10 and later.
+shares_profiles = False
+#: Threads in which the context is current.
+pushed: set[int] = set()
+#: What ran, on which stream, in which context; and what a CUDA graph was asked for.
+calls: list[tuple[Any, ...]] = []
+#: What a capture that is under way has recorded.
+recording: list[Any] | None = None
 #: What the parser has no importer for.
 UNSUPPORTED = ("Det", "NonMaxSuppression")
 
@@ -144,6 +156,7 @@ class Builder:
         with open(network.path, "rb") as stream:
             head = {"flags": sorted(int(f) for f in config.flags), "build": Builder.built, "strong": network.strong}
             head["batch"] = config.profiles[0].shapes[2][0]
+            head["profiles"] = len(config.profiles)
             return json.dumps(head).encode() + b"\n" + stream.read()
 
 
@@ -193,13 +206,24 @@ class TensorIOMode(Enum):
 
 
 class _Context:
-    def __init__(self, session: Any) -> None:
-        self._session, self._bound = session, {}
+    """`profile` is None until it is known; TensorRT before 10 lets no two contexts of an engine have the same."""
+
+    def __init__(self, session: Any, engine: Any = None) -> None:
+        self._session, self._bound, self._engine = session, {}, engine
         self._shape: Any = None
+        self.profile = None if engine.contexts else 0
+        engine.contexts.append(self)
+
+    def set_optimization_profile_async(self, profile: int, _stream: int) -> bool:
+        taken = any(c.profile == profile for c in self._engine.contexts if c is not self)
+        if profile >= self._engine.num_optimization_profiles or (taken and not shares_profiles):
+            return False
+        self.profile = profile
+        return True
 
     def set_input_shape(self, _name: str, shape: Any) -> bool:
         self._shape = shape
-        return True
+        return self.profile is not None
 
     def get_tensor_shape(self, _name: str) -> Any:
         return (self._shape[0], *self._session.get_outputs()[0].shape[1:])
@@ -207,16 +231,24 @@ class _Context:
     def set_tensor_address(self, name: str, address: int) -> None:
         self._bound[name] = address
 
-    def execute_async_v3(self, _stream: int) -> bool:
+    def execute_async_v3(self, stream: int) -> bool:
+        if recording is not None:
+            bound = dict(self._bound)
+            recording.append(lambda: self._execute(stream, bound))
+            return True
+        return self._execute(stream, self._bound)
+
+    def _execute(self, stream: int, bound: dict[str, int]) -> bool:
+        calls.append(("run", stream, self._engine.contexts.index(self)))
         if self._shape[0] >= RUN_LIMIT:
             Runtime.logger.log(ILogger.Severity.ERROR, "Error Code 1: Cuda Runtime (out of memory)")
             return False
         feed = self._session.get_inputs()[0].name
-        data = np.frombuffer(_ARRAYS[self._bound[feed]], "float32").reshape(self._shape)
+        data = np.frombuffer(_ARRAYS[bound[feed]], "float32").reshape(self._shape)
         (out,) = self._session.run(None, {feed: data})
         if poison:
             out.flat[0] = np.nan
-        _ARRAYS[self._bound[self._session.get_outputs()[0].name]][:] = out.tobytes()
+        _ARRAYS[bound[self._session.get_outputs()[0].name]][:] = out.tobytes()
         return True
 
 
@@ -235,6 +267,8 @@ class _Engine:
         head, _, model = content.partition(b"\n")
         self._session = onnxruntime.InferenceSession(model)
         told = json.loads(head)
+        self.num_optimization_profiles = told["profiles"]
+        self.contexts: list[_Context] = []
         flags = told["flags"]
         held = "Int8" if BuilderFlag.INT8 in flags else "FP16" if BuilderFlag.FP16 in flags else ""
         if told["strong"]:
@@ -251,7 +285,7 @@ class _Engine:
         return DataType.FLOAT
 
     def create_execution_context(self) -> Any:
-        return _Context(self._session)
+        return _Context(self._session, self)
 
     def create_engine_inspector(self) -> Any:
         return SimpleNamespace(get_engine_information=lambda _form: json.dumps(self._information))
@@ -313,6 +347,23 @@ def tensorrt(generation: int = 8) -> Any:
     return module
 
 
+_handles = itertools.count(7)
+
+
+def _stream(_flags: int = 0) -> Any:
+    return SimpleNamespace(handle=next(_handles), synchronize=lambda: None)
+
+
+class _CudaContext:
+    """Current in the threads that pushed it."""
+
+    def push(self) -> None:
+        pushed.add(threading.get_ident())
+
+    def pop(self) -> None:
+        pushed.remove(threading.get_ident())
+
+
 def pycuda_driver() -> Any:
     """The module: device memory is host memory under made-up addresses."""
     module = ModuleType("pycuda.driver")
@@ -329,6 +380,7 @@ def pycuda_driver() -> Any:
             pass
 
     def h2d(address: int, array: Any, _stream: Any) -> None:
+        assert threading.get_ident() in pushed, "no context is current in this thread"
         _ARRAYS[address][:] = array.tobytes()
 
     def d2h(array: Any, address: int, _stream: Any) -> None:
@@ -341,7 +393,7 @@ def pycuda_driver() -> Any:
         def time_since(self, other: Any) -> float:
             return float((self.at_ns - other.at_ns) / 1e6)
 
-    context = SimpleNamespace(push=lambda: None, pop=lambda: None)
+    context = _CudaContext()
     device: Any = SimpleNamespace(retain_primary_context=lambda: context, get_attribute=lambda _which: 2**20)
     kind = type("Device", (), {"count": staticmethod(lambda: 1), "__new__": lambda _cls, _index: device})
     vars(module).update(
@@ -349,7 +401,7 @@ def pycuda_driver() -> Any:
         init=lambda: None,
         Device=kind,
         Event=Event,
-        Stream=lambda: SimpleNamespace(handle=7, synchronize=lambda: None),
+        Stream=_stream,
         mem_alloc=Allocation,
         pagelocked_empty=lambda shape, dtype: np.empty(shape, dtype),
         memcpy_htod_async=h2d,
@@ -357,3 +409,27 @@ def pycuda_driver() -> Any:
         device_attribute=SimpleNamespace(L2_CACHE_SIZE=1),
     )
     return module
+
+
+class DriverGraphs:
+    """`cuda_graph.DriverGraphs` without a driver: what a capture records runs when its graph is launched."""
+
+    #: What a capture fails with.
+    refuses = ""
+
+    def capture(self, stream: int, work: Any) -> Any:
+        """As the driver does: nothing runs, and the addresses are those of now."""
+        global recording
+        if DriverGraphs.refuses:
+            raise cuda_graph.not_captured(DriverGraphs.refuses)
+        calls.append(("capture", stream))
+        recording = recorded = []
+        work()
+        recording = None
+        return SimpleNamespace(nodes=3, launch=lambda on: self._launch(on, stream, recorded), close=lambda: None)
+
+    def _launch(self, on: int, stream: int, recorded: list[Any]) -> None:
+        assert on == stream
+        calls.append(("launch", stream))
+        for work in recorded:
+            work()

@@ -13,7 +13,7 @@ from farm.contract.catalogue import WORKFLOWS
 from farm.contract.job import JobSpec, ModelSpec
 from farm.contract.metrics import METRICS
 from farm.contract.run import STAGES, RunResult
-from tests.island.harness import NOTHING, Island, model_job
+from tests.island.harness import NOTHING, Island, model_job, with_protocol
 from workers.workflows.registry import TABLE
 
 pytestmark = pytest.mark.models
@@ -98,6 +98,18 @@ def test_outputs_are_those_of_the_reference_within_the_precision(case: Case) -> 
     assert measured.metrics["relative_l2_error"] == found.relative_l2_error
     assert found.relative_l2_error < {"fp32": 1e-5, "bf16": 0.05, "int8": 0.1}[job.precision]
     assert (measured.metrics["mismatch_1e-3_pct"] == 0) == (job.precision == "fp32")
+
+
+def test_two_requests_in_flight_give_the_same_outputs(case: Case, shared: Island) -> None:
+    job, _, measured = case
+    if "streams" not in WORKFLOWS[job.workflow].scenarios:
+        shared.run(with_protocol(job, scenario="streams", streams=2), 1).failed("unsupported", "scenario-unsupported")
+        return
+    found = shared.measure(with_protocol(job, scenario="streams", streams=2, min_iterations=6, max_iterations=6))
+    assert sum(found.effective["lane_counts"]) == 6
+    if job.workflow != "openvino":  # which was compiled for other threads, and may add in another order
+        assert found.effective.get("outputs_sha256") == measured.effective.get("outputs_sha256")
+    assert [m.nonfinite_count for m in found.mismatch] == [m.nonfinite_count for m in measured.mismatch]
 
 
 def test_an_option_that_it_lacks_is_refused(case: Case, shared: Island) -> None:

@@ -16,7 +16,7 @@ import pytest
 from farm.contract.canonical import sha256_file
 from farm.contract.codec import from_json, to_json
 from farm.contract.device import DeviceInfo
-from farm.contract.job import BatchLadder, Calibration, JobSpec, ModelSpec, Rebuild
+from farm.contract.job import AccuracySpec, BatchLadder, Calibration, JobSpec, ModelSpec, Rebuild
 from farm.contract.outcome import Failure
 from farm.contract.run import RunRequest, RunResult
 from tests.island.harness import TINY, model_job
@@ -24,6 +24,7 @@ from tests.workflows.onnx_models import save_model
 
 pytest.importorskip("onnxruntime")
 from tests.workflows import standin_trt
+from workers.workflows import cuda_graph
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import WorkflowError
 from workers.workflows.trt_calibration import check_format
@@ -70,12 +71,12 @@ def run(tmp_path: Path, model: Path) -> Run:
     """Prepare (no batch) or measure in this process."""
     count = iter(range(100))
 
-    def do(spec: JobSpec, batch: int | None = None, device: DeviceInfo = GPU) -> RunResult:
+    def do(spec: JobSpec, batch: int | None = None, device: DeviceInfo = GPU, accuracy: bool = False) -> RunResult:
         from workers.runner.stages import run_request
 
         control = tmp_path / f"run-{next(count)}"
         control.mkdir()
-        mode = "prepare" if batch is None else "measure"
+        mode = "prepare" if batch is None else "accuracy" if accuracy else "measure"
         request = RunRequest("r", mode, spec, device, str(tmp_path / "cache"), batch, str(model))
         (control / "request.json").write_text(json.dumps(to_json(request)))
         run_request(str(control))
@@ -108,6 +109,134 @@ def test_a_job_goes_from_file_to_samples(run: Run, job: Callable[..., JobSpec], 
         assert found.metrics["relative_l2_error"] < 1e-6
         assert "engine_inspector" in [artifact.kind for artifact in found.artifacts]
         assert all(artifact.cached for artifact in found.artifacts if artifact.kind == "engine")
+
+
+def streamed(spec: JobSpec, count: int = 3, **switches: Any) -> JobSpec:
+    protocol = replace(spec.protocol, scenario="streams", streams=count, min_iterations=12, max_iterations=12)
+    return replace(spec, protocol=replace(protocol, **switches))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    monkeypatch.setattr(cuda_graph, "DriverGraphs", standin_trt.DriverGraphs)
+    monkeypatch.setattr(standin_trt.DriverGraphs, "refuses", "")
+    monkeypatch.setattr(standin_trt, "calls", [])
+    return standin_trt.calls
+
+
+@pytest.mark.parametrize("boundary", ["compute", "end_to_end"])
+@pytest.mark.parametrize(("generation", "profiles", "shares"), [(8, 3, False), (10, 1, True)])
+def test_each_lane_has_a_context_a_stream_and_before_tensorrt_10_a_profile(
+    run: Run,
+    job: Callable[..., JobSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    calls: list[Any],
+    generation: int,
+    profiles: int,
+    shares: bool,
+    boundary: str,
+) -> None:
+    use(monkeypatch, generation)
+    monkeypatch.setattr(standin_trt, "shares_profiles", shares)
+    spec = streamed(job(sizes=(4,)), boundary=boundary)
+    ok(run(spec))
+    found = ok(run(spec, 4))
+    assert (found.effective["profiles"], found.effective["contexts"]) == (profiles, 3)
+    assert found.metrics["relative_l2_error"] < 1e-6
+    runs = [call[1:] for call in calls if call[0] == "run"]
+    assert len({stream for stream, _ in runs}) == len({context for _, context in runs}) == len(set(runs)) == 3
+    counts = {file.name: file.count for file in found.samples}
+    assert counts["latency"] == sum(found.effective["lane_counts"]) == 12
+    assert ("enqueue" in counts) == (boundary == "compute")
+    assert ("enqueue_threads" in found.effective) == (boundary == "compute")
+
+
+def test_the_accuracy_is_taken_one_at_a_time_with_the_engine_of_the_lanes(
+    run: Run, job: Callable[..., JobSpec], calls: list[Any]
+) -> None:
+    spec = replace(streamed(job(sizes=(4,))), data="digits", accuracy=AccuracySpec("digits", limit=40))
+    ok(run(spec))
+    built = standin_trt.Builder.built
+    found = ok(run(spec, 4, accuracy=True))
+    assert found.metrics["accuracy_samples"] == 40
+    assert (standin_trt.Builder.built, found.effective["profiles"]) == (built, 3)
+
+
+def test_an_engine_for_several_lanes_is_another_one_only_where_it_must_be(
+    run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = job(sizes=(4,))
+    ok(run(spec))
+    for generation, built in ((8, 2), (10, 3)):
+        use(monkeypatch, generation)
+        monkeypatch.setattr(standin_trt, "shares_profiles", generation == 10)
+        ok(run(streamed(spec)))
+        ok(run(spec))
+        assert standin_trt.Builder.built == built
+    monkeypatch.setattr(standin_trt, "shares_profiles", False)
+    use(monkeypatch, 8)
+    assert ok(run(spec, 4)).effective["profiles"] == 1
+
+
+def test_a_cuda_graph_is_captured_for_each_input_after_a_run_and_nothing_else_is_launched(
+    run: Run, job: Callable[..., JobSpec], calls: list[Any]
+) -> None:
+    spec = job(sizes=(4,), cuda_graph=True)
+    ok(run(spec))
+    calls.clear()
+    found = ok(run(spec, 4))
+    inputs = found.effective["input_count"]
+    assert found.effective["cuda_graph"] == {
+        "asked": True,
+        "captured": True,
+        "why": "instantiated by the CUDA driver and launched by each inference",
+        "graphs": inputs,
+        "inputs": cuda_graph.EACH_INPUT,
+        "nodes": [3],
+    }
+    kinds = [call[0] for call in calls]
+    assert kinds[: 2 * inputs] == ["run", "capture"] * inputs
+    launched = kinds[2 * inputs :]
+    assert launched[::2] == ["launch"] * (len(launched) // 2)
+    assert found.metrics["relative_l2_error"] < 1e-6
+    assert found.metrics["mismatch_1e-4_pct"] == 0
+
+
+def test_with_copies_there_is_one_graph_for_the_one_memory(
+    run: Run, job: Callable[..., JobSpec], calls: list[Any]
+) -> None:
+    spec = job(sizes=(4,), boundary="end_to_end", cuda_graph=True)
+    ok(run(spec))
+    calls.clear()
+    held = ok(run(spec, 4)).effective["cuda_graph"]
+    assert (held["graphs"], held["inputs"]) == (1, cuda_graph.ONE_MEMORY)
+    assert [call[0] for call in calls].count("capture") == 1
+
+
+def test_each_lane_captures_graphs_on_its_own_stream(run: Run, job: Callable[..., JobSpec], calls: list[Any]) -> None:
+    spec = streamed(job(sizes=(4,), cuda_graph=True), 2, inputs="warm")
+    ok(run(spec))
+    calls.clear()
+    held = ok(run(spec, 4)).effective["cuda_graph"]
+    assert held["graphs"] == 2
+    captured = [call[1] for call in calls if call[0] == "capture"]
+    assert len(set(captured)) == 2
+    assert {call[1] for call in calls if call[0] == "launch"} == set(captured)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_graph_that_cannot_be_captured_is_an_answer_and_nothing_is_measured_without_it(
+    run: Run, job: Callable[..., JobSpec], calls: list[Any], monkeypatch: pytest.MonkeyPatch, lanes: int
+) -> None:
+    spec = job(sizes=(4,), cuda_graph=True)
+    spec = streamed(spec, 2) if lanes == 2 else spec
+    ok(run(spec))
+    monkeypatch.setattr(standin_trt.DriverGraphs, "refuses", "error 901")
+    found = run(spec, 4)
+    assert found.failure is not None
+    assert (found.outcome, found.failure.reference) == ("unsupported", "cuda-graph-not-captured")
+    assert found.failure.stage == "load_engine"
+    assert found.samples == []
 
 
 def use(monkeypatch: pytest.MonkeyPatch, generation: int) -> None:

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,8 @@ from tests.workflows.onnx_models import save_model
 
 pytest.importorskip("onnxruntime")
 from tests.workflows import standin_ort
-from workers.workflows import ort_table
+from workers.workflows import cuda_graph, ort_options, ort_table
+from workers.workflows.errors import WorkflowError
 
 pytestmark = [pytest.mark.models, pytest.mark.filterwarnings("ignore")]
 
@@ -170,6 +172,116 @@ def test_a_trt_job_builds_an_engine_for_each_batch_and_measuring_builds_none(
     assert len(tensorrt.built) == 2
     ok(run(spec))
     assert len(tensorrt.built) == 2, "preparing again builds nothing"
+
+
+def with_switches(spec: JobSpec, **switches: object) -> JobSpec:
+    return replace(spec, protocol=replace(spec.protocol, min_iterations=12, max_iterations=12, **switches))
+
+
+@pytest.mark.parametrize("boundary", ["compute", "end_to_end"])
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_lanes_are_threads_of_one_session_or_for_tensorrt_sessions_of_their_own(
+    run: Run, job: Job, tensorrt: standin_ort.TensorRT, workflow: str, boundary: str
+) -> None:
+    spec = with_switches(job(workflow, sizes=(4,), boundary=boundary), scenario="streams", streams=3)
+    ok(run(spec))
+    tensorrt.opened.clear()
+    found = ok(run(spec, 4))
+    assert sum(found.effective["lane_counts"]) == 12
+    assert found.metrics["relative_l2_error"] < 1e-6
+    if workflow == "onnxruntime_trt":
+        assert found.effective["sessions"] == len(tensorrt.opened) == 3
+        assert len(tensorrt.built) == 1, "each session loads the engine, none builds one"
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_offline_queues_runs_without_waiting_for_each(
+    run: Run, job: Job, workflow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = with_switches(job(workflow, sizes=(4,)), scenario="offline")
+    ok(run(spec))
+    asked: list[tuple[str, str]] = []
+    options = type("RunOptions", (standin_ort.RunOptions,), {"add_run_config_entry": _noted(asked)})
+    monkeypatch.setattr("onnxruntime.RunOptions", options)
+    found = ok(run(spec, 4))
+    assert found.effective["timed_iterations"] == 12
+    assert asked == [("disable_synchronize_execution_providers", "1")]
+    assert found.metrics["relative_l2_error"] < 1e-6
+
+
+def _noted(asked: list[tuple[str, str]]) -> Callable[..., None]:
+    def add(self: Any, key: str, value: str) -> None:
+        asked.append((key, value))
+        super(type(self), self).add_run_config_entry(key, value)
+
+    return add
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Sessions that launch a graph from their first run on, as ONNX Runtime does; device copies on the host."""
+    return standin_ort.install_graphs(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("boundary", "inputs", "told", "copies"),
+    [
+        ("compute", "rotated", cuda_graph.COPIED, True),
+        ("compute", "warm", cuda_graph.EACH_INPUT, False),
+        ("end_to_end", "rotated", cuda_graph.ONE_MEMORY, False),
+    ],
+)
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_a_cuda_graph_is_held_to_by_a_run_that_must_not_write(
+    run: Run, job: Job, graphs: list[str], workflow: str, boundary: str, inputs: str, told: str, copies: bool
+) -> None:
+    spec = with_switches(job(workflow, sizes=(4,), boundary=boundary, cuda_graph=True), inputs=inputs)
+    ok(run(spec))
+    graphs.clear()
+    found = ok(run(spec, 4))
+    held = found.effective["cuda_graph"]
+    assert (held["asked"], held["captured"], held["graphs"], held["inputs"]) == (True, True, 1, told)
+    assert ("copy" in graphs) == copies
+    assert set(graphs) <= {"copy", "capture", "replay"}
+    assert graphs.count("capture") == 1
+    assert found.metrics["relative_l2_error"] < 1e-6
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_a_session_that_goes_on_without_a_graph_is_found_out(run: Run, job: Job, workflow: str) -> None:
+    """The CPU's provider runs node by node, as a GPU's would if it left the graph out without a word."""
+    spec = job(workflow, sizes=(4,), cuda_graph=True)
+    ok(run(spec))
+    found = run(spec, 4)
+    assert "node by node" in failed(found, "unsupported", "cuda-graph-not-captured")
+    assert found.failure is not None
+    assert found.failure.stage == "load_engine"
+
+
+def test_a_model_that_the_provider_refuses_to_capture_is_an_answer(
+    run: Run, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = job("onnxruntime_cuda", sizes=(4,), cuda_graph=True)
+    ok(run(spec))
+
+    def refuse(*_: Any) -> None:
+        words = "This session cannot use the CUDA Graph feature as requested by the user as all the graph nodes have"
+        raise WorkflowError(words)
+
+    monkeypatch.setattr("workers.workflows.onnx_session.open_session", refuse)
+    failed(run(spec, 4), "unsupported", "cuda-graph-not-captured")
+
+
+def test_providers_are_told_of_graphs_to_measure_and_not_to_prepare(
+    run: Run, job: Job, tensorrt: standin_ort.TensorRT, graphs: list[str]
+) -> None:
+    assert "enable_cuda_graph" not in ort_options.cuda_options("1.17.1", "fp32")
+    assert ort_options.cuda_options("1.17.1", "fp32", True)["enable_cuda_graph"] == "1"
+    spec = job("onnxruntime_trt", sizes=(4,), cuda_graph=True)
+    ok(run(spec))
+    assert ["trt_cuda_graph_enable" in options for options in tensorrt.opened] == [False]
+    ok(run(spec, 4))
+    assert tensorrt.opened[-1]["trt_cuda_graph_enable"] == "True"
 
 
 def test_each_of_a_sweeps_rebuilds_is_built_and_cold_ones_without_timings(

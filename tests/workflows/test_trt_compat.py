@@ -15,9 +15,10 @@ from tests.docs.tables import ROOT
 from tests.factories import make_job
 from workers.workflows import trt_compat
 from workers.workflows.errors import PrecisionNotHeld, Unsupported, WorkflowError
-from workers.workflows.trt_compat import OPTIONAL, REQUIRED, Log, check, check_implicit_int8, features
+from workers.workflows.trt_compat import Log, check, check_implicit_int8, features
 from workers.workflows.trt_graph import strongly_typed
 from workers.workflows.trt_inspect import held_precision, tactics_sha256, tensor_formats
+from workers.workflows.trt_names import OPTIONAL, REQUIRED
 
 LISTS = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "trt_api").glob("*.json")}
 #: Names that TensorRT's classes share with all the world.

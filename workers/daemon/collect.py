@@ -19,6 +19,7 @@ from farm.contract.record import ACCURACY, LATENCY, BlobRef, Flag, Record
 from farm.contract.run import ArtifactFile, RunResult, StageTime
 from farm.summary import Summary, median_ms, summarise
 from farm.thresholds import DEFAULTS, Limits
+from workers.daemon import scenario
 from workers.daemon.control import Control, ReadResult, sample_path, shorten_log
 from workers.daemon.launch import Ended
 from workers.daemon.preflight import Preflight
@@ -86,7 +87,7 @@ def collect(
     result = run.read.result
     prepare_result = prepared.read.result if prepared else None
     stage = measured_stage(result)
-    summary = _summarise(run, batch_size, stage, facts.limits)
+    summary = _summarise(facts, run, batch_size, stage)
     telemetry = _telemetry(facts, run, batch_size, stage)
     keeper = _Keeper(facts.cache_dir, is_stored)
     samples = keeper.samples(run)
@@ -182,40 +183,49 @@ def _run_id(job: JobSpec, batch_size: int | None, point: str) -> str:
 
 def measured_stage(result: RunResult | None) -> StageTime | None:
     """The timed stage, if the run got to its end."""
-    stages = [stage for stage in (result.stages if result else []) if stage.name == "measure"]
+    return _stage(result, "measure")
+
+
+def _stage(result: RunResult | None, name: str) -> StageTime | None:
+    stages = [stage for stage in (result.stages if result else []) if stage.name == name]
     return stages[-1] if stages else None
 
 
 _NOTHING = RunResult(run_id="none", outcome=Outcome.FAILED)
 
 
-def _summarise(run: RunFacts, batch_size: int, stage: StageTime | None, limits: Limits) -> Summary:
-    latencies = (run.read.samples or {}).get("latency")
-    if not latencies or stage is None or run.read.result is None:
+def _summarise(facts: JobFacts, run: RunFacts, batch_size: int, stage: StageTime | None) -> Summary:
+    latencies, protocol = (run.read.samples or {}).get("latency"), facts.job.protocol
+    if stage is None or run.read.result is None:
         return Summary({}, {}, {}, [])
+    if not latencies:
+        return scenario.without_latencies(protocol)
     own = run.read.result.metrics
-    return summarise(
+    found = summarise(
         latencies,
         batch_size=batch_size,
         wall_ns=stage.end_ns - stage.start_ns,
         timer_overhead_ns=own.get("timer_overhead_ns"),
         timer_resolution_ns=own.get("timer_resolution_ns"),
-        limits=limits,
+        limits=facts.limits,
     )
+    return scenario.judged(found, protocol, run.read.result.effective, facts.limits)
 
 
 def _telemetry(facts: JobFacts, run: RunFacts, batch_size: int, stage: StageTime | None) -> Telemetry:
     if run.trace is None:
         return Telemetry()
-    own = run.read.result.metrics if run.read.result else {}
+    result = run.read.result or _NOTHING
+    latencies = len((run.read.samples or {}).get("latency") or ())
     return summarise_telemetry(
         run.trace,
         stage,
         kind=facts.device.kind,
-        inputs=len((run.read.samples or {}).get("latency") or ()) * batch_size,
-        own_cpus=own.get("cpu_utilisation"),
-        switches=own.get("involuntary_switches"),
+        inputs=scenario.energy_inputs(facts.job.protocol, result.effective, latencies, batch_size),
+        own_cpus=result.metrics.get("cpu_utilisation"),
+        switches=result.metrics.get("involuntary_switches"),
         limits=facts.limits,
+        energy_pass=_stage(run.read.result, "energy"),
     )
 
 

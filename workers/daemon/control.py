@@ -26,6 +26,7 @@ from farm.contract.names import (
 )
 from farm.contract.outcome import Outcome
 from farm.contract.run import Event, RunRequest, RunResult, SampleFile
+from workers.daemon.scenario import needs_latencies
 
 #: A log longer than this is emptied while it is written: a runner that only shouts must not fill the disk.
 LOG_LIMIT_BYTES = 256 << 20
@@ -148,7 +149,7 @@ class ReadResult:
 def read_result(control: Control, *, measured: bool) -> ReadResult:
     """Read `result.json` and the sample files it names; a fault in any of them is a fault of the result.
 
-    `measured`: an ok result must have latency samples.
+    `measured`: an ok result must have latency samples, but for the scenario `offline`, which has none.
     """
     try:
         if control.result.stat().st_size > _RESULT_LIMIT_BYTES:
@@ -167,7 +168,8 @@ def read_result(control: Control, *, measured: bool) -> ReadResult:
         return ReadResult(fault=str(error))
     if any(stage.end_ns < stage.start_ns for stage in result.stages):
         return ReadResult(fault=f"{RESULT_FILE} has a stage that ends before it starts")
-    if measured and result.outcome is Outcome.OK and not samples.get("latency"):
+    must_have = measured and result.outcome is Outcome.OK and needs_latencies(result.effective)
+    if must_have and not samples.get("latency"):
         return ReadResult(fault=f"{RESULT_FILE} says ok and names no latency samples")
     return ReadResult(result, samples)
 

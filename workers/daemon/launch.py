@@ -135,7 +135,7 @@ class Launched:
         clock = StageClock(self._plan.limits_s, self._started_ns)
         events = EventFollower(self._plan.control.events)
         overdue: Overdue | None = None
-        while not self._has_ended(_POLL_MEASURE_S if clock.stage == "measure" else _POLL_S):
+        while not self._has_ended(_POLL_MEASURE_S if clock.stage in ("measure", "energy") else _POLL_S):
             _take_in(events, clock, on_change)
             bound_log(self._plan.control)
             if overdue is None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run from request to result: the stages in order, and the one place where exceptions end."""
 
+import contextlib
 from array import array
 from dataclasses import replace
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -8,9 +9,10 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from farm.contract.job import Protocol
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.run import Mismatch, RunRequest, RunResult, SampleFile
-from workers.runner import accuracy, environment, measure, usage
+from workers.runner import accuracy, concurrent, environment, measure, scenarios, usage
 from workers.runner.control import Control
 from workers.runner.failures import explain
+from workers.runner.steady import SteadyState
 from workers.workflows import reference
 from workers.workflows.base import Context, Workflow, check_request, default_threads
 from workers.workflows.cache import Cache
@@ -18,6 +20,8 @@ from workers.workflows.errors import PrecisionNotHeld, SettingNotHeld, WorkflowE
 from workers.workflows.inputs import rotation
 from workers.workflows.outputs import check_finite, outputs_sha256
 from workers.workflows.registry import workflow_class
+
+_COLLECTOR = "frozen and disabled while timing"
 
 
 class Report:
@@ -84,8 +88,9 @@ def _open(control: Control, report: Report, request: RunRequest) -> Workflow:
         known = "`prepare`, `measure` or `accuracy`"
         raise WorkflowError("there is no mode {!r}: {}".format(request.mode, known), None, "bad-request")
     if request.mode == "accuracy":
-        # Each input is placed once: with `end_to_end` a workflow uses the same memory for all of them.
-        protocol = replace(request.job.protocol, boundary="end_to_end")
+        # Each input is placed once: with `end_to_end` a workflow uses the same memory for all of them. One at a time,
+        # with what was built for the sweep's number of streams.
+        protocol = replace(request.job.protocol, boundary="end_to_end", scenario="single")
         request = replace(request, job=replace(request.job, protocol=protocol))
     kind = workflow_class(request.job.workflow)
     check_request(request.job, request.device.kind)
@@ -99,21 +104,114 @@ def _open(control: Control, report: Report, request: RunRequest) -> Workflow:
 
 def _measure(control: Control, report: Report, workflow: Workflow) -> None:
     protocol = workflow.ctx.job.protocol
+    scenarios.check(protocol)
     clock = measure.clock_facts()
     report.metrics.update(timer_overhead_ns=clock.overhead_ns, timer_resolution_ns=clock.resolution_ns)
+    if protocol.scenario == "streams":
+        _streams(control, report, workflow)
+        return
     with control.stage("load_engine"):
         _load(report, workflow)
         inputs, first = _inputs(report, workflow, protocol)
+    report.effective["scenario"] = protocol.scenario
     body = _body(workflow, protocol)
     with control.stage("first_inference"):
         report.metrics["first_inference_ms"] = measure.once(lambda: body(inputs[0])) / 1e6
     with measure.quiet_collector():
-        _timed(control, report, workflow, body, inputs)
-        _device_times(control, report, workflow, inputs)
+        if protocol.scenario == "offline":
+            _offline(control, report, workflow, body, inputs)
+        else:
+            _timed(control, report, workflow, body, inputs)
+            _device_times(control, report, workflow, inputs)
+            each_ns = _each_ns(report)
+            _energy(control, report, workflow, lambda ns: concurrent.steady_load(body, inputs, ns, each_ns))
+    _tell_memory(report, workflow)
+    with control.stage("outputs"):
+        workflow.infer(first())
+        workflow.synchronize()
+        _compare(report, workflow, workflow.outputs())
+
+
+def _tell_memory(report: Report, workflow: Workflow) -> None:
     report.metrics.update(usage.memory_metrics())
     report.metrics.update(workflow.metrics())
-    with control.stage("outputs"):
-        _compare(report, workflow, first)
+    report.effective.update(workflow.ran())
+
+
+def _each_ns(report: Report) -> float:
+    """About what one inference took in the timed stage."""
+    return float(report.effective["timed_wall_ns"] / max(report.effective["timed_iterations"], 1))
+
+
+def _streams(control: Control, report: Report, workflow: Workflow) -> None:
+    """`_measure` with several requests in flight."""
+    protocol = workflow.ctx.job.protocol
+    with contextlib.ExitStack() as kept:
+        with control.stage("load_engine"):
+            _load(report, workflow)
+            host = _host_inputs(report, workflow, protocol)
+            streams = kept.enter_context(contextlib.closing(scenarios.Streams(workflow, protocol)))
+            report.effective.update(streams.place(host))
+        with control.stage("first_inference"):
+            report.metrics["first_inference_ms"] = streams.first() / 1e6
+        with measure.quiet_collector():
+            _streamed(control, report, workflow, streams)
+        _tell_memory(report, workflow)
+        with control.stage("outputs"):
+            _compare(report, workflow, streams.outputs(host[0]))
+
+
+def _streamed(control: Control, report: Report, workflow: Workflow, streams: scenarios.Streams) -> None:
+    with control.stage("warm_up"):
+        warm = streams.warm_up()
+    with control.stage("measure"):
+        timed = streams.timed()
+    for found in (timed, warm):
+        _take(control, report, found)
+    report.effective["garbage_collector"] = _COLLECTOR
+    if workflow.ctx.job.protocol.boundary == "compute" and workflow.device_timer() is not None:
+        with control.stage("device_times"):
+            split = streams.enqueue()
+        _take(control, report, split)
+    each_ns = _each_ns(report)
+    _energy(control, report, workflow, lambda ns: streams.load(ns, each_ns))
+
+
+def _offline(
+    control: Control, report: Report, workflow: Workflow, body: Callable[[Any], None], inputs: List[Any]
+) -> None:
+    protocol = workflow.ctx.job.protocol
+    steady = measure.warm_up_rule(protocol)
+    with control.stage("warm_up"):
+        warm = measure.timed_loop(body, inputs, measure.warm_up_limits(protocol), steady)
+        each_ns = scenarios.queued_each_ns(workflow, protocol, inputs)
+    with control.stage("measure"):
+        timed = scenarios.offline(workflow, protocol, inputs, each_ns)
+    _take(control, report, timed)
+    report.samples.append(control.write_samples("warm_up", array("q", warm.samples)))
+    report.effective.update(_warm_up_facts(warm, steady), garbage_collector=_COLLECTOR)
+
+    def load(least_ns: int) -> concurrent.Load:
+        return concurrent.queue_load(workflow.queue, workflow.synchronize, inputs, least_ns, each_ns)
+
+    _energy(control, report, workflow, load)
+
+
+def _energy(control: Control, report: Report, workflow: Workflow, load: Callable[[int], concurrent.Load]) -> None:
+    """The energy pass, where the protocol has one: steady load of at least so long, nothing timed in it."""
+    seconds = workflow.ctx.job.protocol.energy_s
+    if seconds is None:
+        return
+    with control.stage("energy"):
+        found = load(int(seconds * 1e9))
+    report.effective.update(scenarios.energy_facts(found, workflow.ctx.batch_size))
+
+
+def _take(control: Control, report: Report, found: scenarios.Measured) -> None:
+    for name, samples in found.samples.items():
+        report.samples.append(control.write_samples(name, samples))
+    report.metrics.update(found.metrics)
+    report.effective.update(found.effective)
 
 
 def _evaluate(control: Control, report: Report, workflow: Workflow) -> None:
@@ -147,14 +245,18 @@ def _assert_effective(effective: Dict[str, Any], ctx: Context) -> None:
 
 def _inputs(report: Report, workflow: Workflow, protocol: Protocol) -> Tuple[List[Any], Callable[[], Any]]:
     """The inputs that the loop takes in turn, and what places the first, which the reference was computed from."""
-    facts = rotation(protocol.inputs, workflow.input_bytes(), workflow.cache_bytes())
-    report.effective.update(facts, boundary=protocol.boundary, batch_size=workflow.ctx.batch_size)
-    host = workflow.host_inputs(facts["input_count"])
+    host = _host_inputs(report, workflow, protocol)
     if protocol.boundary == "end_to_end":
         # Placed when it is needed: with copies, a workflow may place every input in the same memory.
         return host, lambda: workflow.to_device(host[0])
     placed = [workflow.to_device(item) for item in host]
     return placed, lambda: placed[0]
+
+
+def _host_inputs(report: Report, workflow: Workflow, protocol: Protocol) -> List[Any]:
+    facts = rotation(protocol.inputs, workflow.input_bytes(), workflow.cache_bytes())
+    report.effective.update(facts, boundary=protocol.boundary, batch_size=workflow.ctx.batch_size)
+    return workflow.host_inputs(facts["input_count"])
 
 
 def _body(workflow: Workflow, protocol: Protocol) -> Callable[[Any], None]:
@@ -197,15 +299,20 @@ def _timed(
         timed_iterations=len(timed.samples),
         timed_wall_ns=timed.wall_ns,
         timed_ended_by=timed.ended_by,
-        warm_up_iterations=len(warm.samples),
-        warm_up_wall_ns=warm.wall_ns,
-        warm_up_ended_by=warm.ended_by,
-        garbage_collector="frozen and disabled while timing",
+        garbage_collector=_COLLECTOR,
+        **_warm_up_facts(warm, steady),
     )
-    if steady is not None:
-        report.effective.update(steady.facts())
     if stop is not None:
         report.effective["timed_asking_ns"] = timed.asking_ns
+
+
+def _warm_up_facts(warm: measure.Series, steady: Optional[SteadyState]) -> Dict[str, Any]:
+    facts = {
+        "warm_up_iterations": len(warm.samples),
+        "warm_up_wall_ns": warm.wall_ns,
+        "warm_up_ended_by": warm.ended_by,
+    }
+    return dict(facts, **steady.facts()) if steady is not None else facts
 
 
 def _device_times(control: Control, report: Report, workflow: Workflow, inputs: List[Any]) -> None:
@@ -219,10 +326,7 @@ def _device_times(control: Control, report: Report, workflow: Workflow, inputs: 
         report.samples.append(control.write_samples(name, samples))
 
 
-def _compare(report: Report, workflow: Workflow, first: Callable[[], Any]) -> None:
-    workflow.infer(first())
-    workflow.synchronize()
-    outputs = workflow.outputs()
+def _compare(report: Report, workflow: Workflow, outputs: List[Tuple[str, Any]]) -> None:
     digest = outputs_sha256(outputs)
     if digest is not None:
         report.effective["outputs_sha256"] = digest

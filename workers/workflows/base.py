@@ -106,6 +106,37 @@ class DeviceTimer:
         raise NotImplementedError
 
 
+class Lane:
+    """One of several requests in flight: a context or session run, with a stream and buffers of its own.
+
+    All methods are called by one thread, the lane's own, but `close`. The inputs are those of `Workflow.host_inputs`.
+    """
+
+    def attach(self) -> None:
+        """Make the calling thread this lane's: first of all calls, once."""
+
+    def to_device(self, host_input: Any) -> Any:
+        """Place one host input where `infer` takes it from."""
+        raise NotImplementedError
+
+    def infer(self, batch: Any) -> None:
+        """Run the model once on an input that this lane placed; it may return before the work is done."""
+        raise NotImplementedError
+
+    def synchronize(self) -> None:
+        """Wait for what this lane started, and for no other lane."""
+
+    def outputs(self) -> List[Tuple[str, Any]]:
+        """This lane's last outputs, as `Workflow.outputs`."""
+        raise NotImplementedError
+
+    def detach(self) -> None:
+        """Undo `attach`; the last call of the lane's thread."""
+
+    def close(self) -> None:
+        """Free what is this lane's alone. Called by the thread that made the lane, once the lane's own has ended."""
+
+
 class Workflow:
     """One way to run a model: the base of all workflows. It never times itself.
 
@@ -155,8 +186,24 @@ class Workflow:
         """Run the model once on a placed input; it may return before the work is done."""
         raise NotImplementedError
 
+    def queue(self, batch: Any) -> None:
+        """As `infer`, behind what runs already, and without waiting for it where the library can; for `offline`."""
+        self.infer(batch)
+
     def synchronize(self) -> None:
-        """Wait until everything that `infer` started is done."""
+        """Wait until everything that `infer` and `queue` started is done."""
+
+    def lanes(self, count: int) -> List[Lane]:
+        """`count` lanes on what `load` made, for as many requests in flight, each used by a thread of its own.
+
+        Raises:
+            Unsupported: the workflow has no way to run several at once.
+        """
+        raise Unsupported(
+            "{} has no way to keep several requests in flight".format(self.ctx.job.workflow),
+            "docs/measuring.md (Scenarios) has the workflows that do.",
+            "scenario-unsupported",
+        )
 
     def device_timer(self) -> Optional[DeviceTimer]:
         """Events on the device, asked for after `load`; None where the host's clock is the device's."""
@@ -169,6 +216,10 @@ class Workflow:
     def effective(self) -> Dict[str, Any]:
         """What really runs, read back after `load`: at least `precision`, `threads`, `provider` and `device`."""
         raise NotImplementedError
+
+    def ran(self) -> Dict[str, Any]:
+        """What is known only once it has run, for `effective`: whether CUDA graphs were launched. Asked at the end."""
+        return {}
 
     def engine_bytes(self) -> int:
         """Size of the file that was loaded to run."""
@@ -245,7 +296,7 @@ def platform_key(device: DeviceInfo, *libraries: str) -> Dict[str, Any]:
 
 
 def check_request(job: JobSpec, kind: str) -> None:
-    """Refuse options, precisions and calibration methods that the workflow does not have on a kind of device.
+    """Refuse options, precisions, calibration methods and scenarios that it does not have on a kind of device.
 
     Raises:
         Unsupported: naming what is allowed.
@@ -270,6 +321,9 @@ def check_request(job: JobSpec, kind: str) -> None:
             "It has: {}.".format(", ".join(sorted(info.options)) or "none"),
             "unknown-option",
         )
+    unfit = info.unfit(kind, job.options, job.protocol.scenario)
+    if unfit is not None:
+        raise Unsupported(unfit.message, unfit.hint, unfit.reference)
 
 
 def default_threads() -> int:

@@ -4,7 +4,7 @@
 import ctypes
 from typing import Any, Optional
 
-from workers.workflows.errors import Unsupported
+from workers.workflows.errors import Unsupported, WorkflowError
 
 _LIBRARY = "libcuda.so.1"
 #: CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE of cuda.h.
@@ -38,6 +38,23 @@ def l2_cache_bytes(library: str = _LIBRARY) -> Optional[int]:
     if driver.cuDeviceGetAttribute(ctypes.byref(size), _L2_CACHE_SIZE, device):
         return None
     return size.value or None
+
+
+class DeviceCopy:
+    """Copies from device memory to device memory and waits for it, in the calling thread's current context."""
+
+    def __init__(self, library: str = _LIBRARY) -> None:
+        driver: Any = ctypes.CDLL(library)
+        self._copy, self._wait = driver.cuMemcpyDtoD_v2, driver.cuStreamSynchronize
+        self._copy.argtypes = [ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t]
+        self._wait.argtypes = [ctypes.c_void_p]
+
+    def __call__(self, target: int, source: int, size: int) -> None:
+        """Copy `size` bytes. Raises WorkflowError."""
+        # Such a copy is put on the default stream and not waited for, and other streams need not wait for that one.
+        code = self._copy(target, source, size) or self._wait(None)
+        if code:
+            raise WorkflowError("a copy on the device failed with error {}".format(code), None, "cuda-error")
 
 
 def _unusable(why: str) -> Unsupported:

@@ -4,6 +4,7 @@
 WorkflowError                failed       workflow-failed
   Unsupported                unsupported  unsupported
     MissingLibrary           unsupported  missing-library
+    GraphNotCaptured         unsupported  cuda-graph-not-captured
   DamagedModel               failed       damaged-model
   InputShapeMismatch         failed       input-shape-mismatch
   ProviderFellBack           failed       provider-fell-back
@@ -66,6 +67,12 @@ class MissingLibrary(Unsupported):
     """A library that the workflow needs is not in this interpreter."""
 
     reference = "missing-library"
+
+
+class GraphNotCaptured(Unsupported):
+    """A CUDA graph was asked for and could not be had: what would run without one is another variant."""
+
+    reference = "cuda-graph-not-captured"
 
 
 class DamagedModel(WorkflowError):

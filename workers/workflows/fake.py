@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Tuple
 from farm.contract.names import RESULT_FILE
 from farm.contract.run import STAGES
 from workers.workflows import datasets
-from workers.workflows.base import Context, Workflow
+from workers.workflows.base import Context, Lane, Workflow
 from workers.workflows.errors import Unsupported
 
 _PREPARE_STAGES = ("load_model", "export", "calibrate", "build", "reference")
@@ -86,6 +86,10 @@ class Fake(Workflow):
         while time.perf_counter_ns() < end:
             pass
 
+    def lanes(self, count: int) -> List[Lane]:
+        """Each takes the promised time by itself, as if the device had room for all of them."""
+        return [FakeLane(self) for _ in range(count)]
+
     def outputs(self) -> List[Tuple[str, Any]]:
         """None; for an accuracy, the scores of a model that takes every image for one of class 0."""
         self._act()
@@ -132,6 +136,25 @@ class Fake(Workflow):
             return
         self._armed = False
         _BEHAVIOURS[self._behaviour](self)
+
+
+class FakeLane(Lane):
+    """One of several requests in flight; misbehaving, too, is done once."""
+
+    def __init__(self, fake: Fake) -> None:
+        self._fake = fake
+
+    def to_device(self, host_input: Any) -> Any:
+        """The placeholder itself."""
+        return host_input
+
+    def infer(self, batch: Any) -> None:
+        """As the workflow does."""
+        self._fake.infer(batch)
+
+    def outputs(self) -> List[Tuple[str, Any]]:
+        """As the workflow has them."""
+        return self._fake.outputs()
 
 
 def _number(value: Any, what: str) -> float:

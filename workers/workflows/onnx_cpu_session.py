@@ -3,8 +3,8 @@
 
 from typing import Any, Dict, List, Tuple
 
-from workers.workflows.base import Context, Workflow, require
-from workers.workflows.onnx_session import Bound, open_session
+from workers.workflows.base import Context, Lane, Workflow, require
+from workers.workflows.onnx_session import Bound, SessionLane, open_session
 
 
 class CpuSession(Workflow):
@@ -34,6 +34,10 @@ class CpuSession(Workflow):
         """Run the session; on the CPU it is done when it returns."""
         self._session.run_with_iobinding(batch.binding)
         self._last = batch
+
+    def lanes(self, count: int) -> List[Lane]:
+        """Threads that run the one session at once; its intra-op threads are one pool for all of them."""
+        return [SessionLane(self._session) for _ in range(count)]
 
     def outputs(self) -> List[Tuple[str, Any]]:
         """Copies of the last inference's outputs."""

@@ -3,7 +3,7 @@
 
 from typing import Any, Dict, List, Optional, Tuple
 
-from workers.workflows.base import require
+from workers.workflows.base import Lane, require
 from workers.workflows.errors import (
     DamagedModel,
     ProviderFellBack,
@@ -82,33 +82,85 @@ class Bound:
     """One input, placed, with somewhere for the outputs to go: what a timed inference is handed.
 
     `device` is `cpu`, or `cuda` for the one GPU that the process sees. Outputs whose shape follows from the batch size
-    are allocated once; others by ONNX Runtime at each inference.
+    are allocated once; others by ONNX Runtime at each inference. Without `outputs` it is a placed input and no more.
     """
 
-    def __init__(self, session: Any, host_input: Any, device: str = "cpu") -> None:
+    def __init__(self, session: Any, host_input: Any, device: str = "cpu", outputs: bool = True) -> None:
         import onnxruntime as ort
 
         self.binding = session.io_binding()
         # On the CPU the value borrows the array's memory, so both are kept.
-        self._kept = [host_input, ort.OrtValue.ortvalue_from_numpy(host_input, device, 0)]
-        self.binding.bind_ortvalue_input(session.get_inputs()[0].name, self._kept[1])
-        for output in session.get_outputs():
+        self._host, self._input = host_input, ort.OrtValue.ortvalue_from_numpy(host_input, device, 0)
+        self._outputs: List[Any] = []
+        self.input_bytes = host_input.nbytes
+        self.binding.bind_ortvalue_input(session.get_inputs()[0].name, self._input)
+        for output in session.get_outputs() if outputs else ():
             shape = output_shape(output.shape, host_input.shape[0])
             if shape is None or output.type != "tensor(float)":
                 self.binding.bind_output(output.name, device)
                 continue
-            value = ort.OrtValue.ortvalue_from_shape_and_type(shape, host_input.dtype, device, 0)
-            self._kept.append(value)
-            self.binding.bind_ortvalue_output(output.name, value)
+            self._outputs.append(ort.OrtValue.ortvalue_from_shape_and_type(shape, host_input.dtype, device, 0))
+            self.binding.bind_ortvalue_output(output.name, self._outputs[-1])
+
+    @property
+    def address(self) -> int:
+        """Where the input is."""
+        return int(self._input.data_ptr())
+
+    def is_fixed(self, session: Any) -> bool:
+        """Whether all outputs stay where they are from run to run."""
+        return len(self._outputs) == len(session.get_outputs())
+
+    def fill_outputs(self, value: float) -> None:
+        """Write a value to every element of the outputs that were allocated. Done when it returns."""
+        import numpy as np
+
+        for output in self._outputs:
+            output.update_inplace(np.full(output.shape(), value, dtype=self._host.dtype))
 
     def update(self, host_input: Any) -> None:
         """Copy another input of the same shape to where the first was placed. Done when it returns."""
-        self._kept[1].update_inplace(host_input)
+        self._input.update_inplace(host_input)
 
     def outputs(self, session: Any) -> List[Tuple[str, Any]]:
         """Copies of the outputs of the last inference, by name."""
         names = [output.name for output in session.get_outputs()]
         return list(zip(names, self.binding.copy_outputs_to_cpu()))
+
+
+class SessionLane(Lane):
+    """Runs of a session by one thread, with what they are bound to. A session takes runs of several threads at once.
+
+    ONNX Runtime waits for a run's own stream before it returns, so there is nothing left to wait for; asking the
+    provider would wait for the whole device, other lanes with it. `reuse`: all inputs go through one memory.
+    """
+
+    def __init__(self, session: Any, device: str = "cpu", reuse: bool = False) -> None:
+        self._session, self._device, self._reuse = session, device, reuse
+        self._last: Optional[Bound] = None
+        self._reused: Optional[Bound] = None
+
+    def to_device(self, host_input: Any) -> Bound:
+        """Bind the input, and outputs of its batch size."""
+        if self._reused is not None:
+            self._reused.update(host_input)
+            return self._reused
+        bound = Bound(self._session, host_input, self._device)
+        self._reused = bound if self._reuse else None
+        return bound
+
+    def infer(self, batch: Bound) -> None:
+        """Run the session; it is done when it returns."""
+        self._session.run_with_iobinding(batch.binding)
+        self._last = batch
+
+    def outputs(self) -> List[Tuple[str, Any]]:
+        """Copies of the last inference's outputs."""
+        return self._last.outputs(self._session) if self._last is not None else []
+
+    def detach(self) -> None:
+        """Free what was bound, before the session that it was bound to."""
+        self._last = self._reused = None
 
 
 def output_shape(declared: List[Any], batch_size: int) -> Any:

@@ -10,28 +10,22 @@ from typing import Any, Dict, List, Optional, Tuple
 from farm.contract.canonical import sha256_file
 from farm.contract.codec import to_json
 from farm.contract.run import ArtifactFile, Mismatch
-from workers.workflows.base import Context, DeviceTimer, Workflow, require
+from workers.workflows import cuda_graph
+from workers.workflows.base import Context, DeviceTimer, Lane, Workflow, require
 from workers.workflows.cache import recorded_bytes
 from workers.workflows.onnx_files import check_batch
 from workers.workflows.trt_compat import Engine, Log, features
 from workers.workflows.trt_engine import Engines
 from workers.workflows.trt_graph import TypedGraph
 from workers.workflows.trt_inspect import held_precision, tactics_sha256, tensor_formats
+from workers.workflows.trt_lane import TrtGraphLane, TrtLane
 from workers.workflows.trt_memory import open_memory
 
 _INSPECTOR_FILE = "inspector.json"
 
 
-class Placed:
-    """One input on the device, and the pinned copy that it came from."""
-
-    def __init__(self, memory: Any, host_input: Any) -> None:
-        self.staged = memory.pinned(host_input.shape, "float32")
-        self.address = memory.allocate(host_input.nbytes)
-
-
 class OnnxTensorRT(Workflow):
-    """One engine, one context, one stream, one input in flight."""
+    """One engine; one context on one stream with one input in flight, or as many as there are lanes."""
 
     def __init__(self, ctx: Context, source: Any = None) -> None:
         super().__init__(ctx)
@@ -42,8 +36,9 @@ class OnnxTensorRT(Workflow):
         self._trt: Any = None
         self._memory: Any = None
         self._engine: Any = None
-        self._outputs: Dict[str, Tuple[Any, int]] = {}
-        self._reused: Optional[Placed] = None
+        self._cuda_graph = cuda_graph.asked(ctx.job.options)
+        self._lane: Any = None
+        self._lanes: List[TrtLane] = []
         self._formats: Dict[str, int] = {}
 
     def setup(self) -> None:
@@ -82,32 +77,34 @@ class OnnxTensorRT(Workflow):
         self._content = recorded_bytes(self._entry)
 
     def load(self) -> None:
-        """Deserialise the engine, make its context, allocate and bind the outputs."""
+        """Deserialise the engine, make its context; but for lanes, which have their own, allocate and bind outputs."""
         shape = (self.ctx.batch_size, *self.ctx.job.model.input_shape)
-        engine = Engine(self._trt, self._content, Log(self._trt), shape)
+        self._engine = Engine(self._trt, self._content, Log(self._trt), shape)
         self._content = b""
-        for name in engine.outputs:
-            staged = self._memory.pinned(engine.output_shape(name), engine.numpy_type(name))
-            self._outputs[name] = (staged, self._memory.allocate(staged.nbytes))
-            engine.bind(name, self._outputs[name][1])
-        self._engine = engine
+        if self.ctx.job.protocol.scenario != "streams":
+            self._lane = self._new_lane(self._engine, self._memory)
+
+    def _new_lane(self, engine: Engine, memory: Any) -> TrtLane:
+        kind = TrtGraphLane if self._cuda_graph else TrtLane
+        self._lanes.append(kind(engine, memory, self.ctx.job.protocol.boundary == "end_to_end"))
+        return self._lanes[-1]
+
+    def lanes(self, count: int) -> List[Lane]:
+        """An execution context, a stream and buffers for each; before TensorRT 10 a profile for each, too."""
+        made: List[Lane] = []
+        for number in range(count):
+            memory = self._memory.fork()
+            engine = self._engine.fork(number, memory.stream) if number else self._engine
+            made.append(self._new_lane(engine, memory))
+        return made
 
     def to_device(self, host_input: Any) -> Any:
         """Copy the input to device memory of its own; with `end_to_end` always to the same, through pinned memory."""
-        end_to_end = self.ctx.job.protocol.boundary == "end_to_end"
-        placed = self._reused if end_to_end and self._reused else Placed(self._memory, host_input)
-        if end_to_end:
-            self._reused = placed
-        placed.staged[...] = host_input
-        self._memory.to_device(placed.address, placed.staged)
-        if not end_to_end:
-            self._memory.synchronize()
-        return placed
+        return self._lane.to_device(host_input)
 
     def infer(self, batch: Any) -> None:
         """Put one inference on the stream."""
-        self._engine.bind(self._engine.input, batch.address)
-        self._engine.run(self._memory.stream)
+        self._lane.infer(batch)
 
     def synchronize(self) -> None:
         """Wait for the stream."""
@@ -120,10 +117,17 @@ class OnnxTensorRT(Workflow):
 
     def outputs(self) -> List[Tuple[str, Any]]:
         """Copies of the last inference's outputs."""
-        for staged, address in self._outputs.values():
-            self._memory.to_host(staged, address)
-        self._memory.synchronize()
-        return [(name, staged.copy()) for name, (staged, _) in self._outputs.items()]
+        found: List[Tuple[str, Any]] = self._lane.outputs()
+        return found
+
+    def ran(self) -> Dict[str, Any]:
+        """Whether CUDA graphs were launched, where they were asked for."""
+        if not self._cuda_graph:
+            return {}
+        nodes = [count for lane in self._lanes for count in lane.graph_facts()]
+        inputs = cuda_graph.ONE_MEMORY if self.ctx.job.protocol.boundary == "end_to_end" else cuda_graph.EACH_INPUT
+        why = "instantiated by the CUDA driver and launched by each inference"
+        return {"cuda_graph": dict(cuda_graph.facts(len(nodes), inputs, why), nodes=sorted(set(nodes)))}
 
     def compare(self, outputs: List[Tuple[str, Any]]) -> List[Mismatch]:
         """Against the source's reference, in its order of outputs; nothing where this stack can make none."""
@@ -151,6 +155,8 @@ class OnnxTensorRT(Workflow):
             "engine_build_s": self._entry.build_s,
             "engine_instead_of": self._entry.facts.get("instead_of"),
             "profile": self._entry.facts["profile"],
+            "profiles": self._engine.profiles,
+            "contexts": self.ctx.job.protocol.streams,
             "optimization_level": self._engines.level,
             "allow_fp16": self._engines.allow_fp16,
             "timing_cache_bytes_before": self._entry.facts["timing_cache_bytes_before"],
@@ -178,8 +184,10 @@ class OnnxTensorRT(Workflow):
 
     def close(self) -> None:
         """Free the engine before the memory that it is bound to."""
-        self._engine = self._reused = None
-        self._outputs = {}
+        for lane in self._lanes:
+            lane.let_go()
+        self._engine = self._lane = None
+        self._lanes.clear()
         self._engines.close()
         if self._memory is not None:
             self._memory.close()

@@ -5,11 +5,12 @@ ONNX Runtime waits for its streams at the end of each run, so `infer` returns wh
 the providers once more, which costs microseconds and holds where a later version returns early.
 """
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from workers.workflows import cuda_driver, ort_options, ort_providers, tf32
-from workers.workflows.base import Context, versions
-from workers.workflows.onnx_session import Bound
+from workers.workflows import cuda_driver, cuda_graph, ort_graph, ort_options, ort_providers, tf32
+from workers.workflows.base import Context, Lane, versions
+from workers.workflows.errors import WorkflowError
+from workers.workflows.onnx_session import Bound, SessionLane
 from workers.workflows.onnx_workflow import OnnxWorkflow
 
 _OF_THIS_RUN = ("_path", "_stream", "_alloc", "_free", "_empty_cache")
@@ -26,6 +27,9 @@ class OnnxRuntimeGpu(OnnxWorkflow):
         self._session: Any = None
         self._last: Any = None
         self._reused: Optional[Bound] = None
+        self._cuda_graph = cuda_graph.asked(ctx.job.options)
+        self._graph: Optional[ort_graph.OrtGraph] = None
+        self._unwaited: Any = None
 
     def setup(self) -> None:
         """Turn TF32 off before a library asks, then load the provider; without a GPU this is where it shows."""
@@ -36,9 +40,15 @@ class OnnxRuntimeGpu(OnnxWorkflow):
         cuda_driver.check_one_gpu()
         self._ort = ort_providers.require_provider(self.provider)
 
+    @property
+    def _end_to_end(self) -> bool:
+        return self.ctx.job.protocol.boundary == "end_to_end"
+
     def to_device(self, host_input: Any) -> Any:
         """Copy the input to device memory of its own, with outputs; with `end_to_end` always to the same."""
-        if self.ctx.job.protocol.boundary != "end_to_end":
+        if self._cuda_graph:
+            return self._graph_of(host_input).place(host_input, self._end_to_end)
+        if not self._end_to_end:
             return Bound(self._session, host_input, "cuda")
         if self._reused is None:
             self._reused = Bound(self._session, host_input, "cuda")
@@ -46,10 +56,46 @@ class OnnxRuntimeGpu(OnnxWorkflow):
             self._reused.update(host_input)
         return self._reused
 
+    def _graph_of(self, host_input: Any) -> ort_graph.OrtGraph:
+        """The session's one graph, captured with the first input. Inputs that stay apart are copied into its own."""
+        if self._graph is None:
+            copies = not self._end_to_end and self.ctx.job.protocol.inputs != "warm"
+            self._graph = ort_graph.OrtGraph(self._session, host_input, copies)
+        return self._graph
+
     def infer(self, batch: Any) -> None:
-        """Run the session."""
+        """Run the session, or launch its graph."""
+        if self._graph is not None:
+            self._graph.run(batch)
+            self._last = self._graph.fixed
+            return
         self._session.run_with_iobinding(batch.binding)
         self._last = batch
+
+    def queue(self, batch: Any) -> None:
+        """Run the session without waiting for its stream at the end."""
+        if self._unwaited is None:
+            self._unwaited = self._ort.RunOptions()
+            self._unwaited.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._session.run_with_iobinding(batch.binding, self._unwaited)
+        self._last = batch
+
+    def lanes(self, count: int) -> List[Lane]:
+        """Threads that run the one session at once: each run takes a stream of its own from the session's."""
+        return [SessionLane(self._session, "cuda", self._end_to_end) for _ in range(count)]
+
+    def ran(self) -> Dict[str, Any]:
+        """Whether CUDA graphs were launched, where they were asked for."""
+        return {"cuda_graph": self._graph.facts(self._end_to_end)} if self._graph is not None else {}
+
+    def _opened(self, opens: Callable[[], Any]) -> Any:
+        """A session. Raises GraphNotCaptured where one with CUDA graphs is refused for them."""
+        try:
+            return opens()
+        except WorkflowError as error:
+            if self._cuda_graph and ort_graph.refused(error):
+                raise cuda_graph.explained(error) from error
+            raise
 
     def synchronize(self) -> None:
         """Wait for the providers of the outputs."""
@@ -90,7 +136,7 @@ class OnnxRuntimeGpu(OnnxWorkflow):
 
     def close(self) -> None:
         """Free the bound memory before the session that it is bound to."""
-        self._last = self._reused = None
+        self._last = self._reused = self._graph = None
         self._session = None
 
     def _builds(self) -> bool:

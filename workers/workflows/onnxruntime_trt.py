@@ -8,14 +8,16 @@ environment turns it off.
 import json
 import os
 import shutil
-from typing import Any, Dict, Optional
+from dataclasses import replace
+from typing import Any, Dict, List, Optional
 
 from farm.contract.canonical import digest
 from farm.contract.codec import to_json
 from workers.workflows import onnx_session, ort_options, ort_providers, ort_table
-from workers.workflows.base import Context, versions
+from workers.workflows.base import Context, Lane, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.onnx_files import check_batch
+from workers.workflows.onnx_session import SessionLane
 from workers.workflows.onnx_source import assert_fp32
 from workers.workflows.onnxruntime_gpu import OnnxRuntimeGpu
 from workers.workflows.ort_engines import Engines, assert_nothing_new, providers
@@ -37,6 +39,7 @@ class OnnxRuntimeTrt(OnnxRuntimeGpu):
         self._engines: Any = None
         self._directory = os.path.join(ctx.control_dir, "ort_engine")
         self._plan: Any = None
+        self._more: List[Any] = []
 
     def setup(self) -> None:
         """As every GPU provider; then refuse what the provider's TensorRT cannot build."""
@@ -53,22 +56,33 @@ class OnnxRuntimeTrt(OnnxRuntimeGpu):
         self._engine = self._engines.engine(self.ctx.batch_size)
         self._engines.unpack(self._engine, self._directory)
         explicit = self._engine.facts["explicit_profile"]
-        self._plan = self._engines.plan(self.ctx.batch_size, self._directory, explicit)
+        plan = self._engines.plan(self.ctx.batch_size, self._directory, explicit)
+        self._plan = replace(plan, cuda_graph=self._cuda_graph)
 
     def load(self) -> None:
         """Open the session, which loads the engine, and hold it to having built none."""
-        self._session = onnx_session.open_session(self._file().path, self.ctx.threads, providers(self._plan))
-        if self._plan.shape is None:
-            self._load_by_a_run()
+        self._session = self._opened(self._open)
         assert_nothing_new(self._directory, self._engine.facts["files"])
 
-    def _load_by_a_run(self) -> None:
+    def lanes(self, count: int) -> List[Lane]:
+        """A session for each: within one, the provider lets a single thread at a time use its engine."""
+        self._more = [self._open() for _ in range(count - 1)]
+        assert_nothing_new(self._directory, self._engine.facts["files"])
+        return [SessionLane(session, "cuda", self._end_to_end) for session in (self._session, *self._more)]
+
+    def _open(self) -> Any:
+        session = onnx_session.open_session(self._file().path, self.ctx.threads, providers(self._plan))
+        if self._plan.shape is None:
+            self._load_by_a_run(session)
+        return session
+
+    def _load_by_a_run(self, session: Any) -> None:
         """Without a profile beforehand, the provider looks for its engines when the first input comes."""
         import numpy as np
 
         shape = (self.ctx.batch_size, *self.ctx.job.model.input_shape)
-        bound = onnx_session.Bound(self._session, np.zeros(shape, np.float32), "cuda")
-        self._session.run_with_iobinding(bound.binding)
+        bound = onnx_session.Bound(session, np.zeros(shape, np.float32), "cuda")
+        session.run_with_iobinding(bound.binding)
 
     def effective(self) -> Dict[str, Any]:
         """As every GPU provider, with the engine's facts."""
@@ -90,6 +104,10 @@ class OnnxRuntimeTrt(OnnxRuntimeGpu):
             found.update(calibration=self._int8.calibration_facts(), calibration_table=facts["table"])
         return found
 
+    def ran(self) -> Dict[str, Any]:
+        """As every GPU provider, with the number of sessions."""
+        return dict(super().ran(), sessions=1 + len(self._more))
+
     def metrics(self) -> Dict[str, float]:
         """As every GPU provider. Raises NotPrepared where an engine was built after all, between two samples."""
         assert_nothing_new(self._directory, self._engine.facts["files"])
@@ -101,6 +119,7 @@ class OnnxRuntimeTrt(OnnxRuntimeGpu):
 
     def close(self) -> None:
         """Free the session, and the unpacked engines."""
+        self._more = []
         super().close()
         shutil.rmtree(self._directory, ignore_errors=True)
 

@@ -7,7 +7,7 @@ precision hint says f32 in both precisions, and what each node runs in is read b
 
 from typing import Any, Dict, List, Tuple
 
-from workers.workflows.base import Context, require
+from workers.workflows.base import Context, Lane, require
 from workers.workflows.errors import (
     PrecisionNotHeld,
     ProviderFellBack,
@@ -26,7 +26,7 @@ _INT8 = ("i8", "u8")
 
 
 class OpenVino(OnnxWorkflow):
-    """One compiled model of the batch's shape, one inference request, run synchronously on bound tensors."""
+    """One compiled model of the batch's shape; one inference request, run synchronously on bound tensors, a lane."""
 
     def __init__(self, ctx: Context) -> None:
         super().__init__(ctx)
@@ -48,15 +48,19 @@ class OpenVino(OnnxWorkflow):
 
     def load(self) -> None:
         """Read the file, fix its shape, compile it; assert that what was compiled is what was asked for."""
-        ov = import_openvino()
-        self._compiled = _compiled(ov, self._engine.path, self._shape(), self.ctx.threads)
-        _assert_held(ov, self._compiled, self.ctx.threads)
+        ov, streams = import_openvino(), self.ctx.job.protocol.streams
+        self._compiled = _compiled(ov, self._engine.path, self._shape(), self.ctx.threads, streams)
+        _assert_held(ov, self._compiled, self.ctx.threads, streams)
         self._precisions = compute_precisions(self._compiled)
         _assert_precisions(self._precisions, self.ctx.job.precision)
-        self._request = self._compiled.create_infer_request()
+        self._request = self._new_request()
+
+    def _new_request(self) -> Any:
+        ov, request = import_openvino(), self._compiled.create_infer_request()
         for i, output in enumerate(self._compiled.outputs):
             if output.get_partial_shape().is_static:
-                self._request.set_output_tensor(i, ov.Tensor(output.get_element_type(), output.get_shape()))
+                request.set_output_tensor(i, ov.Tensor(output.get_element_type(), output.get_shape()))
+        return request
 
     def _shape(self) -> List[int]:
         return [self.ctx.batch_size, *self.ctx.job.model.input_shape]
@@ -72,8 +76,11 @@ class OpenVino(OnnxWorkflow):
 
     def outputs(self) -> List[Tuple[str, Any]]:
         """Copies of the last inference's outputs."""
-        names = self._engine.facts["outputs"]
-        return [(name, self._request.get_output_tensor(i).data.copy()) for i, name in enumerate(names)]
+        return _outputs(self._request, self._engine.facts["outputs"])
+
+    def lanes(self, count: int) -> List[Lane]:
+        """A request for each, on a model that was compiled for as many streams; they share out its threads."""
+        return [_RequestLane(self._new_request(), self._engine.facts["outputs"]) for _ in range(count)]
 
     def effective(self) -> Dict[str, Any]:
         """Settings are read from the compiled model, precisions from its execution graph."""
@@ -103,13 +110,41 @@ class OpenVino(OnnxWorkflow):
         self._request = self._compiled = None
 
 
-def _compiled(ov: Any, path: str, shape: List[int], threads: int) -> Any:
+class _RequestLane(Lane):
+    """One request of the compiled model."""
+
+    def __init__(self, request: Any, names: List[str]) -> None:
+        self._request, self._names = request, names
+
+    def to_device(self, host_input: Any) -> Any:
+        """A tensor over the input's own memory."""
+        return import_openvino().Tensor(host_input, shared_memory=True)
+
+    def infer(self, batch: Any) -> None:
+        """Point the request at the input and run it; it is done when it returns."""
+        self._request.set_input_tensor(batch)
+        self._request.infer(share_outputs=True)
+
+    def outputs(self) -> List[Tuple[str, Any]]:
+        """Copies of the last inference's outputs."""
+        return _outputs(self._request, self._names)
+
+    def close(self) -> None:
+        """Free the request."""
+        self._request = None
+
+
+def _outputs(request: Any, names: List[str]) -> List[Tuple[str, Any]]:
+    return [(name, request.get_output_tensor(i).data.copy()) for i, name in enumerate(names)]
+
+
+def _compiled(ov: Any, path: str, shape: List[int], threads: int, streams: int) -> Any:
     core = ov.Core()
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
+        "NUM_STREAMS": streams,
         # Without it the latency hint takes one thread per core, whatever number was asked for.
         "ENABLE_HYPER_THREADING": True,
     }
@@ -134,8 +169,8 @@ def _explained(error: RuntimeError, path: str, version: str) -> Exception:
     return WorkflowError("OpenVINO {} cannot open {}: {}".format(version, path, text), None, "session-failed")
 
 
-def _assert_held(ov: Any, compiled: Any, threads: int) -> None:
-    """Raise unless the compiled model has the device, the precision, the threads and the one stream asked for."""
+def _assert_held(ov: Any, compiled: Any, threads: int, streams: int) -> None:
+    """Raise unless the compiled model has the device, the precision, the threads and the streams asked for."""
     read = compiled.get_property
     devices = list(read("EXECUTION_DEVICES"))
     if devices != [DEVICE]:
@@ -143,12 +178,12 @@ def _assert_held(ov: Any, compiled: Any, threads: int) -> None:
     hint = read("INFERENCE_PRECISION_HINT")
     if hint != ov.Type.f32:
         raise PrecisionNotHeld("OpenVINO's inference precision is {} instead of f32".format(hint))
-    held = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+    held = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams, "PERFORMANCE_HINT": "LATENCY"}
     for name, asked in held.items():
         if read(name) != asked:
             raise SettingNotHeld(
                 "OpenVINO's {} is {!r} instead of {!r}".format(name, read(name), asked),
-                "OpenVINO takes no more threads than this process has CPUs; ask for as many at most.",
+                "OpenVINO takes no more threads than this process has CPUs, and no more streams than threads.",
             )
 
 

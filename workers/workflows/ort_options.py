@@ -36,6 +36,7 @@ class TrtPlan:
     level: Optional[int] = None
     allow_fp16: bool = False
     dump: bool = False
+    cuda_graph: bool = False
 
 
 def parse(text: str) -> Version:
@@ -81,9 +82,11 @@ def check_tensorrt(precision: str, major: int, level: Optional[int]) -> None:
         raise Unsupported("optimization_level is 0 to 5, not {}".format(level), None, "unknown-option")
 
 
-def cuda_options(onnxruntime: str, precision: str) -> Dict[str, str]:
+def cuda_options(onnxruntime: str, precision: str, cuda_graph: bool = False) -> Dict[str, str]:
     """Options of the CUDA provider: TF32 as the precision says, where the version has a switch for it."""
     options = {"device_id": "0"}
+    if cuda_graph:
+        options["enable_cuda_graph"] = "1"
     if parse(onnxruntime) >= _CUDA_TF32:
         options["use_tf32"] = "1" if precision == "tf32" else "0"
     return options
@@ -101,6 +104,8 @@ def trt_options(plan: TrtPlan) -> Dict[str, str]:
         "trt_timing_cache_path": plan.directory,
         "trt_dump_subgraphs": str(plan.dump),
     }
+    if plan.cuda_graph:
+        options["trt_cuda_graph_enable"] = "True"
     if plan.table is not None:
         # False: the table is ONNX Runtime's own; True would be one that TensorRT's calibrator wrote.
         options.update(trt_int8_calibration_table_name=plan.table, trt_int8_use_native_calibration_table="False")

@@ -4,10 +4,11 @@
 from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.run import Mismatch
-from workers.workflows import reference
-from workers.workflows.base import Context, DeviceTimer, Workflow
+from workers.workflows import cuda_graph, reference
+from workers.workflows.base import Context, DeviceTimer, Lane, Workflow
 from workers.workflows.errors import PrecisionNotHeld, Unsupported
 from workers.workflows.torch_device import TorchDevice
+from workers.workflows.torch_lane import Graphed, TorchLane
 from workers.workflows.torch_models import TorchModel
 from workers.workflows.torch_setup import fp32_precision, import_torch, import_torchvision
 
@@ -21,7 +22,11 @@ class PyTorch(Workflow):
         super().__init__(ctx)
         self._model = TorchModel(ctx)
         self._channels_last = ctx.job.options.get("channels_last", False)
+        self._cuda_graph = cuda_graph.asked(ctx.job.options)
         self._module: Any = None
+        #: What runs: the module, or its CUDA graphs.
+        self._call: Any = None
+        self._graphed: List[Graphed] = []
         self._torch: Any = None
         self._device: Any = None
         self._last: Any = None
@@ -54,24 +59,53 @@ class PyTorch(Workflow):
         if self._channels_last:
             module = module.to(memory_format=self._torch.channels_last)
         _assert_dtype(module, dtype)
-        self._module = module
+        self._module = self._call = module
         # Entered once: entering it for each inference would be part of every sample.
         self._inference_mode = self._torch.inference_mode()
         self._inference_mode.__enter__()
         self._device.synchronize()
+        if self._cuda_graph and self.ctx.job.protocol.scenario != "streams":
+            self._call = self._graphs()
+
+    def _graphs(self) -> Graphed:
+        """Something to call in the module's place, which captures CUDA graphs."""
+        reuse = self.ctx.job.protocol.boundary == "end_to_end"
+        self._graphed.append(Graphed(self._torch, self._module, reuse))
+        return self._graphed[-1]
 
     def to_device(self, host_input: Any) -> Any:
-        """A tensor of the model's precision and memory format."""
+        """A tensor of the model's precision and memory format; with CUDA graphs, and a graph for it."""
+        return self._call.place(self._tensor(host_input)) if self._graphed else self._tensor(host_input)
+
+    def _tensor(self, host_input: Any) -> Any:
         tensor = self._torch.from_numpy(host_input).to(device=self._device.name, dtype=self._dtype())
         return tensor.contiguous(memory_format=self._torch.channels_last) if self._channels_last else tensor
 
     def infer(self, batch: Any) -> None:
         """One forward; on a CPU it is done when it returns, on a GPU it may only have begun."""
-        self._last = self._module(batch)
+        self._last = self._call(batch)
 
     def synchronize(self) -> None:
         """Wait for the GPU."""
         self._device.synchronize()
+
+    def lanes(self, count: int) -> List[Lane]:
+        """Each with a stream of its own on a GPU, and there, where they were asked for, its own CUDA graphs."""
+        return [self._lane() for _ in range(count)]
+
+    def _lane(self) -> Lane:
+        call, place = self._call, self._tensor
+        if self._cuda_graph:
+            graphs = self._graphs()
+            call, place = graphs, lambda host: graphs.place(self._tensor(host))
+        return TorchLane(self._torch, call, place, self.ctx.threads, self._device.on_gpu)
+
+    def ran(self) -> Dict[str, Any]:
+        """Whether CUDA graphs were launched, where they were asked for."""
+        if not self._cuda_graph:
+            return {}
+        found = [graphed.facts() for graphed in self._graphed]
+        return {"cuda_graph": dict(found[0], graphs=sum(facts["graphs"] for facts in found))}
 
     def device_timer(self) -> Optional[DeviceTimer]:
         """CUDA events, on a GPU."""
@@ -132,7 +166,8 @@ class PyTorch(Workflow):
         """Leave inference mode and let the model go."""
         if self._inference_mode is not None:
             self._inference_mode.__exit__(None, None, None)
-        self._module = self._last = None
+        self._module = self._call = self._last = None
+        self._graphed = []
 
 
 def _assert_dtype(module: Any, dtype: Any) -> None:

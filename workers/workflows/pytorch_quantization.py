@@ -7,7 +7,7 @@ PTQ or quantisation-aware training. Prepare does all of it on the CPU; measuring
 from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.run import Mismatch
-from workers.workflows.base import Context, DeviceTimer, Workflow
+from workers.workflows.base import Context, DeviceTimer, Lane, Workflow
 from workers.workflows.errors import PrecisionNotHeld
 from workers.workflows.onnx_cpu_session import CpuSession
 from workers.workflows.onnx_tensorrt import OnnxTensorRT
@@ -58,9 +58,23 @@ class PytorchQuantization(Workflow):
         """As the back end does."""
         self._backend.infer(batch)
 
+    def queue(self, batch: Any) -> None:
+        """As the back end does."""
+        self._backend.queue(batch)
+
     def synchronize(self) -> None:
         """As the back end does."""
         self._backend.synchronize()
+
+    def lanes(self, count: int) -> List[Lane]:
+        """As the back end has them."""
+        found: List[Lane] = self._backend.lanes(count)
+        return found
+
+    def ran(self) -> Dict[str, Any]:
+        """As the back end tells."""
+        found: Dict[str, Any] = self._backend.ran()
+        return found
 
     def device_timer(self) -> Optional[DeviceTimer]:
         """As the back end has it."""

@@ -13,11 +13,11 @@ import copy
 import functools
 import os
 import shutil
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from farm.contract.canonical import short_digest
 from workers.workflows import archive, inductor, reference
-from workers.workflows.base import Context, platform_key, require, versions
+from workers.workflows.base import Context, Lane, platform_key, require, versions
 from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import (
@@ -105,7 +105,7 @@ class TorchCompile(PyTorch):
 
         # A guard that fails later would compile inside a sample.
         dynamo.error_on_recompile = True
-        self._module = compiled
+        self._module = self._call = compiled
 
     def effective(self) -> Dict[str, Any]:
         """As in eager execution, with what was compiled."""
@@ -122,6 +122,16 @@ class TorchCompile(PyTorch):
             compiler=self._host["compiler"],
             **(self._gpu_facts() if self._on_gpu else {}),
         )
+
+    def lanes(self, count: int) -> List[Lane]:
+        """As in eager execution. Raises Unsupported for modes with CUDA graphs, which Inductor keeps for one thread."""
+        if self._cuda_graphs:
+            raise Unsupported(
+                "mode {} makes CUDA graphs, which Inductor keeps for one thread".format(self._mode),
+                "Use the mode `default` with the scenario `streams`.",
+                "mode-unsupported",
+            )
+        return super().lanes(count)
 
     def _gpu_facts(self) -> Dict[str, Any]:
         graphs = self._cuda_graphs and not self._counts["cuda_graphs_skipped"]

@@ -9,7 +9,7 @@ import io
 from typing import Any, Dict, List, Optional, Tuple
 
 from workers.workflows import reference
-from workers.workflows.base import Context
+from workers.workflows.base import Context, Workflow
 from workers.workflows.cache import CachedFile, recorded_bytes
 from workers.workflows.errors import PrecisionNotHeld, Unsupported
 from workers.workflows.pytorch import PyTorch
@@ -23,6 +23,9 @@ from workers.workflows.torch_trt_graph import engine_paths
 
 class TorchTensorRT(PyTorch):
     """The module of `pytorch`, compiled with Torch-TensorRT and loaded as TorchScript."""
+
+    #: An engine inside of a module has one execution context, and takes one inference at a time.
+    lanes = Workflow.lanes
 
     def __init__(self, ctx: Context) -> None:
         super().__init__(ctx)
@@ -66,7 +69,7 @@ class TorchTensorRT(PyTorch):
 
     def load(self) -> None:
         """Deserialise the module and its engines from the bytes that were verified."""
-        self._module = self._torch.jit.load(io.BytesIO(self._content))
+        self._module = self._call = self._torch.jit.load(io.BytesIO(self._content))
         self._content = b""
         self._inference_mode = self._torch.inference_mode()
         self._inference_mode.__enter__()

@@ -1,79 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """TensorRT 8.5 to 11: the only module that calls it, and the only one that asks what a version can do.
 
-`tools/check_trt_api.py` lists the names of each version's Python binding; a test holds `REQUIRED` and `OPTIONAL`
-against those lists, and the calls in this file against the two tables.
+`tools/check_trt_api.py` lists the names of each version's Python binding; a test holds the tables of `trt_names`
+against those lists, and the calls in this file against the tables.
 """
 
+import copy
 import sys
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from workers.workflows.errors import ParserFailed, Unsupported, WorkflowError, is_out_of_memory
-
-#: What is called without asking, in every version from 8.5 on.
-REQUIRED: Dict[str, Tuple[str, ...]] = {
-    "Builder": (
-        "create_network",
-        "create_builder_config",
-        "create_optimization_profile",
-        "build_serialized_network",
-    ),
-    "IBuilderConfig": (
-        "set_flag",
-        "clear_flag",
-        "get_flag",
-        "add_optimization_profile",
-        "profiling_verbosity",
-        "create_timing_cache",
-        "set_timing_cache",
-        "get_timing_cache",
-    ),
-    "BuilderFlag": ("TF32",),
-    "IOptimizationProfile": ("set_shape",),
-    "ITimingCache": ("serialize",),
-    "INetworkDefinition": ("num_inputs", "get_input", "num_outputs", "get_output", "num_layers", "get_layer"),
-    "ITensor": ("name", "shape", "dtype"),
-    "ILayer": ("type",),
-    "LayerType": ("QUANTIZE", "DEQUANTIZE"),
-    "OnnxParser": ("parse_from_file", "num_errors", "get_error"),
-    "ParserError": ("code", "desc", "node", "file", "line"),
-    "ILogger": ("Severity", "INTERNAL_ERROR", "ERROR", "WARNING"),
-    "ProfilingVerbosity": ("DETAILED",),
-    "Runtime": ("deserialize_cuda_engine", "num_DLA_cores"),
-    "ICudaEngine": (
-        "num_io_tensors",
-        "get_tensor_name",
-        "get_tensor_mode",
-        "get_tensor_dtype",
-        "create_execution_context",
-        "create_engine_inspector",
-        "num_layers",
-    ),
-    "IExecutionContext": ("set_input_shape", "get_tensor_shape", "set_tensor_address", "execute_async_v3"),
-    "EngineInspector": ("get_engine_information",),
-    "LayerInformationFormat": ("JSON",),
-    "TensorIOMode": ("INPUT",),
-    "DataType": ("FLOAT", "HALF", "INT8", "INT32", "BOOL"),
-}
-
-#: What is called only where it is there: the major and minor version that has it first and that has it last.
-OPTIONAL: Dict[str, Dict[str, Tuple[Optional[Tuple[int, int]], Optional[Tuple[int, int]]]]] = {
-    "BuilderFlag": {
-        "FP16": (None, (10, 99)),
-        "INT8": (None, (10, 99)),
-        "VERSION_COMPATIBLE": ((8, 6), None),
-    },
-    "NetworkDefinitionCreationFlag": {"EXPLICIT_BATCH": (None, (10, 99)), "STRONGLY_TYPED": ((10, 0), None)},
-    "IBuilderConfig": {
-        "builder_optimization_level": ((8, 6), None),
-        "int8_calibrator": (None, (10, 99)),
-        "set_calibration_profile": (None, (10, 99)),
-    },
-    "ParserError": {"node_name": ((10, 0), None), "node_operator": ((10, 0), None)},
-    "IInt8EntropyCalibrator2": {"get_batch": (None, (10, 99)), "get_batch_size": (None, (10, 99))},
-    "IInt8MinMaxCalibrator": {"get_batch": (None, (10, 99)), "get_batch_size": (None, (10, 99))},
-}
 
 _NUMPY_TYPES = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "BOOL": "bool"}
 _CALIBRATORS = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
@@ -89,7 +26,8 @@ _WAY_OUT = (
 class Plan:
     """What to build: `profile` is (smallest, best, largest) batch; None as `level`: the builder's own choice.
 
-    `strong`: the network is strongly typed, so that no flag may name a precision.
+    `strong`: the network is strongly typed, so that no flag may name a precision. `profiles` is how often the profile
+    is there, for as many contexts at once.
     """
 
     precision: str
@@ -98,6 +36,7 @@ class Plan:
     level: Optional[int] = None
     allow_fp16: bool = False
     strong: bool = False
+    profiles: int = 1
 
 
 @dataclass(frozen=True)
@@ -121,6 +60,8 @@ def features(trt: Any) -> Dict[str, Any]:
         "version_compatible_engines": hasattr(flags, "VERSION_COMPATIBLE"),
         "optimization_level": hasattr(trt.IBuilderConfig, "builder_optimization_level"),
         "named_tensors": hasattr(trt.IExecutionContext, "execute_async_v3"),
+        # Before 10 only with a preview feature, and one context of a profile at a time without it. No name tells.
+        "shared_profiles": int(trt.__version__.split(".")[0]) >= 10,
     }
 
 
@@ -282,8 +223,8 @@ class Network:
         if hasattr(trt.BuilderFlag, "FP16"):
             _set(config, trt.BuilderFlag.FP16, not plan.strong and (plan.precision == "fp16" or plan.allow_fp16))
             _set(config, trt.BuilderFlag.INT8, not plan.strong and plan.precision == "int8")
-        profile = self._profile(name, plan.input_shape, plan.profile)
-        config.add_optimization_profile(profile)
+        for _ in range(plan.profiles):
+            config.add_optimization_profile(self._profile(name, plan.input_shape, plan.profile))
         if calibrator is not None:
             config.int8_calibrator = calibrator
             batch = calibrator.get_batch_size()
@@ -342,7 +283,7 @@ def _error_text(error: Any) -> str:
 
 
 class Engine:
-    """A loaded engine with one execution context, for one shape of its one input."""
+    """A loaded engine with an execution context, for one shape of its one input; `fork` makes further contexts."""
 
     def __init__(self, trt: Any, content: bytes, log: Log, input_shape: Sequence[int]) -> None:
         self._trt, self._log = trt, log
@@ -355,16 +296,37 @@ class Engine:
                 "again, which builds it anew.",
                 "engine-foreign",
             )
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise log.failure("TensorRT made no execution context for the engine")
         engine = self._engine
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         self.input = inputs[0]
         self.outputs = [name for name in names if name not in inputs]
-        if not self._context.set_input_shape(self.input, tuple(input_shape)):
-            raise log.failure("the engine does not take inputs of shape {}".format(tuple(input_shape)))
+        self._shape = tuple(input_shape)
+        self._new_context()
+
+    @property
+    def profiles(self) -> int:
+        """How many optimization profiles it was built with."""
+        return int(self._engine.num_optimization_profiles)
+
+    def fork(self, number: int, stream: int) -> "Engine":
+        """The same engine with a further context, set up on a stream: with a profile of its own if there are so many.
+
+        An engine for one shape alone, or one whose profiles are shared, has a single profile.
+        """
+        other = copy.copy(self)
+        other._new_context(number if number < self.profiles else 0, stream)
+        return other
+
+    def _new_context(self, profile: Optional[int] = None, stream: int = 0) -> None:
+        """The first context of an engine has its first profile; others are given theirs."""
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise self._log.failure("TensorRT made no execution context for the engine")
+        if profile is not None and not self._context.set_optimization_profile_async(profile, stream):
+            raise self._log.failure("a further execution context does not take profile {}".format(profile))
+        if not self._context.set_input_shape(self.input, self._shape):
+            raise self._log.failure("the engine does not take inputs of shape {}".format(self._shape))
 
     def output_shape(self, name: str) -> Tuple[int, ...]:
         """The shape of an output for the input's shape. Raises Unsupported where it depends on the data."""

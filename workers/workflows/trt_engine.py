@@ -55,6 +55,11 @@ class Engines:
         sizes = self._ctx.job.batches.sizes
         return (min(sizes), max(sizes), max(sizes)) if self.ladder else (batch, batch, batch)
 
+    def profiles(self) -> int:
+        """How often an engine has its profile: for K contexts at once K times, where TensorRT shares none."""
+        streams = self._ctx.job.protocol.streams
+        return 1 if streams == 1 or features(require("tensorrt"))["shared_profiles"] else streams
+
     def batches(self) -> List[int]:
         """One batch for each engine to build, in the ladder's order; a file with a fixed batch has one."""
         fixed = self._source.onnx().facts["input_shape"][0]
@@ -102,6 +107,8 @@ class Engines:
             recipe=RECIPE,
             **self._ctx.rebuild_key,
         )
+        if self.profiles() > 1:
+            key["profiles"] = self.profiles()
         return dict(key, calibration=self.calibration().sha256) if self.needs_calibration() else key
 
     def _options(self) -> Dict[str, Any]:
@@ -168,7 +175,8 @@ class Engines:
             )
         instead = self._instead_of(batch)
         strong = self.strong(require("tensorrt"))
-        plan = Plan(job.precision, job.model.input_shape, self.profile(batch), self.level, self.allow_fp16, strong)
+        shape, profiles = job.model.input_shape, self.profiles()
+        plan = Plan(job.precision, shape, self.profile(batch), self.level, self.allow_fp16, strong, profiles)
         rebuild = job.rebuild
         built, before = self._run_build(plan, calibrator, cold=rebuild is not None and rebuild.timing_cache == "cold")
         if calibrator is not None:

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Device memory, pinned host memory and one stream for TensorRT, through pycuda, or cuda-python where there is none."""
 
+import copy
 import ctypes
 import importlib
 from typing import Any, List
 
 from workers.workflows.base import DeviceTimer
 from workers.workflows.errors import MissingLibrary, Unsupported, WorkflowError
+
+#: CU_STREAM_NON_BLOCKING and cudaStreamNonBlocking: no waiting for work on the default stream.
+_NON_BLOCKING = 1
 
 
 class Memory:
@@ -47,8 +51,18 @@ class Memory:
         """The stream's handle."""
         raise NotImplementedError
 
+    def fork(self) -> "Memory":
+        """Another stream, which waits for no other, and memory of its own, for a thread that calls `attach`."""
+        raise NotImplementedError
+
+    def attach(self) -> None:
+        """Let the calling thread use what `fork` made."""
+
+    def detach(self) -> None:
+        """Undo `attach`; a thread must not end without."""
+
     def close(self) -> None:
-        """Give everything back."""
+        """Give everything back; what was forked goes first. Called by the thread that opened it."""
 
 
 def open_memory() -> Memory:
@@ -89,6 +103,7 @@ class PycudaMemory(Memory):
         self._context.push()
         self._stream = driver.Stream()
         self._kept: List[Any] = []
+        self._forked = False
 
     def allocate(self, size: int) -> int:
         """Take device memory."""
@@ -124,12 +139,27 @@ class PycudaMemory(Memory):
         """The stream's handle."""
         return int(self._stream.handle)
 
+    def fork(self) -> Memory:
+        """Another stream in the same context."""
+        other = copy.copy(self)
+        other._stream, other._kept, other._forked = self._driver.Stream(_NON_BLOCKING), [], True
+        return other
+
+    def attach(self) -> None:
+        """pycuda keeps a stack of contexts for each thread."""
+        self._context.push()
+
+    def detach(self) -> None:
+        """Take it off the stack again."""
+        self._context.pop()
+
     def close(self) -> None:
         """Free the memory and leave the context."""
         for allocation in self._kept:
             allocation.free()
         self._kept.clear()
-        self._context.pop()
+        if not self._forked:
+            self._context.pop()
 
 
 class CudaPythonMemory(Memory):
@@ -193,6 +223,17 @@ class CudaPythonMemory(Memory):
     def stream(self) -> int:
         """The stream's handle."""
         return int(self._stream)
+
+    def fork(self) -> Memory:
+        """Another stream on the same device."""
+        other = copy.copy(self)
+        (other._stream,) = self._call("cudaStreamCreateWithFlags", _NON_BLOCKING)
+        other._device, other._host = [], []
+        return other
+
+    def attach(self) -> None:
+        """Make the device this thread's."""
+        self._call("cudaSetDevice", 0)
 
     def close(self) -> None:
         """Free the memory and the stream."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Energy of the timed stage, from a counter's difference or an integrated power trace. Pure.
+"""Energy of the energy pass, or of the timed stage, from a counter's difference or an integrated power trace. Pure.
 
 A mean of power readings over a short stage is no energy: sensors average over up to a second, or see a quarter of the
 time (Yang, Adamek and Armour, SC'24). Below the least length the energy is withheld, with the reason.
@@ -52,13 +52,13 @@ def stage_energy(
     if not counter and not power:
         return Energy(withheld="no energy counter and no power sensor can be read")
     if seconds < limits["energy_min_s"]:
-        return Energy(withheld=f"the timed stage took {seconds:.3g} s, {limits['energy_min_s']:g} s is the least")
+        return Energy(withheld=f"the {_what(stage)} took {seconds:.3g} s, {limits['energy_min_s']:g} s is the least")
     counted, integrated = _counted(counter, power, stage), integrate(power, stage)
     if counted is None and integrated is None:
-        return Energy(withheld="the readings of counter and power do not cover the timed stage")
+        return Energy(withheld=f"the readings of counter and power do not cover the {_what(stage)}")
     if counted is None:
         return Energy(integrated, integrated, f"integrated {names[1]}")
-    return Energy(counted, integrated, names[0], flag=_disagreement(counted, integrated, names, limits))
+    return Energy(counted, integrated, names[0], flag=_disagreement(counted, integrated, names, stage, limits))
 
 
 def integrate(power: Sequence[Point], stage: StageTime) -> float | None:
@@ -117,9 +117,15 @@ def _at(counter: Sequence[Point], power: Sequence[Point], ns: int) -> float | No
     return reading[1] + statistics.fmean(around) * (ns - reading[0]) / 1e9
 
 
-def _disagreement(counted: float, integrated: float | None, names: tuple[str, str], limits: Limits) -> Flag | None:
+def _disagreement(
+    counted: float, integrated: float | None, names: tuple[str, str], stage: StageTime, limits: Limits
+) -> Flag | None:
     """About the energy alone, so `info`: the run's times are as good as any."""
     if integrated is None or abs(integrated / counted - 1) <= limits["energy_disagreement"]:
         return None
-    evidence = f"{names[0]} {counted:.4g} J, integrated {names[1]} {integrated:.4g} J over the timed stage"
-    return Flag("energy_doubtful", "info", evidence)
+    told = f"{names[0]} {counted:.4g} J, integrated {names[1]} {integrated:.4g} J over the {_what(stage)}"
+    return Flag("energy_doubtful", "info", told)
+
+
+def _what(stage: StageTime) -> str:
+    return "energy pass" if stage.name == "energy" else "timed stage"

@@ -29,7 +29,8 @@ from workers.daemon.telemetry.channels import Channel, Probed, probe, read
 from workers.daemon.telemetry.trace import TRACE_SCHEMA
 
 _PR_SET_PDEATHSIG = 1
-_TIMED = "measure"
+#: At the borders of these the costly counters are read.
+_TIMED = ("measure", "energy")
 
 
 @contextmanager
@@ -76,7 +77,7 @@ class Sampler:
         self._write({"end": True})
 
     def _sample(self, *, end: bool = False) -> None:
-        border = any(event.stage == _TIMED and event.kind != "progress" for event in self._events.read())
+        border = any(event.stage in _TIMED and event.kind != "progress" for event in self._events.read())
         now_ns = time.monotonic_ns()
         values = read(self._probed.channels, self._tick, border=border, end=end)
         self._write({"ns": now_ns, "own_cpu_s": round(time.process_time(), 6), **values})

@@ -38,17 +38,19 @@ def summarise(
     own_cpus: float | None = None,
     switches: float | None = None,
     limits: Limits = DEFAULTS,
+    energy_pass: StageTime | None = None,
 ) -> Telemetry:
-    """Join a trace to the timed stage by CLOCK_MONOTONIC.
+    """Join a trace to the timed stage by CLOCK_MONOTONIC; power and energy to the energy pass, where there was one.
 
     Args:
         run: the samples of the whole run.
         stage: the timed stage; without it only what is about the whole run is told.
         kind: of the device: `cpu`, `gpu` or `soc`.
-        inputs: model inputs processed in the stage, over which its energy is shared out.
+        inputs: model inputs processed in the energy pass, else in the stage, over which its energy is shared out.
         own_cpus: how many processors the measured process itself kept at work in the stage, if known.
         switches: its involuntary context switches in the stage, if known.
         limits: where doubts begin.
+        energy_pass: the stage of steady load, where the protocol has one.
     """
     metrics = _whole_run(run, kind)
     if stage is None:
@@ -68,14 +70,16 @@ def summarise(
         # The stage's borders were read up to a tick late, and its counters with them.
         late = run.inside(StageTime(stage.name, stage.start_ns, stage.end_ns + int(2e9 * (run.period_s or 0.0))))
         flags += doubts.gpu_doubts(_with_violations(inside, late), seconds, limits)
+    if energy_pass is not None:
+        metrics |= _power(run.inside(energy_pass), kind)
     if inputs <= 0:
         return Telemetry(metrics, flags, {}, _facts(run, None))
-    energy = _energy(run, stage, kind, limits)
+    energy = _energy(run, energy_pass or stage, kind, limits)
     metrics["energy_per_input_j"] = None if energy.joules is None else energy.joules / inputs
     metrics["energy_trace_per_input_j"] = None if energy.trace_joules is None else energy.trace_joules / inputs
     flags += [energy.flag] if energy.flag else []
     withheld = {"energy_per_input_j": energy.withheld} if energy.withheld else {}
-    return Telemetry(metrics, flags, withheld, _facts(run, energy.source))
+    return Telemetry(metrics, flags, withheld, _facts(run, energy.source, (energy_pass or stage).name))
 
 
 def _with_violations(inside: Trace, late: Trace) -> Trace:
@@ -108,14 +112,24 @@ def _of_gpu(stage: Trace) -> Metrics:
     return {
         **_of_any_gpu(stage),
         "gpu_clock_memory_mhz": _median(stage.values("mem_mhz")),
-        "gpu_power_w": _mean([watt for _, watt in _gpu_power(stage)]),
-        "gpu_power_average_w": _mean(stage.values("power_average_w")),
+        **_power(stage, "gpu"),
         "gpu_throttled_share": doubts.share(reasons, THERMAL_REASONS) if reasons else None,
     }
 
 
 def _of_soc(stage: Trace) -> Metrics:
-    return {**_of_any_gpu(stage), "soc_power_w": _mean(stage.values("board_w"))}
+    return {**_of_any_gpu(stage), **_power(stage, "soc")}
+
+
+def _power(stage: Trace, kind: str) -> Metrics:
+    if kind == "soc":
+        return {"soc_power_w": _mean(stage.values("board_w"))}
+    if kind != "gpu":
+        return {}
+    return {
+        "gpu_power_w": _mean([watt for _, watt in _gpu_power(stage)]),
+        "gpu_power_average_w": _mean(stage.values("power_average_w")),
+    }
 
 
 def _of_any_gpu(stage: Trace) -> Metrics:
@@ -146,11 +160,12 @@ def _energy(run: Trace, stage: StageTime, kind: str, limits: Limits) -> Energy:
     return stage_energy(counter, [], stage, ("package energy counters (RAPL)", ""), limits)
 
 
-def _facts(run: Trace, energy_source: str | None) -> dict[str, Any]:
+def _facts(run: Trace, energy_source: str | None, energy_pass: str | None = None) -> dict[str, Any]:
     found = {
         "rate_hz": None if not run.period_s else round(1 / run.period_s, 3),
         "channels": sorted(run.cost_us),
         "energy_source": energy_source,
+        "energy_pass": energy_pass if energy_source else None,
         "power_rail": run.facts.get("power_rail"),
     }
     return {name: value for name, value in found.items() if value is not None}
