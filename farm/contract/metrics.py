@@ -100,6 +100,9 @@ _ROWS = (
     ),
     ("accuracy_samples", "1", None, "Number of test images that top1 and top5 are taken on"),
     ("relative_l2_error", "1", "lower", "L2 norm of the error over that of the reference, worst output"),
+    ("cosine_similarity", "1", "higher", "Cosine of the angle between output and reference, worst output"),
+    ("max_abs_error", "1", "lower", "Largest absolute error of any element, worst output"),
+    ("mean_abs_error", "1", "lower", "Mean absolute error over the elements, worst output"),
 )
 
 METRICS: Dict[str, Metric] = {row[0]: Metric(*row) for row in _ROWS}

@@ -222,5 +222,6 @@ def _compare(report: Report, workflow: Workflow, first: Callable[[], Any]) -> No
     if digest is not None:
         report.effective["outputs_sha256"] = digest
     report.mismatch = workflow.compare(outputs)
+    report.effective.update(workflow.ctx.reference)
     report.metrics.update(reference.metrics(report.mismatch))
     check_finite(outputs, report.mismatch)
