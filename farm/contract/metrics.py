@@ -93,6 +93,13 @@ _ROWS: Tuple[Union[str, Tuple[str, str, Optional[str], str]], ...] = (
     "The host while it was measured",
     ("cpu_load_before", "1", None, "One-minute load average over cores, before the run"),
     ("involuntary_switches", "1", None, "Involuntary context switches of the measuring process in the timed stage"),
+    (
+        "cpu_wait_share",
+        "1",
+        "lower",
+        "Of the time in which threads of the measuring process could run in the timed stage, the share waiting for a"
+        " processor",
+    ),
     ("host_switches_per_s", "1/s", None, "Context switches of the whole host in the timed stage"),
     ("telemetry_cpu_share", "1", "lower", "Processor time of the telemetry process over wall clock of the timed stage"),
     "The stopwatch",

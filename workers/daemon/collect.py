@@ -206,7 +206,7 @@ def _telemetry(facts: JobFacts, run: RunFacts, batch_size: int, stage: StageTime
         kind=facts.device.kind,
         inputs=len((run.read.samples or {}).get("latency") or ()) * batch_size,
         own_cpus=own.get("cpu_utilisation"),
-        switches=own.get("involuntary_switches"),
+        wait_share=own.get("cpu_wait_share"),
         limits=facts.limits,
     )
 
