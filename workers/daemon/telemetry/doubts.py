@@ -121,7 +121,7 @@ def _throttled(stage: Trace, reasons: Sequence[int], seconds: float, limits: Lim
     lone = sum(bool(bits & THERMAL_REASONS) for bits in reasons) == 1
     sampled = 0.0 if lone else share(reasons, THERMAL_REASONS)
     counted = (stage.delta("violation_thermal_ns") or 0.0) / 1e9 / seconds if seconds > 0 else 0.0
-    worst = max(sampled, counted)
+    worst = max(sampled, min(counted, 1.0))  # the counter is read up to a tick after the stage's end
     if worst <= limits["thermal_share"]:
         return
     names = sorted({name for bits in reasons for name in reason_names(bits & THERMAL_REASONS)})
