@@ -38,7 +38,11 @@ THRESHOLDS = {
     "foreign_cpu_share": Threshold(0.10, "share", "ours: suspect above it"),
     "foreign_cpu_invalid_share": Threshold(0.50, "share", "ours: invalid above it"),
     "stolen_share": Threshold(0.02, "processors", "ours"),
-    "cpu_wait_share": Threshold(0.02, "share", "benchmarks/host_noise.py: SOURCE"),
+    "cpu_wait_share": Threshold(
+        0.05,
+        "share",
+        "benchmarks/host_noise.py, two processors: up to 0.016 on a quiet host, from 0.31 on a crowded one",
+    ),
     # The device.
     "thermal_share": Threshold(
         0.01, "share", "NVIDIA's DCGM notes that a board may report a slowdown while it changes its P-state"

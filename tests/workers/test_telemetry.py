@@ -300,8 +300,8 @@ def test_doubts_about_a_gpu_are_flags(series: dict[str, Any], expected: list[tup
         ({"cpu_steal_s": lambda t: 0.5 * t}, [("stolen_time", "suspect")]),
         ({"cpu_mhz": lambda t: [3000 - 50 * t]}, [("clock_drift", "suspect")]),
         ({"cpu_throttles": lambda t: {0: 7, 10: 9}.get(t)}, [("throttled", "suspect")]),
-        ({"waited": 0.019}, []),
-        ({"waited": 0.021}, [("host_busy", "suspect")]),
+        ({"waited": 0.049}, []),
+        ({"waited": 0.051}, [("host_busy", "suspect")]),
         ({"set:on_battery": lambda t: {0: False, 10: True}.get(t)}, [("settings_changed", "invalid")]),
     ],
 )
