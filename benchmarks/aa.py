@@ -6,8 +6,8 @@
     python benchmarks/aa.py --comparisons 6 --home DIR     a short form; the same HOME goes on where it stopped
 
 Each comparison measures one cheap case in fresh processes on this machine's CPU, both sides alternately, and prints its
-ratio, its verdict and what it took. On idle cores a process takes 3 s, of which 0.8 s are warm-up and timed runs; on busy
-ones the farm waits before each as long as `idle_wait_s` allows (FARM_IDLE_WAIT_S, by default 30), measures twice, and
+ratio, its verdict and what it took. On idle cores a process takes 3 s, of which 0.8 s are warm-up and timed runs; on
+busy ones the farm waits before each as long as `idle_wait_s` allows (FARM_IDLE_WAIT_S, by default 30), measures twice, and
 flags the records all the same: run this where nothing else runs.
 
 FASTER or SLOWER is a false alarm: 5 % of the comparisons may be (2 of 40), else the exit code is 1. A comparison with
