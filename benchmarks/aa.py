@@ -7,8 +7,8 @@
 
 Each comparison measures one cheap case in fresh processes on this machine's CPU, both sides alternately, and prints its
 ratio, its verdict and what it took. On idle cores a process takes 3 s, of which 0.8 s are warm-up and timed runs; on
-busy ones the farm waits before each as long as `idle_wait_s` allows (FARM_IDLE_WAIT_S, by default 30), measures twice, and
-flags the records all the same: run this where nothing else runs.
+busy ones the farm waits before each as long as `idle_wait_s` allows (FARM_IDLE_WAIT_S, by default 30), measures twice
+and flags the records all the same: run this where nothing else runs.
 
 FASTER or SLOWER is a false alarm: 5 % of the comparisons may be (2 of 40), else the exit code is 1. A comparison with
 flagged runs may lack the five sound processes that a verdict needs; how many did is printed, since what cannot alarm
