@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the measuring process runs in, read in that process after the model was loaded."""
 
-import contextlib
 import os
 import platform
 import sys
-import time
 from typing import Any, Dict, List, Optional
 
 #: Libraries whose versions are of interest, by importable module.
@@ -41,19 +39,6 @@ _CPU_FLAGS = (
 ).split()
 
 
-_CLOCK_SOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
-
-
-def clock(source: str = _CLOCK_SOURCE) -> Dict[str, Any]:
-    """What the stopwatch reads: the system call behind it and, on Linux, the kernel's source of it (`tsc`)."""
-    info = time.get_clock_info("perf_counter")
-    found: Dict[str, Any] = {"reads": info.implementation, "monotonic": info.monotonic}
-    with contextlib.suppress(OSError):
-        with open(source, encoding="ascii", errors="replace") as stream:
-            found["source"] = stream.read().strip()
-    return found
-
-
 def capture() -> Dict[str, Any]:
     """Facts about this process; imports nothing that is not imported already."""
     found: Dict[str, Any] = {
@@ -66,7 +51,6 @@ def capture() -> Dict[str, Any]:
         "variables": _variables(),
         "cpu_flags": cpu_flags(),
         "thread_libraries": _thread_libraries(),
-        "clock": clock(),
     }
     if hasattr(os, "sched_getaffinity"):
         found["affinity"] = sorted(os.sched_getaffinity(0))

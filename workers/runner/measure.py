@@ -6,12 +6,13 @@ import gc
 import time
 from array import array
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Dict, Iterator, Sequence
 
 from farm.contract.job import Protocol
 from workers.workflows.base import DeviceTimer
 
 _CLOCK_ROUNDS = 2000
+_CLOCK_SOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 #: Enough for a median and its interval; device times vary little.
 _DEVICE_LEAST, _DEVICE_MOST, _DEVICE_NS = 10, 100, 1_000_000_000
 
@@ -54,6 +55,16 @@ class Split:
 
     device: "array[int]"
     enqueue: "array[int]"
+
+
+def clock_source(source: str = _CLOCK_SOURCE) -> Dict[str, Any]:
+    """What the stopwatch reads: the system call behind it and, on Linux, the kernel's source of it (`tsc`)."""
+    info = time.get_clock_info("perf_counter")
+    found: Dict[str, Any] = {"reads": info.implementation, "monotonic": info.monotonic}
+    with contextlib.suppress(OSError):
+        with open(source, encoding="ascii", errors="replace") as stream:
+            found["source"] = stream.read().strip()
+    return found
 
 
 def clock_facts() -> ClockFacts:

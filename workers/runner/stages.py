@@ -101,6 +101,7 @@ def _measure(control: Control, report: Report, workflow: Workflow) -> None:
     protocol = workflow.ctx.job.protocol
     clock = measure.clock_facts()
     report.metrics.update(timer_overhead_ns=clock.overhead_ns, timer_resolution_ns=clock.resolution_ns)
+    report.effective["clock"] = measure.clock_source()
     with control.stage("load_engine"):
         _load(report, workflow)
         inputs, first = _inputs(report, workflow, protocol)
