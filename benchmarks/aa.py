@@ -2,13 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """How often does `farm compare --measure` call two equal things different? 40 comparisons of a sweep with itself.
 
-    python benchmarks/aa.py                                all 40, five processes a side: 20 minutes on two cores
+    python benchmarks/aa.py                                all 40, five processes a side: 25 minutes on two idle cores
     python benchmarks/aa.py --comparisons 6 --home DIR     a short form; the same HOME goes on where it stopped
 
 Each comparison measures one cheap case in fresh processes on this machine's CPU, both sides alternately, and prints its
-ratio and verdict. FASTER or SLOWER is a false alarm: 5 % of the comparisons may be (2 of 40), else the exit code is 1.
-A comparison with flagged runs may lack the five sound processes that a verdict needs; how many did is printed, since
-what cannot alarm proves nothing. The last line gives the noise that `--threshold` should be above on this machine.
+ratio, its verdict and what it took. On idle cores a process takes 3 s, of which 0.8 s are warm-up and timed runs; on
+busy ones the farm waits before each as long as `idle_wait_s` allows (FARM_IDLE_WAIT_S, by default 30), measures twice
+and flags the records all the same: run this where nothing else runs.
+
+FASTER or SLOWER is a false alarm: 5 % of the comparisons may be (2 of 40), else the exit code is 1. A comparison with
+flagged runs may lack the five sound processes that a verdict needs; how many did is printed, since what cannot alarm
+proves nothing. The last line gives the noise that `--threshold` should be above on this machine.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import argparse
 import math
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -65,13 +70,20 @@ def run(farm: Farm, given: argparse.Namespace) -> list[Cell]:
     rules = Rules(accept=tuple(given.accept))
     with LocalFarm(farm.settings, say=print):
         for number in range(given.comparisons):
+            began = time.monotonic()
             spec = sweep(given, number)
             found = farm.compare_measured(spec, spec, processes=given.processes, devices=None, rules=rules)
             (cell,) = found.cells
             words = [table.side(cell.base), table.side(cell.new), table.ratio(cell.ratio), cell.verdict, *cell.notes]
-            print(f"{number + 1:3} of {given.comparisons}: ", "  ".join(words), flush=True)
             cells.append(cell)
+            print(f"{number + 1:3} of {given.comparisons}: ", "  ".join(words), f" {time.monotonic() - began:.0f} s;",
+                  f"unable so far: {unable(cells)}", flush=True)  # fmt: skip
     return cells
+
+
+def unable(cells: list[Cell]) -> int:
+    """How many comparisons could not have alarmed: too few sound processes, or clocks that differ."""
+    return sum(cell.p_value is None for cell in cells)
 
 
 def report(cells: list[Cell]) -> bool:
@@ -80,8 +92,7 @@ def report(cells: list[Cell]) -> bool:
     different = counts[Verdict.FASTER] + counts[Verdict.SLOWER]
     allowed = math.ceil(ALLOWED_SHARE * len(cells))
     print("verdicts: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
-    unable = sum(cell.p_value is None for cell in cells)
-    print(f"without five sound processes a side, or at other clocks, so that no alarm was possible: {unable}")
+    print(f"without five sound processes a side, or at other clocks, so that no alarm was possible: {unable(cells)}")
     print(f"different: {different} of {len(cells)}; allowed: {allowed}")
     sizes = sorted(abs(math.log(cell.ratio.value)) for cell in cells)
     noise = math.expm1(sizes[math.ceil(0.95 * len(sizes)) - 1])

@@ -2,24 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Is the farm's median the library's? Against a bare loop, and against ONNX Runtime's own timing, as ratios in one run.
 
-    python benchmarks/fidelity.py [--rounds 5] [--home DIR] [MODEL...]
+    python benchmarks/fidelity.py [--rounds 7] [--threads N] [--home DIR] [MODEL...]
 
-Each round measures every model three ways on this machine's CPU, each in a process of its own: by the farm (protocol
-`quick`, onnxruntime_cpu fp32, batch 1), by a loop of a dozen lines over the same ONNX file and session options, and by
-ONNX Runtime's profiler, whose `model_run` events know nothing of Python; it notes every node, which makes small models
-slower. A ratio is taken within its round; printed are the median over the rounds with the smallest and the largest. 1
-means that the farm adds nothing to what it measures. A host whose speed changes between processes shows in the spread.
+Measures every model on this machine's CPU (onnxruntime_cpu fp32, batch 1, one input), always in a fresh process: by a
+farm, and by a loop of a dozen lines over the same ONNX file with the same session options, threads, warm-up and time. A
+host's speed changes between processes by more than the farm could add, so a round takes them in an order such as
+farm, loop, loop', profile, loop', loop, farm: what drifts evenly cancels within it, and the roles change places from
+round to round. loop' is the loop again: loop' over loop, taken exactly as farm over loop is, says what this machine
+makes of a ratio that is 1. `profile` is a loop under ONNX Runtime's profiler, whose `model_run` events know nothing of
+Python; it notes every node, which makes small models slower, so the loop's own clock is also held against it within
+that process. Printed are Hodges and Lehmann's estimate over the rounds (on logarithms) and the exact interval of
+Wilcoxon's signed ranks, which takes the ratios as equally likely to be off to either side. Seven rounds: 8 minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +35,27 @@ sys.path.insert(0, str(ROOT))
 
 from farm.api import Farm  # noqa: E402 - found by the line above where the farm is not installed
 from farm.contract.record import LATENCY, Record  # noqa: E402
+from farm.local import LocalFarm  # noqa: E402
 from farm.settings import Settings  # noqa: E402
 from farm.sweep import parse_sweep  # noqa: E402
 
 MODELS = ("resnet18", "mobilenet_v2", "squeezenet1_1")
+WARM_UP_S, TIMED_S, MOST = 0.5, 1.0, 1_000_000
 SWEEP = """
-name: fidelity
-protocol: {{base: quick, inputs: warm}}
-models: [{models}]
+name: fidelity-{model}
+protocol: {{base: quick, inputs: warm, threads: {threads}, warmup_min_s: {warm}, warmup_min_iterations: 3,
+  min_s: {timed}, min_iterations: 10, max_iterations: {most}}}
+models: [{model}]
 workflows: [onnxruntime_cpu]
 precisions: [fp32]
 batch: [1]
 devices: [{{kind: cpu}}]
 """
-#: Run in a process of its own: PATH SHAPE THREADS WARM_UP ITERATIONS PROFILE (empty: none). Prints nanoseconds.
+#: Run in a process of its own: PATH SHAPE THREADS WARM_UP_S TIMED_S PROFILE (empty: none). Prints nanoseconds.
 BARE = """
 import json, sys, time
 import numpy as np, onnxruntime as ort
-path, shape, threads, warm, count, profile = sys.argv[1], *map(json.loads, sys.argv[2:6]), sys.argv[6]
+path, shape, threads, warm_s, timed_s, profile = sys.argv[1], *map(json.loads, sys.argv[2:6]), sys.argv[6]
 options = ort.SessionOptions()
 options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
 if profile:
@@ -54,20 +64,42 @@ session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]
 feed, binding = session.get_inputs()[0], session.io_binding()
 binding.bind_cpu_input(feed.name, np.random.default_rng(0).random((1, *shape), dtype=np.float32))
 binding.bind_output(session.get_outputs()[0].name, "cpu")
-samples = []
-for _ in range(warm + count):
-    begin = time.perf_counter_ns()
-    session.run_with_iobinding(binding)
-    samples.append(time.perf_counter_ns() - begin)
-print(json.dumps({"samples": samples[warm:], "profile": session.end_profiling() if profile else None}))
+def loop(seconds):
+    samples, until = [], time.perf_counter_ns() + seconds * 1e9
+    while len(samples) < 10 or time.perf_counter_ns() < until:
+        begin = time.perf_counter_ns()
+        session.run_with_iobinding(binding)
+        samples.append(time.perf_counter_ns() - begin)
+    return samples
+warm, samples = loop(warm_s), loop(timed_s)
+held = session.get_session_options()
+names = ("execution_mode", "graph_optimization_level", "intra_op_num_threads", "inter_op_num_threads",
+         "enable_cpu_mem_arena", "enable_mem_pattern", "enable_mem_reuse", "use_deterministic_compute")
+print(json.dumps({"samples": samples, "warm": len(warm), "profile": session.end_profiling() if profile else None,
+                  "options": {name: str(getattr(held, name)) for name in names if hasattr(held, name)}}))
 """
+#: Who is first, second and third in a round, from both ends; `loop` and `again` are the same loop.
+ORDERS = (("farm", "loop", "again"), ("again", "farm", "loop"), ("loop", "again", "farm"))
 
 
-def bare(path: Path, shape: Sequence[int], threads: int, warm: int, count: int, profile: str = "") -> dict[str, Any]:
-    """Time `count` runs of a file after `warm` of them, in a fresh process; `shape` is one sample's."""
-    numbers = [json.dumps(value) for value in (list(shape), threads, warm, count)]
+@dataclass(frozen=True)
+class Estimate:
+    """A ratio over all rounds with its interval, and what that covers."""
+
+    value: float
+    low: float
+    high: float
+    coverage: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bare(path: Path, shape: Sequence[int], threads: int, profile: str = "", timed_s: float = TIMED_S) -> dict[str, Any]:
+    """Time runs of a file for so long, after a warm-up, in a fresh process; `shape` is one sample's."""
+    numbers = [json.dumps(value) for value in (list(shape), threads, WARM_UP_S, timed_s)]
     argv = [sys.executable, "-I", "-c", BARE, str(path), *numbers, profile]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -78,59 +110,121 @@ def profiled_ms(events: Sequence[dict[str, Any]], warm: int) -> float:
     return statistics.median(runs[warm:]) / 1e3
 
 
-def ratio(values: Sequence[float]) -> str:
-    """`1.003 (0.991 to 1.012)`: the median over the rounds, the smallest and the largest."""
-    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+def median_ms(found: dict[str, Any]) -> float:
+    """The median of a loop's samples."""
+    return statistics.median(found["samples"]) / 1e6
 
 
-def one_round(farm: Farm, models: Sequence[str], scratch: Path) -> dict[str, tuple[float, float]]:
-    """For each model: the farm's median over the bare loop's, and over ONNX Runtime's own."""
-    spec = parse_sweep(SWEEP.format(models=", ".join(models)), "benchmarks/fidelity.py")
-    sweep_id = farm.run(spec, again=bool(farm.store.sweeps.list())).sweep_id
-    found = {}
-    for record in farm.records(sweep_id):
-        if not isinstance(record, Record) or record.point != LATENCY:
-            continue
-        farms_ms = record.metrics.get("latency_ms")
-        if farms_ms is None:
-            raise SystemExit(f"{record.job.name}: {record.outcome}: {record.failure and record.failure.message}")
-        (graph,) = [a.sha256 for a in record.artifacts if a.kind == "onnx"]
-        path = scratch / f"{record.job.model.name}.onnx"
-        farm.store.blobs.get(graph, path)
-        warm, count = record.effective["warm_up_iterations"], record.effective["timed_iterations"]
-        asked = (path, record.job.model.input_shape, record.effective["threads"], warm, count)
-        loop_ms = statistics.median(bare(*asked)["samples"]) / 1e6
-        trace = bare(*asked, str(scratch / record.job.model.name))["profile"]
-        own_ms = profiled_ms(json.loads(Path(trace).read_text()), warm)
-        Path(trace).unlink()
-        path.unlink()
-        flags = ", ".join(flag.name for flag in record.flags)
-        print(
-            f"  {record.job.model.name}: farm {farms_ms:.3f} ms, loop {loop_ms:.3f}, ONNX Runtime {own_ms:.3f}  {flags}"
-        )
-        found[record.job.model.name] = (farms_ms / loop_ms, farms_ms / own_ms)
-    return found
+def estimate(ratios: Sequence[float], confidence: float = 0.95) -> Estimate:
+    """Hodges and Lehmann's estimate with the signed-rank interval: from the k-th of the sorted averages of all pairs.
+
+    Exact; with fewer than six rounds even the widest interval covers less than 95 %, and says what it does.
+    """
+    logs = [math.log(ratio) for ratio in ratios]
+    averages = sorted((a + b) / 2 for i, a in enumerate(logs) for b in logs[i:])
+    counts = signed_rank_counts(len(logs))
+    total, k, below = 2 ** len(logs), 1, 1
+    while 2 * (below + counts[k]) <= (1 - confidence) * total:
+        below, k = below + counts[k], k + 1
+    ends = (statistics.median(averages), averages[k - 1], averages[-k])
+    return Estimate(*map(math.exp, ends), coverage=1 - 2 * below / total)
+
+
+def signed_rank_counts(n: int) -> list[int]:
+    """In how many of the 2^n signs of the ranks 1 .. n their positive sum is 0, 1, ..."""
+    counts = [1] + [0] * (n * (n + 1) // 2)
+    for rank in range(1, n + 1):
+        for total in range(len(counts) - 1, rank - 1, -1):
+            counts[total] += counts[total - rank]
+    return counts
+
+
+class Bench:
+    """One model: its file, and both ways to measure it."""
+
+    def __init__(self, farm: Farm, model: str, threads: int, scratch: Path) -> None:
+        self._farm, self._model, self._threads, self._scratch = farm, model, threads, scratch
+        text = SWEEP.format(model=model, threads=threads, warm=WARM_UP_S, timed=TIMED_S, most=MOST)
+        self._spec = parse_sweep(text, "benchmarks/fidelity.py")
+        first = self._record()  # prepares the file
+        (graph,) = [artifact.sha256 for artifact in first.artifacts if artifact.kind == "onnx"]
+        self._path, self._shape = scratch / f"{model}.onnx", first.job.model.input_shape
+        farm.store.blobs.get(graph, self._path)
+
+    def round(self, order: Sequence[str]) -> dict[str, float]:
+        """The four ratios of one round."""
+        found: dict[str, list[float]] = {"farm": [], "loop": [], "again": []}
+        for who in order:
+            found[who].append(self._one(who))
+        profiled = bare(self._path, self._shape, self._threads, str(self._scratch / self._model))
+        own_ms = self._own_ms(profiled)
+        for who in reversed(order):
+            found[who].append(self._one(who))
+        farm_ms, loop_ms, again_ms = (statistics.geometric_mean(found[who]) for who in ("farm", "loop", "again"))
+        print(f"  {self._model}: farm {farm_ms:.3f} ms, loop {loop_ms:.3f}, loop' {again_ms:.3f}, ONNX Runtime's own"
+              f" {own_ms:.3f}", flush=True)  # fmt: skip
+        return {
+            "farm / loop": farm_ms / loop_ms,
+            "loop' / loop": again_ms / loop_ms,
+            "farm / ONNX Runtime's own": farm_ms / own_ms,
+            "loop / ONNX Runtime's own, one process": median_ms(profiled) / own_ms,
+        }
+
+    def _one(self, who: str) -> float:
+        if who != "farm":
+            return median_ms(bare(self._path, self._shape, self._threads))
+        latency = self._record().metrics.get("latency_ms")
+        if latency is None:
+            raise SystemExit(f"{self._model}: the farm has no latency")
+        return latency
+
+    def _record(self) -> Record:
+        submission = self._farm.submit(self._spec, again=True)
+        for _ in self._farm.watch(submission.sweep_id, interval_s=0.1, limit_s=600):
+            pass
+        (record,) = (r for r in self._farm.records(submission.sweep_id) if isinstance(r, Record) and r.point == LATENCY)
+        if record.failure is not None:
+            raise SystemExit(f"{record.job.name}: {record.outcome}: {record.failure.message}")
+        return record
+
+    def _own_ms(self, profiled: dict[str, Any]) -> float:
+        trace = Path(profiled["profile"])
+        events = json.loads(trace.read_text())
+        trace.unlink()
+        return profiled_ms(events, profiled["warm"])
 
 
 def main() -> None:
     """Measure the rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=list(MODELS))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all processors")
     parser.add_argument("--home", type=Path, help="keep the farm here")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="inferfarm-fidelity-") as scratch:
         home = given.home or Path(scratch) / "farm"
-        farm = Farm(Settings(home=home, store=home / "store"))
+        # No waits and no second tries: both sides start at once, on whatever this host is doing.
+        farm = Farm(Settings(home=home, store=home / "store", idle_wait_s=0, cool_down_s=0, suspect_retries=0))
         farm.store.create()
-        rounds = []
-        for number in range(given.rounds):
-            print(f"round {number + 1} of {given.rounds}", flush=True)
-            rounds.append(one_round(farm, given.models, Path(scratch)))
-    print("\n| model | farm / bare loop | farm / ONNX Runtime's own |\n| --- | --- | --- |")
-    for model in given.models:
-        loop, own = ([found[model][i] for found in rounds] for i in range(2))
-        print(f"| {model} | {ratio(loop)} | {ratio(own)} |")
+        with LocalFarm(farm.settings, say=print):
+            benches = {model: Bench(farm, model, given.threads, Path(scratch)) for model in given.models}
+            rounds = []
+            for number in range(given.rounds):
+                print(f"round {number + 1} of {given.rounds}", flush=True)
+                order = ORDERS[number % len(ORDERS)]
+                rounds.append({model: bench.round(order) for model, bench in benches.items()})
+    print(table(rounds))
+
+
+def table(rounds: Sequence[dict[str, dict[str, float]]]) -> str:
+    """A line for each model, a column for each ratio."""
+    names = list(next(iter(rounds[0].values())))
+    lines = ["", f"| model | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
+    found = {m: [estimate([r[m][name] for r in rounds]) for name in names] for m in rounds[0]}
+    lines += [f"| {model} | {' | '.join(map(str, estimates))} |" for model, estimates in found.items()]
+    coverage = next(iter(found.values()))[0].coverage
+    return "\n".join([*lines, "", f"{len(rounds)} rounds; the intervals cover {coverage:.1%}"])
 
 
 if __name__ == "__main__":

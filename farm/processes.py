@@ -36,7 +36,7 @@ ESTIMATED = ("latency_ms", "device_latency_ms", "throughput_per_s", "energy_per_
 _LARGEST = frozenset({"latency_max_ms", "memory_available_drop_bytes", "cpu_temperature_c", "gpu_temperature_c"})
 _SMALLEST = frozenset({"latency_min_ms"})
 #: Of how far outputs are from the reference the worst: a median would hide the one process that computes nonsense.
-_COMPARED = ("mismatch_", "relative_l2_error", "top1_agreement", "cosine")
+_COMPARED = ("mismatch_", "relative_l2_error", "max_abs_error", "mean_abs_error", "top1_agreement", "cosine")
 
 #: Reasons that are told in full of one flag: ten processes would make a page of it.
 _MOST_TOLD = 2

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @DEVICES
 @click.option("--repeats", is_flag=True, help="A sweep stands for all its repeats (`farm submit --again`).")
 @click.option("--where", metavar="SQL", help="Only runs that fit, on both sides, as in `farm results`.")
-@click.option("--metric", default="latency_ms", show_default=True, help="What to compare (docs/records.md lists them).")
+@click.option("--metric", default="latency_ms", show_default=True, help="What to compare (docs/metrics.md lists them).")
 @click.option("--threshold", default=2.0, show_default=True, metavar="PCT", help="A change up to this counts as none.")
 @click.option(
     "--treatment", metavar="A,B", help="What may differ: options, workflow, precision, stack, device, weights ..."

@@ -63,7 +63,7 @@ def _of_metric(records: Sequence[Record], metric: Metric) -> list[Record]:
 def _metric(rules: Rules) -> Metric:
     if rules.metric not in METRICS:
         near = difflib.get_close_matches(rules.metric, METRICS, n=1)
-        hint = f"Did you mean {near[0]}?" if near else "docs/records.md lists the metrics."
+        hint = f"Did you mean {near[0]}?" if near else "docs/metrics.md lists the metrics."
         raise UsageError(f"there is no metric {rules.metric!r}", hint=hint)
     metric = METRICS[rules.metric]
     if metric.better is None:

@@ -100,6 +100,8 @@ class Mismatch:
 
     `percent` maps each rtol, as text, to 100 * (1 - mean(isclose(test, reference, rtol, atol))), reference second.
     NaN and infinities are counted apart, those of the reference in `reference_nonfinite_count`, and are never close.
+    The errors and `cosine_similarity` are over the elements that are finite on both sides; None: of no such element,
+    for the cosine also where either side is all zeros, or of a record from before there was one.
     """
 
     output: str
@@ -110,6 +112,8 @@ class Mismatch:
     nonfinite_count: int
     element_count: int
     reference_nonfinite_count: int = 0
+    mean_abs_error: Optional[float] = None
+    cosine_similarity: Optional[float] = None
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def mismatch_table(selection: Selection, device_class: str) -> Table:
         Column("Not close, rtol 1e-3", "%"),
         Column("Not close, rtol 1e-4", "%"),
         Column("Top-1 agreement", "%"),
-        Column("Relative L2 error"),
+        Column("Relative L2 error, cosine similarity"),
         Column("NaN or infinite", "outputs"),
         Column("Batch sizes compared"),
     )
@@ -113,7 +113,7 @@ def mismatch_table(selection: Selection, device_class: str) -> Table:
         "Outputs against pytorch fp32 (for an ONNX file: ONNX Runtime on a CPU) on the same inputs and weights, the"
         " worst batch size of each row. Not close:"
         " |test \u2212 reference| > 1e-8 + rtol \u00b7 |reference|, lower is better. Top-1 agreement: inputs whose"
-        " largest output is the reference's, higher is better."
+        f" largest output is the reference's, higher is better.{_made_by(selection, device_class)}"
     )
     return _table(device_class, ("mismatch", "Mismatch", caption), columns, groups, notes)
 
@@ -273,10 +273,28 @@ def _mismatch_cells(points: Sequence[Point], notes: Footnotes) -> tuple[Cell, ..
         _worst_cell(ran, "mismatch_1e-3_pct", text.percent, notes),
         _worst_cell(ran, "mismatch_1e-4_pct", text.percent, notes),
         _worst_cell(ran, "top1_agreement", lambda v: text.percent(v * 100), notes),
-        _worst_cell(ran, "relative_l2_error", lambda v: f"{v:.1e}" if 0 < v < 0.001 else text.number(v), notes),
+        _error_cell(ran, notes),
         absent("no outputs were compared") if worst is None else _count_cell(worst[1], worst[0], notes),
         Cell(", ".join(str(b) for b in compared) or text.ABSENT, muted=not compared),
     )
+
+
+def _error_cell(points: Sequence[Point], notes: Footnotes) -> Cell:
+    """The largest relative error, with the smallest cosine where records have one."""
+    cell = _worst_cell(points, "relative_l2_error", lambda v: f"{v:.1e}" if 0 < v < 0.001 else text.number(v), notes)
+    found = [v for p in points if not isinstance(v := stats.value(p.record, "cosine_similarity"), Absent)]
+    return replace(cell, sub=f"{min(found):.6f}") if found else cell
+
+
+def _made_by(selection: Selection, device_class: str) -> str:
+    """What made the references that these runs were compared with, where their records say it."""
+    ran = [p.record.effective for p in selection.ok if p.series.device_class == device_class]
+    found = set()
+    for effective in (e for e in ran if "reference_versions" in e):
+        libraries = ", ".join(sorted(effective["reference_versions"].values()))
+        workflow, precision = effective["reference_workflow"], effective["reference_precision"]
+        found.add(f"{workflow} {precision} on {effective['reference_device']} ({libraries})")
+    return f" References made by {text.listed(sorted(found))}." if found else ""
 
 
 def _worst_cell(points: Sequence[Point], metric: str, write: Callable[[float], str], notes: Footnotes) -> Cell:

@@ -23,6 +23,7 @@ def load_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)  # where its dataclasses look for their own names
         spec.loader.exec_module(module)
         return module
 

@@ -20,7 +20,7 @@ from tests.docs.tables import ROOT
 @pytest.fixture
 def script(load_script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("PYTHONPATH", "")
-    return load_script("gpu/run.py")
+    return load_script("gpu/gpu_host.py")
 
 
 def test_a_stack_with_an_environment_file_runs_isolated(

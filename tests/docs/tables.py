@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 
 from farm.contract.metrics import METRICS
@@ -17,10 +18,14 @@ THRESHOLDS_BEGIN = (
 THRESHOLDS_END = "<!-- end of thresholds -->"
 
 
-def metric_table() -> str:
-    """The metric table as Markdown."""
-    rows = [f"| `{m.name}` | {m.unit} | {m.better or '-'} | {m.description} |" for m in METRICS.values()]
-    return "\n".join(["| metric | unit | better | meaning |", "| --- | --- | --- | --- |", *rows])
+def metric_tables() -> str:
+    """The metric table as Markdown: a section for each group."""
+    sections = []
+    for group, metrics in groupby(METRICS.values(), key=lambda metric: metric.group):
+        rows = [f"| `{m.name}` | {m.unit} | {m.better or '-'} | {m.description} |" for m in metrics]
+        head = [f"## {group}", "", "| metric | unit | better | meaning |", "| --- | --- | --- | --- |"]
+        sections.append("\n".join([*head, *rows]))
+    return "\n\n".join(sections)
 
 
 def threshold_table() -> str:
@@ -29,9 +34,9 @@ def threshold_table() -> str:
     return "\n".join(["| threshold | default | unit | source |", "| --- | --- | --- | --- |", *rows])
 
 
-def with_metric_table(text: str) -> str:
-    """`text` with the metric table between its markers."""
-    return _between(text, BEGIN, END, metric_table())
+def with_metric_tables(text: str) -> str:
+    """`text` with the tables of metrics between their markers."""
+    return _between(text, BEGIN, END, metric_tables())
 
 
 def with_threshold_table(text: str) -> str:
@@ -46,7 +51,7 @@ def _between(text: str, begin: str, end: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    page = ROOT / "docs/records.md"
-    page.write_text(with_metric_table(page.read_text()))
+    page = ROOT / "docs/metrics.md"
+    page.write_text(with_metric_tables(page.read_text()))
     page = ROOT / "docs/measuring.md"
     page.write_text(with_threshold_table(page.read_text()))

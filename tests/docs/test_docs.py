@@ -12,9 +12,10 @@ import pytest
 
 from farm.cli.main import COMMANDS
 from farm.contract.catalogue import WORKFLOWS
+from farm.contract.metrics import METRICS
 from farm.contract.record import Record
 from farm.settings import Settings
-from tests.docs.tables import ROOT, with_metric_table, with_threshold_table
+from tests.docs.tables import ROOT, with_metric_tables, with_threshold_table
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
@@ -28,9 +29,16 @@ NOT_REFERENCES = {
 }  # fmt: skip
 
 
-def test_the_metric_table_is_the_codes() -> None:
-    page = (ROOT / "docs/records.md").read_text()
-    assert with_metric_table(page) == page, "run `python -m tests.docs.tables`"
+def test_the_tables_of_metrics_are_the_codes() -> None:
+    page = (ROOT / "docs/metrics.md").read_text()
+    assert with_metric_tables(page) == page, "run `python -m tests.docs.tables`"
+
+
+def test_every_metric_is_in_one_group_and_every_group_is_whole() -> None:
+    page = (ROOT / "docs/metrics.md").read_text()
+    groups = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    assert len(groups) == len(set(groups)) == len({metric.group for metric in METRICS.values()})
+    assert [name for name in METRICS if page.count(f"| `{name}` |") != 1] == []
 
 
 def test_the_table_of_thresholds_is_the_codes() -> None:

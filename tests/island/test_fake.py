@@ -45,6 +45,7 @@ def test_an_ok_measure_writes_a_result_with_every_stage_and_exits_zero(island: I
     assert result.run_id == fake_job().run_id(1)
     assert set(result.metrics) <= set(METRICS)
     assert {"throughput_per_s", "first_inference_ms", "load_ms", "timer_overhead_ns"} <= set(result.metrics)
+    assert result.effective["clock"]["monotonic"] is True
     assert not list(finished.control.glob("*.tmp"))
 
 

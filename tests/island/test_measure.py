@@ -6,19 +6,24 @@ from __future__ import annotations
 import dataclasses
 import gc
 import mmap
+import os
+import subprocess
+import sys
 import time
 from array import array
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from farm.contract.protocols import PROTOCOLS
-from workers.runner import environment, measure, usage
+from workers.runner import environment, measure, stages, usage
 from workers.runner.measure import Limits, timed_loop
 from workers.runner.stop_rules import EndRule
-from workers.workflows.base import DeviceTimer
+from workers.workflows.base import DeviceTimer, Workflow
 from workers.workflows.errors import WorkflowError
 
 _FOREVER_NS = 60 * 10**9
@@ -256,6 +261,97 @@ def test_utilisation_is_cpu_time_over_wall_clock() -> None:
     values = usage.usage_metrics(usage.Usage(1.0, 10), usage.Usage(4.0, 25), 2_000_000_000)
     assert values == {"cpu_utilisation": 1.5, "involuntary_switches": 15.0}
     assert "cpu_utilisation" not in usage.usage_metrics(usage.Usage(1.0, 0), usage.Usage(1.0, 0), 0)
+
+
+def test_the_wait_share_is_over_the_threads_that_are_left() -> None:
+    before = usage.Usage(1.0, 0, {1: (1_000, 500), 2: (7_000, 9_000)})
+    after = usage.Usage(2.0, 0, {1: (3_000, 1_000), 3: (5_000, 500)})
+    assert usage.usage_metrics(before, after, 1)["cpu_wait_share"] == 1_000 / 8_000
+    for kept in ({}, {1: (1_000, 500)}):
+        nothing = usage.usage_metrics(before, usage.Usage(2.0, 0, kept), 1)
+        assert "cpu_wait_share" not in nothing, "no account, or nothing done, is no share of 0"
+
+
+def test_the_account_of_threads_is_the_kernels(tmp_path: Path) -> None:
+    for name, text in (("11", "900 100 3\n"), ("12", "gone"), ("x", "1 2 3\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "schedstat").write_text(text)
+    (tmp_path / "13").mkdir()
+    assert usage.usage(str(tmp_path)).threads == {11: (900, 100)}
+    assert usage.usage(str(tmp_path / "none")).threads == {}
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel keeps no account of waits")
+def test_threads_that_share_one_processor_wait_half_of_the_time() -> None:
+    """The kernel's account for real: two processes that never sleep, bound to one processor."""
+    spin = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}])\nwhile True: pass"
+    first, second = (subprocess.Popen([sys.executable, "-c", spin]) for _ in range(2))
+    try:
+        tasks = f"/proc/{first.pid}/task"
+        while any(process_cpu_s(p.pid) < 0.3 for p in (first, second)):
+            time.sleep(0.01)
+        before = usage.usage(tasks)
+        until = process_cpu_s(first.pid) + 0.5
+        while process_cpu_s(first.pid) < until:
+            time.sleep(0.01)
+        assert usage.usage_metrics(before, usage.usage(tasks), 1)["cpu_wait_share"] > 0.35
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.wait()
+
+
+def process_cpu_s(pid: int) -> float:
+    """Processor time of a process so far."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def test_the_clock_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "current_clocksource"
+    source.write_text("tsc\n")
+    found = measure.clock_source(str(source))
+    assert (found["source"], found["monotonic"]) == ("tsc", True)
+    assert "source" not in measure.clock_source(str(tmp_path / "none"))
+
+
+class _Recorded(Workflow):
+    """Notes the order in which a sample's parts are called."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def to_device(self, host_input: Any) -> Any:
+        self.calls.append("to_device")
+        return host_input + " there"
+
+    def infer(self, batch: Any) -> None:
+        self.calls.append(f"infer {batch}")
+
+    def synchronize(self) -> None:
+        self.calls.append("synchronize")
+
+    def outputs(self) -> Any:
+        self.calls.append("outputs")
+        return []
+
+
+@pytest.mark.parametrize(
+    ("boundary", "calls"),
+    [
+        ("compute", ["infer x", "synchronize"]),
+        ("end_to_end", ["to_device", "infer x there", "synchronize", "outputs"]),
+    ],
+)
+def test_a_sample_covers_what_its_boundary_says(boundary: str, calls: list[str]) -> None:
+    workflow = _Recorded()
+    stages._body(workflow, replace(PROTOCOLS["quick"], boundary=boundary))("x")
+    assert workflow.calls == calls
+
+
+def test_a_boundary_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(WorkflowError, match="boundary"):
+        stages._body(_Recorded(), replace(PROTOCOLS["quick"], boundary="whole"))
 
 
 def test_the_environment_is_plain_facts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,19 @@ def test_the_best_throughput_names_its_batch() -> None:
     assert row[-1].sub == "batch 4"
 
 
+def test_the_mismatch_table_gives_the_smallest_cosine_and_names_what_made_the_reference() -> None:
+    of, made = demo.job(way=demo.WAYS[2]), {"reference_workflow": "pytorch", "reference_precision": "fp32"}
+    made |= {"reference_device": "cpu", "reference_versions": {"torch": "torch 2.9.0", "numpy": "numpy 2.3.1"}}
+    metrics = [{"relative_l2_error": 0.02, "cosine_similarity": c} for c in (0.9998, 0.9991)]
+    records = [demo.ok(of, b, metrics=m, effective=made) for b, m in zip((1, 4), metrics, strict=True)]
+    table = tables.mismatch_table(select(records), CLASS)
+    assert cells(table, "resnet18", "onnxruntime_cpu int8")[3].sub == "0.999100"
+    assert "made by pytorch fp32 on cpu (numpy 2.3.1, torch 2.9.0)" in table.caption
+    before = tables.mismatch_table(select([demo.ok(of, 1)]), CLASS)
+    assert cells(before, "resnet18", "onnxruntime_cpu int8")[3].sub == ""
+    assert "made by" not in before.caption
+
+
 def test_the_mismatch_table_shows_the_worst_batch() -> None:
     of = demo.job(way=demo.WAYS[2])
     worse = {"mismatch_1e-3_pct": 97.0, "mismatch_1e-4_pct": 99.0, "top1_agreement": 0.5, "relative_l2_error": 0.00004}

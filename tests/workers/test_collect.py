@@ -67,6 +67,15 @@ def test_times_of_the_device_are_metrics_of_their_own(finished: Finished, facts:
     assert "device_latency_ms" not in collect(facts, 1, finished(), None).record.metrics
 
 
+def test_samples_too_short_for_the_clock_that_the_runner_found_are_flagged(finished: Finished, facts: JobFacts) -> None:
+    """Samples of 1 ms: a hundred times 10 us, by the cost of a reading as by the step."""
+    for name in ("timer_overhead_ns", "timer_resolution_ns"):
+        for value, expected in ((9_000.0, []), (11_000.0, ["timer_too_coarse"])):
+            record = collect(facts, 1, finished(metrics={name: value}), None).record
+            assert [flag.name for flag in record.flags] == expected
+            assert record.metrics[name] == value
+
+
 def kinds(collected: Collected) -> list[str]:
     return [ref.kind for ref in collected.record.artifacts]
 

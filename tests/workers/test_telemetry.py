@@ -46,8 +46,8 @@ def on_gpu(**series: Any) -> Telemetry:
     return summarise(trace(GPU_FACTS, **values), STAGE, kind="gpu", inputs=100)
 
 
-def on_cpu(own_cpus: float | None = 1.0, switches: float | None = None, **series: Any) -> Telemetry:
-    return summarise(trace({"cpus": 4}, **series), STAGE, kind="cpu", inputs=100, own_cpus=own_cpus, switches=switches)
+def on_cpu(own_cpus: float | None = 1.0, waited: float | None = None, **series: Any) -> Telemetry:
+    return summarise(trace({"cpus": 4}, **series), STAGE, kind="cpu", inputs=100, own_cpus=own_cpus, wait_share=waited)
 
 
 # Channels.
@@ -300,8 +300,8 @@ def test_doubts_about_a_gpu_are_flags(series: dict[str, Any], expected: list[tup
         ({"cpu_steal_s": lambda t: 0.5 * t}, [("stolen_time", "suspect")]),
         ({"cpu_mhz": lambda t: [3000 - 50 * t]}, [("clock_drift", "suspect")]),
         ({"cpu_throttles": lambda t: {0: 7, 10: 9}.get(t)}, [("throttled", "suspect")]),
-        ({"switches": 6 * 99}, []),
-        ({"switches": 6 * 101}, [("host_busy", "suspect")]),
+        ({"waited": 0.049}, []),
+        ({"waited": 0.051}, [("host_busy", "suspect")]),
         ({"set:on_battery": lambda t: {0: False, 10: True}.get(t)}, [("settings_changed", "invalid")]),
     ],
 )

@@ -56,3 +56,13 @@ def test_a_slow_start_is_worth_knowing_and_its_threshold_can_be_set() -> None:
     assert flag.evidence == "warm-up took 25.0 s, more than 5 times the 4.0 s at which it could have ended"
     assert warm_up_doubts(facts, {**DEFAULTS, "slow_start": 7}) == []
     assert warm_up_doubts(effective("steady", lambda _: 100 * MS, 200), DEFAULTS) == []
+
+
+def test_streams_whose_rate_still_changes_are_in_no_steady_state() -> None:
+    found = {"warm_up_iterations": 90, "warm_up_wall_ns": 2_000 * MS, "warm_up_rate_change": 0.07}
+    (flag,) = warm_up_doubts(found | {"warm_up_ended_by": "max_s"}, DEFAULTS)
+    assert (flag.name, flag.level) == ("no_steady_state", "suspect")
+    assert "after 2.0 s and 90 runs the rate of requests still changed by +7.0 %" in flag.evidence
+    assert warm_up_doubts(found | {"warm_up_ended_by": "steady"}, DEFAULTS) == []
+    (flag,) = warm_up_doubts(found | {"warm_up_ended_by": "max_s", "warm_up_rate_change": None}, DEFAULTS)
+    assert "warmup_max_s" in flag.evidence

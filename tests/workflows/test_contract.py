@@ -95,6 +95,12 @@ def test_outputs_are_those_of_the_reference_within_the_precision(case: Case) -> 
     (found,) = measured.mismatch
     assert found.nonfinite_count == 0
     assert found.element_count == 1000
+    effective = measured.effective
+    made_by = [effective["reference_" + key] for key in ("workflow", "precision", "device", "threads")]
+    assert made_by == ["pytorch", "fp32", "cpu", effective["threads"]]
+    assert set(effective["reference_versions"]) == {"torch", "numpy"}
+    assert measured.metrics["cosine_similarity"] == found.cosine_similarity
+    assert found.cosine_similarity is not None and found.cosine_similarity > 0.99
     assert measured.metrics["relative_l2_error"] == found.relative_l2_error
     assert found.relative_l2_error < {"fp32": 1e-5, "bf16": 0.05, "int8": 0.1}[job.precision]
     assert (measured.metrics["mismatch_1e-3_pct"] == 0) == (job.precision == "fp32")

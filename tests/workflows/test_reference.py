@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from farm.contract.codec import from_json, to_json
 from farm.contract.protocols import PROTOCOLS
+from farm.contract.run import Mismatch
 from workers.workflows.errors import WorkflowError
 from workers.workflows.reference import in_slices, metrics, mismatch, rtol_text
 
@@ -71,6 +73,37 @@ def test_agreement_is_the_share_of_rows_with_the_same_largest_output() -> None:
     assert mismatch("y", np.ones((2, 3, 4)), np.ones((2, 3, 4)), PAPER).top1_agreement is None
 
 
+@given(st.lists(st.tuples(_FLOATS, _FLOATS), min_size=1, max_size=30), st.sampled_from([1e-150, 1.0, 1e150]))
+@settings(max_examples=100, deadline=None)
+def test_the_cosine_is_that_of_the_angle_whatever_the_size(pairs: list[tuple[float, float]], scale: float) -> None:
+    test, reference = (np.array([side], dtype=np.float64) for side in zip(*pairs, strict=True))
+    found = mismatch("y", test * scale, reference * scale, PAPER)
+    assert found.mean_abs_error == pytest.approx(float(np.abs(test - reference).mean()) * scale)
+    if not test.any() or not reference.any():
+        assert found.cosine_similarity is None, "a vector of zeros has no direction"
+        return
+    unit = [side / np.abs(side).max() for side in (test[0], reference[0])]
+    expected = unit[0] @ unit[1] / (np.linalg.norm(unit[0]) * np.linalg.norm(unit[1]))
+    assert found.cosine_similarity == pytest.approx(float(expected), abs=1e-12)
+    assert -1 <= found.cosine_similarity <= 1
+
+
+def test_the_cosine_is_over_what_is_finite_and_is_then_no_metric() -> None:
+    nan, inf = float("nan"), float("inf")
+    found = mismatch("y", _array(nan, 1.0, 0.0, 3.0), _array(1.0, 1.0, 1.0, inf), PAPER)
+    assert found.cosine_similarity == pytest.approx(2**-0.5)
+    assert found.mean_abs_error == 0.5
+    assert not {"cosine_similarity", "mean_abs_error", "max_abs_error"} & set(metrics([found]))
+    nothing = mismatch("y", _array(nan), _array(1.0), PAPER)
+    assert (nothing.cosine_similarity, nothing.mean_abs_error) == (None, None)
+
+
+def test_a_mismatch_of_an_older_record_still_reads() -> None:
+    written = to_json(mismatch("y", _array(1.0), _array(1.0), PAPER))
+    older = {key: value for key, value in written.items() if key not in ("mean_abs_error", "cosine_similarity")}
+    assert from_json(Mismatch, older).cosine_similarity is None
+
+
 def test_outputs_of_another_shape_are_refused() -> None:
     with pytest.raises(WorkflowError, match="shape"):
         mismatch("y", np.ones((1, 10)), np.ones((1, 11)), PAPER)
@@ -82,7 +115,16 @@ def test_metrics_take_the_share_over_all_elements_and_the_worst_error() -> None:
     found = metrics([small, large])
     assert found["mismatch_1e-3_pct"] == pytest.approx(25.0)
     assert found["relative_l2_error"] == pytest.approx(0.5)
+    assert (found["max_abs_error"], found["mean_abs_error"]) == (1.0, 1.0)
     assert metrics([]) == {}
+
+
+def test_the_cosine_metric_is_the_worst_outputs() -> None:
+    right = mismatch("a", _array(1.0, 0.0), _array(2.0, 0.0), PAPER)
+    wrong = mismatch("b", _array(1.0, 0.0), _array(-1.0, 0.0), PAPER)
+    assert metrics([right])["cosine_similarity"] == 1.0
+    assert metrics([right, wrong])["cosine_similarity"] == -1.0
+    assert "cosine_similarity" not in metrics([mismatch("c", _array(0.0), _array(0.0), PAPER)])
 
 
 def test_a_tolerance_without_a_metric_stays_in_the_mismatch() -> None:

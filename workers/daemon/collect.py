@@ -223,7 +223,7 @@ def _telemetry(facts: JobFacts, run: RunFacts, batch_size: int, stage: StageTime
         kind=facts.device.kind,
         inputs=scenario.energy_inputs(facts.job.protocol, result.effective, latencies, batch_size),
         own_cpus=result.metrics.get("cpu_utilisation"),
-        switches=result.metrics.get("involuntary_switches"),
+        wait_share=result.metrics.get("cpu_wait_share"),
         limits=facts.limits,
         energy_pass=_stage(run.read.result, "energy"),
     )

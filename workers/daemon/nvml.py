@@ -27,9 +27,12 @@ REASON_NAMES = {
     0x40: "hw_thermal_slowdown",
     0x80: "hw_power_brake",
     0x100: "display_clocks",
+    0x200: "board_limit",
+    0x400: "reliability",
 }
 
-# The numbers behind NVML's enumerations.
+# The numbers behind NVML's enumerations (nvml.h): nvmlClockType_t, nvmlTemperatureSensors_t, NVML_FI_DEV_POWER_AVERAGE
+# and NVML_FI_DEV_POWER_INSTANT (milliwatts; asked without a scope they are of the GPU), nvmlPerfPolicyType_t.
 _CLOCK_SM = 1
 _CLOCK_MEMORY = 2
 _CLOCK_VIDEO = 3
@@ -156,6 +159,7 @@ class Gpu:
 
     def violations_ns(self) -> dict[str, int]:
         """How long each cause has held the clock back since the driver was loaded: looking now and then misses some."""
+        # nvml.h: violationTime is in nanoseconds; referenceTime, a timestamp, is the one in microseconds.
         found = {name: self._ask("nvmlDeviceGetViolationStatus", number) for name, number in _POLICIES.items()}
         return {name: int(status.violationTime) for name, status in found.items() if status is not None}
 

@@ -24,11 +24,12 @@ class Settle:
     def until_fit(self, look: Callable[[], Preflight], stop: threading.Event, tell: Callable[[str], None]) -> Preflight:
         """Look until there is nothing to wait for, the budget is spent or `stop` is set; return the last look.
 
-        `tell` is given a note for watchers at each wait. What was waited is kept in the host's facts.
+        `tell` is given a note for watchers at each wait. What was waited is kept in the host's facts; looks after the
+        first count as waits.
         """
         waited = dict.fromkeys(self._left, 0.0)
+        found = look()
         while True:
-            found = look()
             doubt = worth_waiting(found.flags)
             if doubt is None or self._left[doubt[0]] <= 0 or stop.is_set():
                 spent = {f"waited_{budget}_s": round(seconds, 1) for budget, seconds in waited.items()}
@@ -37,6 +38,7 @@ class Settle:
             tell(f"{WORDS[budget]}, {self._left[budget]:.0f} s at most: {flag.evidence}")
             began = time.monotonic()
             stop.wait(min(_LOOK_AGAIN_S, self._left[budget]))
+            found = look()
             spent_s = time.monotonic() - began
             waited[budget] += spent_s
             self._left[budget] -= spent_s

@@ -18,11 +18,13 @@ _SHOWN = {"median": "median", "q1": "first quartile", "q3": "third quartile", "d
 
 def warm_up_doubts(effective: Mapping[str, Any], limits: Limits) -> list[Flag]:
     """`no_steady_state` or `slow_start`, from `effective` of a run whose warm-up rule was `steady`; else nothing."""
-    if "warm_up_windows" not in effective:
+    if "warm_up_windows" not in effective and "warm_up_rate_change" not in effective:
         return []
     took_s, runs = effective["warm_up_wall_ns"] / 1e9, effective["warm_up_iterations"]
     if effective["warm_up_ended_by"] != "steady":
         return [Flag("no_steady_state", "suspect", f"after {took_s:.1f} s and {runs} runs {_not_shown(effective)}")]
+    if "warm_up_windows" not in effective:
+        return []
     first_s, limit = effective["warm_up_first_windows_ns"] / 1e9, limits["slow_start"]
     if took_s <= limit * first_s:
         return []
@@ -33,6 +35,11 @@ def warm_up_doubts(effective: Mapping[str, Any], limits: Limits) -> list[Flag]:
 
 
 def _not_shown(effective: Mapping[str, Any]) -> str:
+    if "warm_up_windows" not in effective:
+        rate = effective["warm_up_rate_change"]
+        if rate is None:
+            return "there was no time for two passes: raise `warmup_max_s`"
+        return f"the rate of requests still changed by {_percent(rate)} from one pass to the next"
     pairs, change = effective["warm_up_windows"], effective["warm_up_last_change"]
     if change is None:
         return "there were too few for two windows: raise `warmup_max_s`"

@@ -7,7 +7,7 @@ import sys
 import time
 from array import array
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence
 
 from farm.contract.job import WARM_UP_RULES, Protocol
 from workers.runner.steady import SteadyState
@@ -16,6 +16,7 @@ from workers.workflows.base import DeviceTimer
 from workers.workflows.errors import WorkflowError
 
 _CLOCK_ROUNDS = 2000
+_CLOCK_SOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 #: Enough for a median and its interval; device times vary little.
 _DEVICE_LEAST, _DEVICE_MOST, _DEVICE_NS = 10, 100, 1_000_000_000
 #: After asking a rule, samples are taken for so many times what asking took: 2 % of the wall clock at most.
@@ -64,6 +65,16 @@ class Split:
 
     device: "array[int]"
     enqueue: "array[int]"
+
+
+def clock_source(source: str = _CLOCK_SOURCE) -> Dict[str, Any]:
+    """What the stopwatch reads: the system call behind it and, on Linux, the kernel's source of it (`tsc`)."""
+    info = time.get_clock_info("perf_counter")
+    found: Dict[str, Any] = {"reads": info.implementation, "monotonic": info.monotonic}
+    with contextlib.suppress(OSError):
+        with open(source, encoding="ascii", errors="replace") as stream:
+            found["source"] = stream.read().strip()
+    return found
 
 
 def clock_facts() -> ClockFacts:

@@ -5,7 +5,7 @@ import contextlib
 import sys
 from array import array
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from farm.contract.job import Protocol
 from workers.runner import concurrent, measure, usage
@@ -79,25 +79,30 @@ class Streams:
         # A maximum would be shared: a quick lane must not use up what a slow one warms up with.
         fixed = measure.Limits(least.min_iterations * count, least.min_ns, sys.maxsize, least.max_ns)
         passes = [self._pass(fixed, least.min_iterations)]
-        ended_by = passes[0].ended_by
+        facts: Dict[str, Any] = {"ended_by": passes[0].ended_by}
         if self._protocol.warmup_rule == "steady":
-            ended_by = self._until_steady(passes)
+            facts = self._until_steady(passes)
         samples = array("q")
         for done in passes:
             samples.extend(done.joined)
-        facts = {"iterations": len(samples), "wall_ns": sum(done.wall_ns for done in passes), "ended_by": ended_by}
+        facts.update(iterations=len(samples), wall_ns=sum(done.wall_ns for done in passes))
         return Measured({"warm_up": samples}, {}, {"warm_up_" + name: fact for name, fact in facts.items()})
 
-    def _until_steady(self, passes: List[Pass]) -> str:
+    def _until_steady(self, passes: List[Pass]) -> Dict[str, Any]:
+        """Add passes of one length until two in a row have the same rate; `rate_change` is that of the last two."""
         limits = measure.Limits(1, _STEADY_PASS_NS, sys.maxsize, _STEADY_PASS_NS)
-        longest_ns, spent_ns = self._protocol.warmup_max_s * 1e9, passes[0].wall_ns
-        while spent_ns < longest_ns:
+        longest_ns = self._protocol.warmup_max_s * 1e9
+        rates: List[float] = []
+        change: Optional[float] = None
+        while sum(done.wall_ns for done in passes) < longest_ns:
             passes.append(self._pass(limits))
-            spent_ns += passes[-1].wall_ns
-            rates = [done.count / done.wall_ns for done in passes[-2:]]
-            if abs(rates[1] / rates[0] - 1) <= _STEADY_CHANGE:
-                return "steady"
-        return "max_s"
+            rates.append(passes[-1].count / passes[-1].wall_ns)
+            if len(rates) < 2:
+                continue
+            change = rates[-1] / rates[-2] - 1
+            if abs(change) <= _STEADY_CHANGE:
+                return {"ended_by": "steady", "rate_change": change}
+        return {"ended_by": "max_s", "rate_change": change}
 
     def timed(self) -> Measured:
         """The timed stage: every request's latency on the host, throughput over the wall clock of the whole."""

@@ -107,6 +107,7 @@ def _measure(control: Control, report: Report, workflow: Workflow) -> None:
     scenarios.check(protocol)
     clock = measure.clock_facts()
     report.metrics.update(timer_overhead_ns=clock.overhead_ns, timer_resolution_ns=clock.resolution_ns)
+    report.effective["clock"] = measure.clock_source()
     if protocol.scenario == "streams":
         _streams(control, report, workflow)
         return
@@ -331,5 +332,6 @@ def _compare(report: Report, workflow: Workflow, outputs: List[Tuple[str, Any]])
     if digest is not None:
         report.effective["outputs_sha256"] = digest
     report.mismatch = workflow.compare(outputs)
+    report.effective.update(workflow.ctx.reference)
     report.metrics.update(reference.metrics(report.mismatch))
     check_finite(outputs, report.mismatch)

@@ -19,7 +19,7 @@ class Context:
 
     `stage(name)` is a context manager that marks a stage; `stage_name()` is the one that is open. `progress(fraction)`
     tells how far the open stage is. `threads` is the number of intra-op threads to use. `artifacts` grows with each
-    cached file that was made or used.
+    cached file that was made or used. `reference` tells, once outputs were compared, what with.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Context:
         self.stage_name = stage_name
         self.progress = progress
         self.artifacts: List[ArtifactFile] = []
+        self.reference: Dict[str, Any] = {}
         self._entries: Dict[Tuple[str, str], CachedFile] = {}
 
     @property

@@ -162,7 +162,6 @@ class OnnxTensorRT(Workflow):
             "timing_cache_bytes_before": self._entry.facts["timing_cache_bytes_before"],
             "memory_library": self._memory.name,
             "reference": self._source.reference_name,
-            "reference_device": "cpu" if self._source.reference_name else None,
         }
         if self._source.no_reference:
             held["reference_reason"] = self._source.no_reference

@@ -127,7 +127,6 @@ class OnnxRuntimeGpu(OnnxWorkflow):
             "opset": self._source.onnx().facts["opset"],
             "placement": self._placement(),
             "reference": self._source.reference_name,
-            "reference_device": "cpu",
         }
 
     def metrics(self) -> Dict[str, float]:

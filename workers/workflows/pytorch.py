@@ -123,11 +123,7 @@ class PyTorch(Workflow):
     def effective(self) -> Dict[str, Any]:
         """Precision is read from the parameters, threads from torch."""
         dtypes = {str(p.dtype).replace("torch.", "") for p in self._module.parameters()}
-        held = dict(
-            precision=self._held(dtypes.pop()) if len(dtypes) == 1 else "mixed",
-            reference_device="cpu",
-            **self._device.facts(),
-        )
+        held = dict(precision=self._held(dtypes.pop()) if len(dtypes) == 1 else "mixed", **self._device.facts())
         return {
             **held,
             "threads": self._torch.get_num_threads(),

@@ -21,6 +21,8 @@ Outputs = List[Tuple[str, Any]]
 #: A reference needs no more memory than a batch of this size, however long the ladder is.
 MOST_AT_ONCE = 32
 RECIPE = 1
+#: What `compare` holds outputs against, as `facts` tells it: both engines run on the host's processors in fp32.
+DEVICE, PRECISION = "cpu", "fp32"
 
 
 def prepare_torch(ctx: Context, model: Any) -> None:
@@ -49,6 +51,17 @@ def onnx_key(ctx: Context, sha256: str) -> Dict[str, Any]:
     }
 
 
+def facts(key: Dict[str, Any]) -> Dict[str, Any]:
+    """For `effective`: by which workflow, in which precision, on which device and with what a reference was made."""
+    return {
+        "reference_workflow": key["engine"],
+        "reference_precision": PRECISION,
+        "reference_device": DEVICE,
+        "reference_threads": key["threads"],
+        "reference_versions": key["versions"],
+    }
+
+
 def stored(ctx: Context, key: Dict[str, Any]) -> CachedFile:
     """The reference's file for the batch size that is measured. Raises NotPrepared where prepare made none."""
 
@@ -59,7 +72,7 @@ def stored(ctx: Context, key: Dict[str, Any]) -> CachedFile:
 
 
 def compare(ctx: Context, outputs: Outputs, key: Dict[str, Any]) -> List[Mismatch]:
-    """Compare each output with the stored reference for this batch size.
+    """Compare each output with the stored reference for this batch size, and tell the context which one that was.
 
     Raises:
         NotPrepared: there is none.
@@ -73,6 +86,7 @@ def compare(ctx: Context, outputs: Outputs, key: Dict[str, Any]) -> List[Mismatc
         expected = [archive[_array_name(i)] for i in range(len(names))]
     if len(names) != len(outputs):
         raise WorkflowError("the model gave {} outputs, the reference {}".format(len(outputs), len(names)))
+    ctx.reference = dict(facts(key), reference_sha256=entry.sha256)
     return [mismatch(name, got, want, ctx.job.protocol) for name, (_, got), want in zip(names, outputs, expected)]
 
 
@@ -80,7 +94,7 @@ def mismatch(name: str, test: Any, reference: Any, protocol: Protocol) -> Mismat
     """How far `test` is from `reference`, both float arrays of one shape, samples first.
 
     An element is close when |test - reference| <= atol + rtol |reference| (numpy.isclose, reference second). NaN and
-    infinities are never close; they are counted, and the two error norms are over the other elements.
+    infinities are never close; they are counted, and the errors and the cosine are over the other elements.
 
     Raises:
         WorkflowError: the shapes differ.
@@ -98,6 +112,8 @@ def mismatch(name: str, test: Any, reference: Any, protocol: Protocol) -> Mismat
         output=name,
         percent={rtol_text(rtol): 100.0 * far[rtol] / max(test.size, 1) for rtol in protocol.rtols},
         max_abs_error=float(np.abs(error).max()) if error.size else 0.0,
+        mean_abs_error=float(np.abs(error).mean()) if error.size else None,
+        cosine_similarity=_cosine(test[finite], base),
         relative_l2_error=_ratio(float(np.linalg.norm(error)), float(np.linalg.norm(base))),
         top1_agreement=_top1_agreement(test, reference),
         nonfinite_count=int((~np.isfinite(test)).sum()),
@@ -109,8 +125,8 @@ def mismatch(name: str, test: Any, reference: Any, protocol: Protocol) -> Mismat
 def metrics(found: List[Mismatch]) -> Dict[str, float]:
     """The comparison as metrics: over all elements where it is a share, the worst output where it is an error.
 
-    A tolerance without a row in the metric table is in the mismatch alone. The relative error is left out where values
-    are not finite: over the rest alone it would flatter.
+    A tolerance without a row in the metric table is in the mismatch alone. Errors and cosine are left out where values
+    are not finite: over the rest alone they would flatter.
     """
     values: Dict[str, float] = {}
     total = sum(m.element_count for m in found)
@@ -121,8 +137,21 @@ def metrics(found: List[Mismatch]) -> Dict[str, float]:
     agreements = [m.top1_agreement for m in found if m.top1_agreement is not None]
     if agreements:
         values["top1_agreement"] = min(agreements)
-    if found and not any(m.nonfinite_count for m in found):
-        values["relative_l2_error"] = max(m.relative_l2_error for m in found)
+    if found and not any(m.nonfinite_count or m.reference_nonfinite_count for m in found):
+        values.update(_worst(found))
+    return values
+
+
+def _worst(found: List[Mismatch]) -> Dict[str, float]:
+    """The largest of each error and the smallest cosine; an output that has none is passed over."""
+    values = {"relative_l2_error": max(m.relative_l2_error for m in found)}
+    values["max_abs_error"] = max(m.max_abs_error for m in found)
+    means = [m.mean_abs_error for m in found if m.mean_abs_error is not None]
+    cosines = [m.cosine_similarity for m in found if m.cosine_similarity is not None]
+    if means:
+        values["mean_abs_error"] = max(means)
+    if cosines:
+        values["cosine_similarity"] = min(cosines)
     return values
 
 
@@ -134,6 +163,19 @@ def rtol_text(rtol: float) -> str:
 
 def _ratio(error: float, base: float) -> float:
     return error / max(base, 1e-30)
+
+
+def _cosine(test: Any, reference: Any) -> Optional[float]:
+    """Between two finite vectors; None where either has no direction."""
+    import numpy as np
+
+    # Scaled first, so that neither the squares of large values nor those of small ones leave the range of a float.
+    largest = [float(np.abs(values).max()) if values.size else 0.0 for values in (test, reference)]
+    if not all(largest):
+        return None
+    test, reference = test / largest[0], reference / largest[1]
+    cosine = float(np.dot(test, reference) / (np.linalg.norm(test) * np.linalg.norm(reference)))
+    return min(max(cosine, -1.0), 1.0)  # rounding may leave it by the last digit
 
 
 def _top1_agreement(test: Any, reference: Any) -> Optional[float]:

@@ -101,7 +101,6 @@ class TorchTensorRT(PyTorch):
             compile_settings=facts["settings"],
             plan_bytes=facts["engine_bytes"],
             reference="pytorch fp32",
-            reference_device="cpu",
             **{name: facts[name] for name in _PARTITION},
         )
 

@@ -91,12 +91,11 @@ def telemetry_doubts(stage: Trace, seconds: float, expects_gpu: bool, limits: Li
         yield Flag("telemetry_sparse", "info", evidence)
 
 
-def switch_doubts(switches: float | None, seconds: float, limits: Limits) -> Iterator[Flag]:
-    """Involuntary context switches of the measured process: something else wanted its processors."""
-    if switches is None or seconds < 1:
-        return
-    if switches / seconds > limits["switches_per_s"]:
-        evidence = f"{switches / seconds:.0f} involuntary context switches a second in the timed stage"
+def wait_doubts(wait_share: float | None, seconds: float, limits: Limits) -> Iterator[Flag]:
+    """The measured process could run and had to wait: others had its processors, or it has more threads than those."""
+    # Involuntary switches would not do: a process with a thread on every processor has them on a quiet host, too.
+    if wait_share is not None and seconds >= 1 and wait_share > limits["cpu_wait_share"]:
+        evidence = f"its threads waited for a processor in {wait_share:.1%} of the time in which they could run"
         yield Flag("host_busy", "suspect", evidence)
 
 
@@ -122,7 +121,7 @@ def _throttled(stage: Trace, reasons: Sequence[int], seconds: float, limits: Lim
     lone = sum(bool(bits & THERMAL_REASONS) for bits in reasons) == 1
     sampled = 0.0 if lone else share(reasons, THERMAL_REASONS)
     counted = (stage.delta("violation_thermal_ns") or 0.0) / 1e9 / seconds if seconds > 0 else 0.0
-    worst = max(sampled, counted)
+    worst = max(sampled, min(counted, 1.0))  # the counter is read up to a tick after the stage's end
     if worst <= limits["thermal_share"]:
         return
     names = sorted({name for bits in reasons for name in reason_names(bits & THERMAL_REASONS)})

@@ -36,7 +36,7 @@ def summarise(
     kind: str,
     inputs: int,
     own_cpus: float | None = None,
-    switches: float | None = None,
+    wait_share: float | None = None,
     limits: Limits = DEFAULTS,
     energy_pass: StageTime | None = None,
 ) -> Telemetry:
@@ -48,7 +48,7 @@ def summarise(
         kind: of the device: `cpu`, `gpu` or `soc`.
         inputs: model inputs processed in the energy pass, else in the stage, over which its energy is shared out.
         own_cpus: how many processors the measured process itself kept at work in the stage, if known.
-        switches: its involuntary context switches in the stage, if known.
+        wait_share: of the time in which its threads could run in the stage, how much they waited for a processor.
         limits: where doubts begin.
         energy_pass: the stage of steady load, where the protocol has one.
     """
@@ -61,7 +61,7 @@ def summarise(
         *doubts.telemetry_doubts(inside, seconds, kind == "gpu", limits),
         *doubts.settings_doubts(run),
         *doubts.host_doubts(inside, own_cpus, limits),
-        *doubts.switch_doubts(switches, seconds, limits),
+        *doubts.wait_doubts(wait_share, seconds, limits),
     ]
     if kind == "cpu":
         flags += doubts.cpu_doubts(inside, run, limits)
