@@ -30,6 +30,16 @@ ACCURACY_HEAD = (
     "images",
     "weights",
 )
+ENERGY_HEAD = tuple(
+    """
+    model|workflow|precision|batch|stage|energy per input mJ|integrated power mJ|power W|SM clock MHz|temperature C|
+    throttled share|flags
+    """.replace("\n", "").split("|")
+)
+SCENARIO_HEAD = (
+    *("model", "workflow", "precision", "batch", "scenario", "inputs", "median ms", "inputs/s", "power W"),
+    *("in lanes", "threads handing over", "flags"),
+)
 LADDER_HEAD = ("model", "workflow", "precision", "from", "largest ok", "ended by", "inputs/s there")
 BUILD_HEAD = ("model", "workflow", "precision", "build", "build s", "median ms", "engine", "tactics", "outputs")
 
@@ -42,7 +52,11 @@ def main() -> None:
     ok = sorted((pair for pair in pairs if pair[0].outcome is Outcome.OK), key=_order)
     print(provenance(records))
     print(f"\n{len(ok)} measured rows.")
-    _print(HEAD, [row(r) for r, _ in ok if r.point == LATENCY and r.job.rebuild is None])
+    points = [r for r, _ in ok if r.point == LATENCY and r.job.rebuild is None]
+    plain = [r for r in points if r.job.protocol.scenario == "single" and r.job.protocol.inputs == "rotated"]
+    _print(HEAD, [row(r) for r in plain])
+    _print(SCENARIO_HEAD, [scenario(r) for r in points if r not in plain])
+    _print(ENERGY_HEAD, [energy(r) for r in points if r.metrics.get("energy_per_input_j") is not None])
     _print(LADDER_HEAD, [ladder(r) for r, _ in ok if len(r.job.batches.sizes) > 2 and r.ladder_stop])
     _print(ACCURACY_HEAD, [accuracy(r) for r, _ in ok if r.point == ACCURACY])
     _print(BUILD_HEAD, [build(r, store) for r, store in ok if r.job.rebuild is not None])
@@ -85,6 +99,29 @@ def row(record: Record) -> list[str]:
     cells += [_number(record, name) for name in ("top1_agreement", "fallback_node_share", "gpu_power_w")]
     cells += ["-" if memory is None else f"{memory / 2**20:.0f}", _number(record, "build_s")]
     return [*cells, ", ".join(flag.name for flag in record.flags)]
+
+
+def scenario(record: Record) -> list[str]:
+    """A record of several requests in flight, of all at once, or with one input, as cells."""
+    job, protocol, known = record.job, record.job.protocol, record.effective
+    what = f"streams {protocol.streams}" if protocol.scenario == "streams" else protocol.scenario
+    lanes = " + ".join(str(count) for count in known.get("lane_counts", ())) or "-"
+    threads = known.get("enqueue_threads")
+    cells = [job.model.name, _workflow(record), job.precision, str(record.batch_size), what, protocol.inputs]
+    cells += [_number(record, name) for name in ("latency_ms", "throughput_per_s", "gpu_power_w")]
+    return [*cells, lanes, "-" if threads is None else f"{threads:.2f}", ", ".join(f.name for f in record.flags)]
+
+
+def energy(record: Record) -> list[str]:
+    """What a record knows of energy, and the board's state meanwhile, as cells."""
+    job, metrics = record.job, record.metrics
+    cells = [job.model.name, _workflow(record), job.precision, str(record.batch_size)]
+    cells.append(str(record.provenance.get("telemetry", {}).get("energy_pass", "measure")))
+    for name in ("energy_per_input_j", "energy_trace_per_input_j"):
+        joules = metrics.get(name)
+        cells.append("-" if joules is None else f"{1000 * joules:.4g}")
+    names = ("gpu_power_w", "gpu_clock_sm_mhz", "gpu_temperature_c", "gpu_throttled_share")
+    return [*cells, *(_number(record, name) for name in names), ", ".join(f.name for f in record.flags)]
 
 
 def ladder(record: Record) -> list[str]:
@@ -142,7 +179,22 @@ def provenance(records: list[Record]) -> str:
     }
     runners = {str(r.provenance["runner_digest"])[:12] for r in records if r.provenance.get("runner_digest")}
     lines = [f"- Device: {text}" for text in sorted(devices)] + [f"- Stack: {text}" for text in sorted(stacks)]
-    return "\n".join([*lines, f"- Measuring code (runner digests): {', '.join(sorted(runners))}"])
+    lines.append(f"- Measuring code (runner digests): {', '.join(sorted(runners))}")
+    return "\n".join([*lines, *state(records)])
+
+
+def state(records: list[Record]) -> list[str]:
+    """The boards' state over all records that tell of it."""
+    lines = []
+    for name, what in (
+        ("gpu_clock_sm_mhz", "Median SM clock in MHz"),
+        ("gpu_temperature_c", "Largest temperature in C"),
+        ("gpu_throttled_share", "Share of the timed stage that was throttled"),
+    ):
+        known = [value for r in records if (value := r.metrics.get(name)) is not None]
+        if known:
+            lines.append(f"- {what}: {min(known):g} to {max(known):g} ({len(known)} rows)")
+    return lines
 
 
 def not_ok(records: list[Record]) -> str:
