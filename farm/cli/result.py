@@ -28,8 +28,15 @@ COLUMNS = (
     "mismatch_1e_3_pct",
     "flags",
 )
-#: Shown where any row has one.
-OPTIONAL = ("calibration", "top1", "top5")
+#: Shown where any row has another value than these.
+OPTIONAL = (
+    ("options", (None,)),
+    ("scenario", (None, "single")),
+    ("processes", (None, 1)),
+    ("calibration", (None,)),
+    ("top1", (None,)),
+    ("top5", (None,)),
+)
 
 
 @click.command()
@@ -86,9 +93,8 @@ def _columns(given: str | None, form: str, table: Table) -> list[str] | None:
         return None
     if given:
         return given.split(",")
-    some = [name for name in OPTIONAL if any(cell is not None for (cell,) in table.select([name]).rows)]
-    several = [name for name in ("processes",) if any(cell not in (None, 1) for (cell,) in table.select([name]).rows)]
-    return [*COLUMNS[:-1], *several, *some, COLUMNS[-1]]
+    shown = [name for name, usual in OPTIONAL if {cell for (cell,) in table.select([name]).rows} - set(usual)]
+    return [*COLUMNS[:-1], *shown, COLUMNS[-1]]
 
 
 def _print_scopes(table: Table) -> None:

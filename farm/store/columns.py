@@ -7,6 +7,7 @@ column `mismatch_1e_3_pct`. Times are UTC. What a record does not have is NULL, 
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ _FACTS = (
     ("model", "VARCHAR", "the model's name"),
     ("workflow", "VARCHAR", "how the model was run"),
     ("precision", "VARCHAR", "the precision asked for"),
+    ("options", "VARCHAR", "the workflow's options that differ from their defaults, with commas between"),
+    ("scenario", "VARCHAR", "single, offline, or how many streams: `streams 4`"),
     ("point", "VARCHAR", "latency or accuracy: what the run measured"),
     ("calibration", "VARCHAR", "how int8 ranges were found: method, samples and batch"),
     ("batch_size", "BIGINT", "inputs per inference; NULL where the whole job ended without a point"),
@@ -110,7 +113,7 @@ def row_of(record: Record) -> dict[str, Any]:
 
 
 def _asked(record: Record) -> dict[str, Any]:
-    job, calibration = record.job, record.job.calibration
+    job, calibration, protocol = record.job, record.job.calibration, record.job.protocol
     return {
         "run_id": record.run_id,
         "job_id": job.job_id,
@@ -119,10 +122,12 @@ def _asked(record: Record) -> dict[str, Any]:
         "model": job.model.name,
         "workflow": job.workflow,
         "precision": job.precision,
+        "options": ", ".join(f"{name}={json.dumps(job.options[name])}" for name in sorted(job.options)) or None,
+        "scenario": f"streams {protocol.streams}" if protocol.scenario == "streams" else protocol.scenario,
         "point": record.point,
         "calibration": f"{calibration.summary}, batch {calibration.batch}" if calibration else None,
         "batch_size": record.batch_size,
-        "protocol": job.protocol.name,
+        "protocol": protocol.name,
         "attempt": record.attempt,
         "generation": job.generation,
     }

@@ -82,6 +82,7 @@ def test_a_row_shows_what_its_record_says(store: Store) -> None:
         "started_at": "2026-03-01T10:00:00.000001+00:00",
         "finished_at": "2026-03-01T10:00:09.250000+00:00",
         "processes": 1,
+        "scenario": "single",
         "ladder_stop": "failed",
         "runner_digest": "ab" * 32,
         "git_revision": "cd" * 20,
@@ -98,6 +99,15 @@ def test_a_row_shows_what_its_record_says(store: Store) -> None:
     assert list(row) == list(COLUMNS)
 
 
+def test_options_and_scenario_tell_rows_apart(store: Store) -> None:
+    record = make_record()
+    protocol = replace(record.job.protocol, scenario="streams", streams=4)
+    options = {"optimization_level": 1, "cuda_graph": True}
+    store.records.write(replace(record, job=replace(record.job, options=options, protocol=protocol)))
+    (row,) = store.index.query().objects()
+    assert (row["options"], row["scenario"]) == ("cuda_graph=true, optimization_level=1", "streams 4")
+
+
 def test_a_refused_job_has_the_device_that_was_asked_for(store: Store) -> None:
     record = make_record(
         outcome=Outcome.UNSUPPORTED, batch_size=None, device=None, stack=None, metrics={}, intervals={}
@@ -108,7 +118,7 @@ def test_a_refused_job_has_the_device_that_was_asked_for(store: Store) -> None:
 
 
 def test_every_metric_has_a_column_that_needs_no_quotes() -> None:
-    assert len(COLUMNS) == 38 + len(METRICS)
+    assert len(COLUMNS) == 40 + len(METRICS)
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in COLUMNS)
 
 
