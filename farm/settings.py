@@ -14,10 +14,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from farm.errors import UsageError
+from farm.secrets import hide
 from farm.thresholds import unknown_names
 
 
@@ -41,8 +43,17 @@ class Settings(BaseSettings):
     store: Path | None = None
     #: A Redis URL. Unset: the embedded broker of `home`, if it runs.
     broker_url: str | None = None
+    #: The ACL user to be for the broker (docs/security.md); unset: its default user.
+    broker_user: str | None = None
+    #: The broker's password, for where secrets come as environment variables. A file is better.
+    broker_password: SecretStr | None = None
     #: A file that holds the broker's password, so that it is in no URL, argument or log.
     broker_password_file: Path | None = None
+    #: With `rediss://`: the authority that signed the server's certificate; unset: the system's.
+    broker_ca_file: Path | None = None
+    #: With `rediss://`: this host's own certificate and its key, for a server that asks for one.
+    broker_cert_file: Path | None = None
+    broker_key_file: Path | None = None
     #: Kernel locks on devices live here; all farms of one host must share it.
     lock_dir: Path = Path("/run/lock/inferfarm")
     #: The stacks of this host, by name. Unset: one, `default`, this interpreter.
@@ -163,7 +174,14 @@ def load_settings(**overrides: Any) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: {error}", hint="See docs/settings.md for an example.") from error
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
+        problems = [_problem(e) for e in error.errors()]
         raise UsageError(
             "the settings are not valid", problems=problems, hint="See docs/settings.md for every setting."
         ) from error
+
+
+def _problem(error: ErrorDetails) -> str:
+    place = ".".join(map(str, error["loc"]))
+    # A mistyped password is a password, and a URL may hold one.
+    got = "" if "password" in place else f", got {hide(repr(error['input']))}"
+    return f"{place}: {error['msg']}{got}"

@@ -30,8 +30,15 @@ def build(service: Service) -> Celery:
         UnavailableError: there is no broker.
     """
     app = make_app(service.settings, broker_url(service.settings))
+    device_id = service.device.device_id
+    app.conf.broker_transport_options |= {
+        # Of its own, so that no worker puts back what another has taken, and its user needs no other's queue.
+        "unacked_key": f"unacked.{device_id}",
+        "unacked_index_key": f"unacked_index.{device_id}",
+        "unacked_mutex_key": f"unacked_mutex.{device_id}",
+    }
     app.conf.update(
-        task_default_queue=device_queue(service.device.device_id),
+        task_default_queue=device_queue(device_id),
         worker_concurrency=1,
         worker_pool="prefork",
         # A slow board forks slowly; the default of 4 s makes the pool kill its own child.

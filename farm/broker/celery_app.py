@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qsl, urlsplit
+
 from celery import Celery
 
 from farm.settings import Settings
@@ -16,6 +18,7 @@ def make_app(settings: Settings, url: str) -> Celery:
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
+        event_serializer="json",
         task_ignore_result=True,
         # Acknowledged early: late acknowledgement makes a second worker run the job after one TCP reset.
         task_acks_late=False,
@@ -37,4 +40,7 @@ def make_app(settings: Settings, url: str) -> Celery:
             "priority_steps": [0],
         },
     )
+    if urlsplit(url).scheme == "rediss":
+        # Celery itself reads these from the URL; Flower's page of queues reads only the setting.
+        app.conf.broker_use_ssl = {k: v for k, v in parse_qsl(urlsplit(url).query) if k.startswith("ssl_")}
     return app
