@@ -80,8 +80,15 @@ class Settings(BaseSettings):
     window: int = Field(default=2, ge=1)
     #: Celery's remote control (`celery inspect`). Off is safer where others can reach the broker.
     remote_control: bool = True
-    #: Flower's port on the loopback address.
+    #: Flower's port and address. On an address that others reach it asks for a login.
     flower_port: int = Field(default=5555, ge=0, le=65535)
+    flower_address: str = "127.0.0.1"
+    #: Flower's login. Unset: a password is made in HOME/flower.password where one is needed.
+    flower_user: str = Field(default="farm", pattern=r"[A-Za-z0-9._-]{1,64}")
+    flower_password_file: Path | None = None
+    #: Flower's certificate and key, to serve HTTPS.
+    flower_cert_file: Path | None = None
+    flower_key_file: Path | None = None
 
     @field_validator("thresholds")
     @classmethod

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from celery import Celery, signals
+from celery.worker.control import Panel
 
 from farm.broker.celery_app import make_app
 from farm.broker.connection import broker_url
@@ -21,6 +22,12 @@ from workers import tasks
 from workers.daemon.service import Service
 
 _UID = "inferfarm-worker"
+
+#: What `celery inspect` and Flower may ask of a worker; shutting down, revoking and changing queues are not among it.
+REMOTE_CONTROL = frozenset(
+    {"ping", "hello", "heartbeat", "enable_events", "clock", "stats", "active", "reserved", "scheduled", "revoked"}
+    | {"registered", "active_queues", "query_task", "conf"}
+)
 
 
 def build(service: Service) -> Celery:
@@ -45,8 +52,15 @@ def build(service: Service) -> Celery:
         worker_proc_alive_timeout=60.0,
     )
     tasks.register(app, service)
+    _limit_remote_control()
     _connect_signals(service)
     return app
+
+
+def _limit_remote_control() -> None:
+    """Leave of Celery's remote control what only looks. The farm has words of its own for the rest, with a login."""
+    for name in set(Panel.data) - REMOTE_CONTROL:
+        Panel.data.pop(name)
 
 
 def _connect_signals(service: Service) -> None:

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from celery import Celery
 
+from farm.broker import transport
 from farm.settings import Settings
 
 APP_NAME = "inferfarm"
@@ -14,6 +15,7 @@ APP_NAME = "inferfarm"
 
 def make_app(settings: Settings, url: str) -> Celery:
     """Build the Celery application. A message only names a job, so it may be lost, repeated or reordered."""
+    transport.install()
     app = Celery(APP_NAME, broker=url, set_as_current=True)
     app.conf.update(
         task_serializer="json",

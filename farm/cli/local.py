@@ -182,6 +182,7 @@ def _stay(settings: Settings, listen: str, flower: bool, devices: list[str]) -> 
     import fcntl
 
     from farm.broker.connection import broker_url, redact
+    from farm.broker.flower import flower_url
     from farm.errors import UnavailableError
     from farm.local import LocalFarm
 
@@ -198,7 +199,7 @@ def _stay(settings: Settings, listen: str, flower: bool, devices: list[str]) -> 
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UnavailableError(f"a farm runs in {settings.home} already", hint="`farm down` stops it.") from None
-        state = {"pid": os.getpid(), "flower": f"http://127.0.0.1:{settings.flower_port}" if flower else None}
+        state = {"pid": os.getpid(), "flower": flower_url(settings) if flower else None}
         _write(held, state)
         local = LocalFarm(settings, flower=flower, listen=listen, say=lambda text: click.echo(text), devices=devices)
         local.start()

@@ -5,6 +5,9 @@ import re
 
 TASK_RUN_JOB = "workers.run_job"
 
+#: What the names of devices' Celery queues begin with.
+DEVICE_QUEUE = "dev."
+
 #: File names in a run's control directory.
 REQUEST_FILE = "request.json"
 EVENTS_FILE = "events.jsonl"
@@ -44,7 +47,7 @@ def check_sha256(value: str) -> str:
 
 def device_queue(device_id: str) -> str:
     """The Celery queue that feeds one device."""
-    return "dev." + device_id
+    return DEVICE_QUEUE + device_id
 
 
 def slug(text: str) -> str:
