@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from farm.contract.names import check_name
 from farm.errors import UsageError
 from farm.secrets import hide
 from farm.thresholds import unknown_names
@@ -89,6 +90,13 @@ class Settings(BaseSettings):
     #: Flower's certificate and key, to serve HTTPS.
     flower_cert_file: Path | None = None
     flower_key_file: Path | None = None
+
+    @field_validator("stacks")
+    @classmethod
+    def _stacks_have_names(cls, value: dict[str, StackSettings]) -> dict[str, StackSettings]:
+        for name in value:
+            check_name(name, "stack")
+        return value
 
     @field_validator("thresholds")
     @classmethod

@@ -16,6 +16,7 @@ import redis
 from farm.broker.scripts import PRELUDE, SCRIPTS
 from farm.contract.codec import from_json, to_json
 from farm.contract.job import JobSpec
+from farm.contract.names import check_name
 
 log = logging.getLogger(__name__)
 
@@ -267,6 +268,8 @@ def _sweep(sweep_id: str, head: list[str | None], counts: dict[str, str]) -> Swe
 
 def _spec(job_id: str, text: str) -> JobSpec:
     job = from_json(JobSpec, json.loads(text))
+    for name, what in ((job.job_id, "job id"), (job.sweep_id, "sweep id"), (job.target.key[4:], "target")):
+        check_name(name, what)
     if job.job_id != job_id:
         raise ValueError(f"what is kept for job {job_id} is job {job.job_id}")
     return job

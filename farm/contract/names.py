@@ -38,6 +38,27 @@ def check_name(value: str, what: str) -> str:
     return value
 
 
+def check_path(value: str, what: str) -> str:
+    """Return `value` if it can be a path of the farm's own files: relative or absolute, in one plain spelling.
+
+    Where the path leads is for `farm.paths` to say; this refuses what has no business in any: control characters and
+    NUL, `..`, lone surrogates, characters that are not ASCII (which other characters look like, and which file systems
+    spell in several ways), and what is longer than a file system takes.
+
+    Raises:
+        ValueError: naming `what` and the value.
+    """
+    parts = value.split("/") if isinstance(value, str) else []
+    fit = 0 < len(value) <= 1024 and all(" " <= c <= "~" and c != chr(92) for c in value) if parts else False
+    if not fit or ".." in parts or any(len(part) > 255 for part in parts):
+        raise ValueError(
+            "{} {!r} is not allowed: use at most 1024 printable ASCII characters, without '..' and backslashes".format(
+                what, value[:200] if isinstance(value, str) else value
+            )
+        )
+    return value
+
+
 def check_sha256(value: str) -> str:
     """Return `value` if it is 64 lower-case hexadecimal digits; raise ValueError otherwise."""
     if not isinstance(value, str) or not _SHA256.fullmatch(value):
