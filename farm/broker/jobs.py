@@ -267,7 +267,10 @@ def _sweep(sweep_id: str, head: list[str | None], counts: dict[str, str]) -> Swe
 
 
 def _spec(job_id: str, text: str) -> JobSpec:
-    job = from_json(JobSpec, json.loads(text))
+    try:
+        job = from_json(JobSpec, json.loads(text))
+    except RecursionError as error:
+        raise ValueError(f"what is kept for job {job_id} is nested too deep") from error
     for name, what in ((job.job_id, "job id"), (job.sweep_id, "sweep id"), (job.target.key[4:], "target")):
         check_name(name, what)
     if job.job_id != job_id:
@@ -279,8 +282,8 @@ def _readable(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, i
     """A view; None for a job that cannot be read, as a broken worker could make it: one must not hide the others."""
     try:
         return _view(job_id, h, spec, priorities)
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
-        log.warning("job %s in Redis cannot be read and is passed over: %s", job_id, error)
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        log.warning("job %s in Redis cannot be read and is passed over: %.300s", job_id, error)
         return None
 
 
