@@ -33,9 +33,14 @@ def check_name(value: str, what: str) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value) or ".." in value:
         raise ValueError(
             "{} {!r} is not allowed: use 1 to 128 of A-Z a-z 0-9 . _ -, "
-            "starting with a letter or digit, without '..'".format(what, value)
+            "starting with a letter or digit, without '..'".format(what, _shown(value))
         )
     return value
+
+
+def _shown(value: object) -> object:
+    """As much of a refused name as an error needs: whoever sent it chose its length."""
+    return value[:200] if isinstance(value, str) else str(value)[:200]
 
 
 def check_path(value: str, what: str) -> str:
@@ -62,7 +67,7 @@ def check_path(value: str, what: str) -> str:
 def check_sha256(value: str) -> str:
     """Return `value` if it is 64 lower-case hexadecimal digits; raise ValueError otherwise."""
     if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise ValueError("{!r} is not a SHA-256: 64 digits of 0-9 a-f".format(value))
+        raise ValueError("{!r} is not a SHA-256: 64 digits of 0-9 a-f".format(_shown(value)))
     return value
 
 
