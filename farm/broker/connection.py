@@ -53,7 +53,7 @@ def broker_url(settings: Settings) -> str:
             f"no broker: FARM_BROKER_URL is not set and no embedded broker runs in {settings.home}",
             hint="Start one with `farm up`, or set FARM_BROKER_URL=redis://HOST:6379/0.",
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnavailableError(f"{path} cannot be read: {error}", hint="Remove it and run `farm up` again.") from error
 
 

@@ -143,9 +143,9 @@ def running_farm(settings: Settings) -> dict[str, Any] | None:
                 return None
             except BlockingIOError:
                 text = stream.read()
-        state: dict[str, Any] = json.loads(text) if text else {}
-        return state if "pid" in state else None
-    except OSError:
+        state = json.loads(text) if text else {}
+        return state if isinstance(state, dict) and isinstance(state.get("pid"), int) else None
+    except (OSError, ValueError, RecursionError):
         return None
 
 
