@@ -186,7 +186,7 @@ def load_settings(**overrides: Any) -> Settings:
         raise UsageError(f"FARM_CONFIG names {path}, which is not a file", hint="Unset FARM_CONFIG or create the file.")
     try:
         return Settings(**given)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}", hint="See docs/settings.md for an example.") from error
     except ValidationError as error:
         problems = [_problem(e) for e in error.errors()]
