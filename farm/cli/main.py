@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "results": ("farm.cli.result", "results", "Print records as a table, JSON, CSV or Parquet"),
     "compare": ("farm.cli.compare", "compare", "Say what became faster or slower, from records or measured for it"),
     "report": ("farm.cli.result", "report", "Write the HTML, Markdown and CSV report of sweeps"),
-    "artifacts": ("farm.cli.artifact", "artifacts", "List, fetch and verify what runs left in the store"),
+    "artifacts": ("farm.cli.artifact", "artifacts", "List, fetch, verify and clear up what runs left in the store"),
     "devices": ("farm.cli.device", "devices", "Show, drain, resume or quarantine devices"),
     "doctor": ("farm.cli.device", "doctor", "Check this machine and its farm, and say what to mend"),
     "probe": ("farm.cli.device", "probe", "Show this machine's devices and what its stacks can do"),
