@@ -88,3 +88,11 @@ def test_no_usual_role_has_a_whole_category_or_every_key() -> None:
         broad = {word for word in words if word.startswith("+@") or word in ("~*", "&*", "allkeys", "allcommands")}
         # Flower counts any queue, which reads no message.
         assert broad <= ({"~*"} if role.name == "flower" else set()) or not role.usual
+
+
+def test_the_docs_say_what_each_role_can_do() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/security.md").read_text()
+    rows = {line.split("|")[1].strip(" `"): line for line in page.splitlines() if line.startswith("| `")}
+    assert set(rows) == {role.name for role in ROLES}
+    for role in ROLES:
+        assert role.can in rows[role.name]
