@@ -77,7 +77,7 @@ ROLES: tuple[Role, ...] = (
     Role("reader", "looks at sweeps, jobs and devices: status, watch, devices, doctor", f"{_CONNECT} {_LOOK}"),
     Role(
         "flower",
-        "Flower: hears the workers' events, counts what waits in the queues; reads no job",
+        "hears the workers' events, counts what waits in the queues; reads no job",
         f"{_CONNECT} {_SCRIPTS} {_TRANSACTION} +time +info +unsubscribe +punsubscribe "
         f"({_HEAR} {_EVENTS}) (+publish {_CONTROL}) "
         "(+llen ~*) (+brpop +del +exists ~*.reply.celery.pidbox ~celeryev.*) "
