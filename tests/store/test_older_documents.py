@@ -31,9 +31,10 @@ def written(kind: str) -> list[Path]:
 @pytest.mark.parametrize(
     ("kind", "newest"), [("record", RECORD_SCHEMA), ("failure", RECORD_SCHEMA), ("sweep", SWEEP_SCHEMA)]
 )
-def test_there_is_one_of_every_schema_version(kind: str, newest: int) -> None:
+def test_there_is_one_of_every_older_schema_version(kind: str, newest: int) -> None:
     versions = {int(path.name.split("-")[1]) for path in written(kind)}
-    assert versions == set(range(1, newest + 1))
+    # Of the newest there need be none: the rest of the tests writes that.
+    assert {1, *range(1, newest)} <= versions <= set(range(1, newest + 1))
     assert all(json.loads(path.read_text())["schema"] == int(path.name.split("-")[1]) for path in written(kind))
 
 
