@@ -6,7 +6,7 @@ PY := .venv/bin/python
 DEMO_HOME ?= .farm/demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check fix setup setup-dev clean
+.PHONY: help demo test check fuzz fix setup setup-dev clean
 
 help:            ## List the targets
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ check: setup-dev ## ruff, mypy --strict, import-linter
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+fuzz: setup-dev  ## Fuzz all that is read from outside: make fuzz INPUTS=10000
+	INPUTS=$(or $(INPUTS),10000) $(PY) -m pytest tests/fuzz -q $(PYTEST_ARGS)
 
 fix: setup-dev   ## Format, and mend what ruff can
 	.venv/bin/ruff check --fix .

@@ -14,10 +14,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from farm.contract.names import check_name
 from farm.errors import UsageError
+from farm.secrets import hide
 from farm.thresholds import unknown_names
 
 
@@ -41,8 +44,17 @@ class Settings(BaseSettings):
     store: Path | None = None
     #: A Redis URL. Unset: the embedded broker of `home`, if it runs.
     broker_url: str | None = None
+    #: The ACL user to be for the broker (docs/security.md); unset: its default user.
+    broker_user: str | None = None
+    #: The broker's password, for where secrets come as environment variables. A file is better.
+    broker_password: SecretStr | None = None
     #: A file that holds the broker's password, so that it is in no URL, argument or log.
     broker_password_file: Path | None = None
+    #: With `rediss://`: the authority that signed the server's certificate; unset: the system's.
+    broker_ca_file: Path | None = None
+    #: With `rediss://`: this host's own certificate and its key, for a server that asks for one.
+    broker_cert_file: Path | None = None
+    broker_key_file: Path | None = None
     #: Kernel locks on devices live here; all farms of one host must share it.
     lock_dir: Path = Path("/run/lock/inferfarm")
     #: The stacks of this host, by name. Unset: one, `default`, this interpreter.
@@ -75,8 +87,22 @@ class Settings(BaseSettings):
     canary_quarantine: bool = False
     #: Celery's remote control (`celery inspect`). Off is safer where others can reach the broker.
     remote_control: bool = True
-    #: Flower's port on the loopback address.
+    #: Flower's port and address. On an address that others reach it asks for a login.
     flower_port: int = Field(default=5555, ge=0, le=65535)
+    flower_address: str = "127.0.0.1"
+    #: Flower's login. Unset: a password is made in HOME/flower.password where one is needed.
+    flower_user: str = Field(default="farm", pattern=r"[A-Za-z0-9._-]{1,64}")
+    flower_password_file: Path | None = None
+    #: Flower's certificate and key, to serve HTTPS.
+    flower_cert_file: Path | None = None
+    flower_key_file: Path | None = None
+
+    @field_validator("stacks")
+    @classmethod
+    def _stacks_have_names(cls, value: dict[str, StackSettings]) -> dict[str, StackSettings]:
+        for name in value:
+            check_name(name, "stack")
+        return value
 
     @field_validator("thresholds")
     @classmethod
@@ -168,10 +194,17 @@ def load_settings(**overrides: Any) -> Settings:
         raise UsageError(f"FARM_CONFIG names {path}, which is not a file", hint="Unset FARM_CONFIG or create the file.")
     try:
         return Settings(**given)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}", hint="See docs/settings.md for an example.") from error
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
+        problems = [_problem(e) for e in error.errors()]
         raise UsageError(
             "the settings are not valid", problems=problems, hint="See docs/settings.md for every setting."
         ) from error
+
+
+def _problem(error: ErrorDetails) -> str:
+    place = ".".join(map(str, error["loc"]))
+    # A mistyped password is a password, and a URL may hold one.
+    got = "" if "password" in place else f", got {hide(repr(error['input']))}"
+    return f"{place}: {error['msg']}{got}"

@@ -64,5 +64,10 @@ if [ "$want" = dev ]; then
     say "installing g++ for the tests of torch.compile"
     apt_install g++
   fi
+  if ! { command -v redis-server || command -v valkey-server || command -v redis-check-rdb; } >/dev/null && can_apt; then
+    # Not redis-server, which would start a server on this machine: redis-tools has the same program in it.
+    say "installing redis-tools for the tests of TLS and ACL users"
+    apt_install redis-tools openssl
+  fi
   touch .venv/.ready-dev
 fi

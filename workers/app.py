@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from celery import Celery, signals
+from celery.worker.control import Panel
 
 from farm.broker.celery_app import make_app
 from farm.broker.connection import broker_url
@@ -22,6 +23,12 @@ from workers.daemon.service import Service
 
 _UID = "inferfarm-worker"
 
+#: What `celery inspect` and Flower may ask of a worker; shutting down, revoking and changing queues are not among it.
+REMOTE_CONTROL = frozenset(
+    {"ping", "hello", "heartbeat", "enable_events", "clock", "stats", "active", "reserved", "scheduled", "revoked"}
+    | {"registered", "active_queues", "query_task", "conf"}
+)
+
 
 def build(service: Service) -> Celery:
     """Make the application of one worker: its one task, its one queue, and the worker's life on Celery's signals.
@@ -30,16 +37,30 @@ def build(service: Service) -> Celery:
         UnavailableError: there is no broker.
     """
     app = make_app(service.settings, broker_url(service.settings))
+    device_id = service.device.device_id
+    app.conf.broker_transport_options |= {
+        # Of its own, so that no worker puts back what another has taken, and its user needs no other's queue.
+        "unacked_key": f"unacked.{device_id}",
+        "unacked_index_key": f"unacked_index.{device_id}",
+        "unacked_mutex_key": f"unacked_mutex.{device_id}",
+    }
     app.conf.update(
-        task_default_queue=device_queue(service.device.device_id),
+        task_default_queue=device_queue(device_id),
         worker_concurrency=1,
         worker_pool="prefork",
         # A slow board forks slowly; the default of 4 s makes the pool kill its own child.
         worker_proc_alive_timeout=60.0,
     )
     tasks.register(app, service)
+    _limit_remote_control()
     _connect_signals(service)
     return app
+
+
+def _limit_remote_control() -> None:
+    """Leave of Celery's remote control what only looks. The farm has words of its own for the rest, with a login."""
+    for name in set(Panel.data) - REMOTE_CONTROL:
+        Panel.data.pop(name)
 
 
 def _connect_signals(service: Service) -> None:

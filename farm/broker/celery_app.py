@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qsl, urlsplit
+
 from celery import Celery
 
+from farm.broker import transport
 from farm.settings import Settings
 
 APP_NAME = "inferfarm"
@@ -12,10 +15,12 @@ APP_NAME = "inferfarm"
 
 def make_app(settings: Settings, url: str) -> Celery:
     """Build the Celery application. A message only names a job, so it may be lost, repeated or reordered."""
+    transport.install()
     app = Celery(APP_NAME, broker=url, set_as_current=True)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
+        event_serializer="json",
         task_ignore_result=True,
         # Acknowledged early: late acknowledgement makes a second worker run the job after one TCP reset.
         task_acks_late=False,
@@ -37,4 +42,7 @@ def make_app(settings: Settings, url: str) -> Celery:
             "priority_steps": [0],
         },
     )
+    if urlsplit(url).scheme == "rediss":
+        # Celery itself reads these from the URL; Flower's page of queues reads only the setting.
+        app.conf.broker_use_ssl = {k: v for k, v in parse_qsl(urlsplit(url).query) if k.startswith("ssl_")}
     return app

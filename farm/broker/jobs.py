@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ import redis
 from farm.broker.scripts import PRELUDE, SCRIPTS
 from farm.contract.codec import from_json, to_json
 from farm.contract.job import JobSpec
+from farm.contract.names import check_name
+
+log = logging.getLogger(__name__)
 
 #: Jobs handed to one SUBMIT call: long enough to be quick, short enough not to hold Redis up.
 SUBMIT_BLOCK = 500
@@ -142,11 +146,15 @@ class JobStore:
         return bool(self._call("recall", job_id))
 
     def claim(self, job_id: str, device_id: str, owner: str, lease_s: float) -> Claim | str:
-        """Take a dispatched job for this device, or say why not. A second claim of one dispatch never succeeds."""
+        """Take a dispatched job for this device, or say why not. A second claim of one dispatch never succeeds.
+
+        Raises:
+            ValueError: what is kept for the job is not that job; the lease ends by itself.
+        """
         token = uuid.uuid4().hex
         answer = cast(list[Any], self._call("claim", job_id, device_id, owner, token, int(lease_s * 1000)))
         if answer[0] == "ok":
-            return Claim(from_json(JobSpec, json.loads(answer[2])), int(answer[1]), token, device_id)
+            return Claim(_spec(job_id, answer[2]), int(answer[1]), token, device_id)
         if answer[0] == "unknown":
             return f"job {job_id} is not known here: a message from an older farm?"
         if answer[0] == "device":
@@ -229,9 +237,11 @@ class JobStore:
         ids = list(job_ids)
         for job_id in ids:
             pipe.hgetall(f"farm:job:{job_id}")
-        hashes = pipe.execute()
-        priorities = self._priorities({h["sweep"] for h in hashes if h})
-        views = [_view(job_id, h, priorities) for job_id, h in zip(ids, hashes, strict=True) if h]
+            pipe.get(f"farm:spec:{job_id}")
+        answers = pipe.execute()
+        rows = [row for row in zip(ids, answers[::2], answers[1::2], strict=True) if row[1] and row[2]]
+        priorities = self._priorities({h["sweep"] for _, h, _ in rows if "sweep" in h})
+        views = [view for row in rows if (view := _readable(*row, priorities)) is not None]
         return sorted(views, key=lambda view: (view.sweep_id, view.order))
 
     def _priorities(self, sweep_ids: set[str]) -> dict[str, int]:
@@ -256,7 +266,28 @@ def _sweep(sweep_id: str, head: list[str | None], counts: dict[str, str]) -> Swe
     return SweepView(sweep_id, head[0] or sweep_id, int(head[1] or 5), float(head[2] or 0) / 1000, numbers)
 
 
-def _view(job_id: str, h: dict[str, str], priorities: dict[str, int]) -> JobView:
+def _spec(job_id: str, text: str) -> JobSpec:
+    try:
+        job = from_json(JobSpec, json.loads(text))
+    except RecursionError as error:
+        raise ValueError(f"what is kept for job {job_id} is nested too deep") from error
+    for name, what in ((job.job_id, "job id"), (job.sweep_id, "sweep id"), (job.target.key[4:], "target")):
+        check_name(name, what)
+    if job.job_id != job_id:
+        raise ValueError(f"what is kept for job {job_id} is job {job.job_id}")
+    return job
+
+
+def _readable(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, int]) -> JobView | None:
+    """A view; None for a job that cannot be read, as a broken worker could make it: one must not hide the others."""
+    try:
+        return _view(job_id, h, spec, priorities)
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        log.warning("job %s in Redis cannot be read and is passed over: %.300s", job_id, error)
+        return None
+
+
+def _view(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, int]) -> JobView:
     return JobView(
         job_id=job_id,
         name=h["name"],
@@ -272,5 +303,5 @@ def _view(job_id: str, h: dict[str, str], priorities: dict[str, int]) -> JobView
         summary=json.loads(h.get("summary") or "{}"),
         times={k[2:]: float(v) / 1000 for k, v in h.items() if k.startswith("t_")},
         reason=h.get("reason"),
-        spec=from_json(JobSpec, json.loads(h["spec"])),
+        spec=_spec(job_id, spec),
     )

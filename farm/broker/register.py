@@ -10,8 +10,9 @@ from typing import Any, cast
 import redis
 
 from farm.broker.canaries import CanaryEntry, read_canary
-from farm.contract.codec import DecodeError, from_json, to_json
+from farm.contract.codec import from_json, to_json
 from farm.contract.device import Announcement
+from farm.contract.names import check_name
 
 #: Workers announce themselves every 10 s; three missed announcements and the device counts as offline.
 HEARTBEAT_S = 10.0
@@ -78,16 +79,21 @@ class Register:
         for device_id in ids:
             pipe.hgetall(f"farm:device:{device_id}")
         (seconds, micros), *hashes = pipe.execute()
-        entries = [_entry(h, seconds + micros / 1e6) for h in hashes]
+        now_s = seconds + micros / 1e6
+        entries = [_entry(device_id, h, now_s) for device_id, h in zip(ids, hashes, strict=True)]
         return [entry for entry in entries if entry is not None]
 
 
-def _entry(h: dict[str, Any], now_s: float) -> DeviceEntry | None:
+def _entry(device_id: str, h: dict[str, Any], now_s: float) -> DeviceEntry | None:
     try:
         announcement = from_json(Announcement, json.loads(h["announcement"]))
-    except (KeyError, ValueError, DecodeError):
+        check_name(announcement.device.device_id, "device id")
+        check_name(announcement.device.device_class, "device class")
+        age_s = now_s - float(h["seen"]) / 1000
+    except (KeyError, ValueError, RecursionError):
         return None
-    age_s = now_s - float(h["seen"]) / 1000
+    if announcement.device.device_id != device_id:
+        return None  # one device's worker does not speak for another
     online = age_s < OFFLINE_AFTER_S and "withdrawn" not in h
     state, reason = h.get("state") or "ready", h.get("reason") or None
     return DeviceEntry(announcement, age_s, online, state, reason, read_canary(h))

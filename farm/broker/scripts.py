@@ -2,7 +2,8 @@
 """Every change of a job's state, as Lua that Redis runs alone: compare, then set.
 
 Keys (one Redis per farm, all under `farm:`):
-    farm:job:<id>           hash: spec, state, sweep, target, order, attempt, token, device, ...
+    farm:spec:<id>          the job itself as JSON; apart, so that a worker's rights on states are none on it
+    farm:job:<id>           hash: state, sweep, target, order, attempt, token, device, ...
     farm:ready:<sweep>|<target>   zset job -> order: the waiting line of a sweep at a target
     farm:lines              set of the lines that are not empty
     farm:sweep:<id>         hash: name, priority, submitted_at, served (predicted device-seconds handed out)
@@ -20,6 +21,7 @@ PRELUDE = """
 local function now() local t=redis.call('TIME'); return t[1]*1000+math.floor(t[2]/1000) end
 local function wake() redis.call('LPUSH','farm:wake','1'); redis.call('LTRIM','farm:wake',0,0) end
 local function key(id) return 'farm:job:'..id end
+local function spec(id) return 'farm:spec:'..id end
 local function line(sweep,target) return 'farm:ready:'..sweep..'|'..target end
 local function shift(sweep,from,to)
   if from then redis.call('HINCRBY','farm:counts:'..sweep,from,-1) end
@@ -60,7 +62,8 @@ elseif ARGV[3]~='' then redis.call('HSET',skey,'priority',ARGV[3]) end
 for i=4,#ARGV,6 do
   local id=ARGV[i]
   if redis.call('EXISTS',key(id))==0 then
-    redis.call('HSET',key(id),'spec',ARGV[i+1],'name',ARGV[i+2],'target',ARGV[i+3],'predicted',ARGV[i+4],
+    redis.call('SET',spec(id),ARGV[i+1])
+    redis.call('HSET',key(id),'name',ARGV[i+2],'target',ARGV[i+3],'predicted',ARGV[i+4],
       'order',ARGV[i+5],'sweep',sweep,'state','queued','attempt',0,'t_queued',now())
     redis.call('ZADD','farm:sweep-jobs:'..sweep,ARGV[i+5],id); shift(sweep,nil,'queued')
     enqueue(id,sweep,ARGV[i+3],ARGV[i+5]); added=added+1
@@ -75,7 +78,7 @@ local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','sweep','target','o
 if not h[1] then return 'unknown' end
 if h[1]~='done' and h[1]~='failed' and h[1]~='cancelled' and h[1]~='quarantined' then return h[1] end
 redis.call('HDEL',key(id),'cancel','token','device','summary','progress','reason')
-redis.call('HSET',key(id),'spec',ARGV[2],'attempt',0)
+redis.call('SET',spec(id),ARGV[2]); redis.call('HSET',key(id),'attempt',0)
 set_state(id,h[2],h[1],'queued'); enqueue(id,h[2],h[3],h[4]); wake(); return 'queued'
 """
 
@@ -104,7 +107,7 @@ if h[2]~=ARGV[2] then return {'device',h[2]} end
 local attempt=redis.call('HINCRBY',key(id),'attempt',1)
 redis.call('ZADD','farm:leases',now()+ARGV[5],id)
 set_state(id,h[3],'dispatched','claimed','token',ARGV[4],'owner',ARGV[3],'lease_ms',ARGV[5])
-return {'ok',attempt,redis.call('HGET',key(id),'spec')}
+return {'ok',attempt,redis.call('GET',spec(id)) or ''}
 """
 
 #: ARGV: job, token. claimed -> running.

@@ -12,7 +12,7 @@ from farm.cli.common import SWEEP_FILE, open_farm, print_json, print_table
 
 @click.group()
 def artifacts() -> None:
-    """List, fetch and verify the files that runs left: models, raw samples, references, logs."""
+    """List, fetch, verify and clear up the files that runs left: models, raw samples, references, logs."""
 
 
 @artifacts.command()
@@ -59,3 +59,33 @@ def verify(ctx: click.Context) -> int:
         click.echo(str(problem))
     click.echo(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}")
     return 1 if problems else 0
+
+
+@artifacts.command()
+@click.option("--dry-run", is_flag=True, help="Remove nothing, only say what would be removed.")
+@click.option(
+    "--grace-days",
+    type=click.FloatRange(min=1),
+    default=14,
+    show_default=True,
+    help="Leave alone what is younger: a worker that was cut off may be about to refer to it.",
+)
+@click.option("--despite-damage", is_flag=True, help="Go on although a record is damaged or names a missing artifact.")
+@click.pass_context
+def gc(ctx: click.Context, dry_run: bool, grace_days: float, despite_damage: bool) -> int:
+    """Remove artifacts that no record, sweep, baseline or report in the store refers to.
+
+    \b
+    Example:
+      farm artifacts gc --dry-run
+    """
+    store = open_farm(ctx).store
+    found = store.collect_garbage(grace_s=grace_days * 86_400, dry_run=dry_run, despite_damage=despite_damage)
+    for info in found.removed:
+        click.echo(f"{info.sha256} {info.size_bytes}")
+    told = "would be removed" if dry_run else "removed"
+    click.echo(
+        f"{len(found.removed)} {told}, {found.size_bytes / 2**20:.1f} MiB; kept: "
+        f"{found.referred} that are referred to, {found.kept_young} younger than {grace_days:g} days"
+    )
+    return 0

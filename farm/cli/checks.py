@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from farm.broker.connection import broker_url, connect, redact
+from farm.broker.connection import broker_url, connect, leaves_host_in_the_clear, redact
 from farm.broker.embedded import server_program
 from farm.broker.register import Register
 from farm.errors import FarmError
@@ -110,7 +110,11 @@ def _farm(settings: Settings) -> Iterator[Check]:
         yield Check("farm", "note", error.message, error.hint or "")
         return
     client = connect(settings, url=url)
-    yield Check("broker", "ok", redact(url))
+    if leaves_host_in_the_clear(url):
+        hint = "On a network that others use, give the broker TLS: docs/security.md."
+        yield Check("broker", "note", f"{redact(url)}: without TLS, its password can be read on the way", hint)
+    else:
+        yield Check("broker", "ok", redact(url))
     if client.exists("farm:scheduler"):
         yield Check("scheduler", "ok", "one is at work")
     else:

@@ -143,9 +143,9 @@ def running_farm(settings: Settings) -> dict[str, Any] | None:
                 return None
             except BlockingIOError:
                 text = stream.read()
-        state: dict[str, Any] = json.loads(text) if text else {}
-        return state if "pid" in state else None
-    except OSError:
+        state = json.loads(text) if text else {}
+        return state if isinstance(state, dict) and isinstance(state.get("pid"), int) else None
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -182,6 +182,7 @@ def _stay(settings: Settings, listen: str, flower: bool, devices: list[str]) -> 
     import fcntl
 
     from farm.broker.connection import broker_url, redact
+    from farm.broker.flower import flower_url
     from farm.errors import UnavailableError
     from farm.local import LocalFarm
     from farm.store import Store
@@ -199,7 +200,7 @@ def _stay(settings: Settings, listen: str, flower: bool, devices: list[str]) -> 
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UnavailableError(f"a farm runs in {settings.home} already", hint="`farm down` stops it.") from None
-        state = {"pid": os.getpid(), "flower": f"http://127.0.0.1:{settings.flower_port}" if flower else None}
+        state = {"pid": os.getpid(), "flower": flower_url(settings) if flower else None}
         _write(held, state)
         Store(settings.store_dir).create()
         local = LocalFarm(

@@ -7,7 +7,6 @@ import importlib
 import logging
 import os
 import sys
-import traceback
 from typing import Any
 
 import click
@@ -15,6 +14,7 @@ import click
 from farm import __version__
 from farm.cli.common import EXIT_INTERRUPTED
 from farm.errors import FarmError, UsageError
+from farm.secrets import hide, traceback_text
 
 #: verb -> (module, function, one line for `farm --help`). Nothing is imported before it is used.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -29,10 +29,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "results": ("farm.cli.result", "results", "Print records as a table, JSON, CSV or Parquet"),
     "compare": ("farm.cli.compare", "compare", "Say what became faster or slower, from records or measured for it"),
     "report": ("farm.cli.result", "report", "Write the HTML, Markdown and CSV report of sweeps"),
-    "artifacts": ("farm.cli.artifact", "artifacts", "List, fetch and verify what runs left in the store"),
+    "artifacts": ("farm.cli.artifact", "artifacts", "List, fetch, verify and clear up what runs left in the store"),
     "devices": ("farm.cli.device", "devices", "Show, drain, resume, quarantine or check devices"),
     "doctor": ("farm.cli.device", "doctor", "Check this machine and its farm, and say what to mend"),
     "probe": ("farm.cli.device", "probe", "Show this machine's devices and what its stacks can do"),
+    "broker": ("farm.cli.broker", "broker", "Prepare a Redis of your own: its users and their rights"),
     "worker": ("farm.cli.serve", "worker", "Serve one device of this machine (runs until stopped)"),
     "scheduler": ("farm.cli.serve", "scheduler", "Decide what runs when (runs until stopped; one per farm)"),
     "flower": ("farm.cli.serve", "flower", "Serve Flower's pages for this farm (runs until stopped)"),
@@ -122,27 +123,32 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _show(error: FarmError, debug: bool) -> None:
-    click.echo(f"farm: {error.message}", err=True)
+    click.echo(f"farm: {hide(error.message)}", err=True)
     problems = error.problems if isinstance(error, UsageError) else []
     for problem in problems:
         click.echo(f"  - {problem}", err=True)
     if error.hint:
         click.echo(f"  {error.hint}", err=True)
     if debug:
-        traceback.print_exception(error)
+        click.echo(traceback_text(error), err=True, nl=False)
 
 
 def _show_unexpected(error: Exception, debug: bool) -> None:
     import redis
 
-    if isinstance(error, redis.RedisError):
-        click.echo(f"farm: the broker went away: {error}", err=True)
+    from farm.broker.connection import REFUSED_HINT, is_refusal
+
+    if is_refusal(error):
+        click.echo(f"farm: the broker does not let this user do that: {hide(str(error))}", err=True)
+        click.echo(f"  {REFUSED_HINT}", err=True)
+    elif isinstance(error, redis.RedisError):
+        click.echo(f"farm: the broker went away: {hide(str(error))}", err=True)
         click.echo("  Check it with `farm doctor`; nothing that was recorded is lost.", err=True)
     else:
-        click.echo(f"farm: unexpected error, which is a bug: {type(error).__name__}: {error}", err=True)
+        click.echo(f"farm: unexpected error, which is a bug: {type(error).__name__}: {hide(str(error))}", err=True)
         click.echo("  Run again with --debug for the traceback, and please report it.", err=True)
     if debug:
-        traceback.print_exception(error)
+        click.echo(traceback_text(error), err=True, nl=False)
 
 
 if __name__ == "__main__":

@@ -38,23 +38,16 @@ def scheduler(ctx: click.Context) -> int:
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="The port (default FARM_FLOWER_PORT, 5555).")
+@click.option("--address", help="The address (default FARM_FLOWER_ADDRESS, 127.0.0.1). Any other asks for a login.")
 @click.pass_context
-def flower(ctx: click.Context, port: int | None) -> int:
-    """Serve Flower's pages on the loopback address: tasks by job name, workers, queues. Read-only."""
-    from farm.broker.celery_app import make_app
-    from farm.broker.connection import broker_url
+def flower(ctx: click.Context, port: int | None, address: str | None) -> int:
+    """Serve Flower's pages: tasks by job name, workers, queues. Read-only.
+
+    On an address that other machines reach, a login is asked for: user `farm`, password in HOME/flower.password.
+    """
+    from farm.broker.flower import serve
 
     settings = open_farm(ctx).settings
-    app = make_app(settings, broker_url(settings))
-    # Without a login it stays on the loopback address and read-only: its pages can revoke and shut down otherwise.
-    app.start(
-        [
-            "flower",
-            "--address=127.0.0.1",
-            f"--port={port or settings.flower_port}",
-            "--read_only=True",
-            "--max_tasks=20000",
-            "--purge_offline_workers=86400",
-        ]
-    )
+    changes = {"flower_port": port, "flower_address": address}
+    serve(settings.model_copy(update={key: value for key, value in changes.items() if value is not None}))
     return 0

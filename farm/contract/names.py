@@ -5,6 +5,9 @@ import re
 
 TASK_RUN_JOB = "workers.run_job"
 
+#: What the names of devices' Celery queues begin with.
+DEVICE_QUEUE = "dev."
+
 #: File names in a run's control directory.
 REQUEST_FILE = "request.json"
 EVENTS_FILE = "events.jsonl"
@@ -30,7 +33,33 @@ def check_name(value: str, what: str) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value) or ".." in value:
         raise ValueError(
             "{} {!r} is not allowed: use 1 to 128 of A-Z a-z 0-9 . _ -, "
-            "starting with a letter or digit, without '..'".format(what, value)
+            "starting with a letter or digit, without '..'".format(what, _shown(value))
+        )
+    return value
+
+
+def _shown(value: object) -> object:
+    """As much of a refused name as an error needs: whoever sent it chose its length."""
+    return value[:200] if isinstance(value, str) else str(value)[:200]
+
+
+def check_path(value: str, what: str) -> str:
+    """Return `value` if it can be a path of the farm's own files: relative or absolute, in one plain spelling.
+
+    Where the path leads is for `farm.paths` to say; this refuses what has no business in any: control characters and
+    NUL, `..`, lone surrogates, characters that are not ASCII (which other characters look like, and which file systems
+    spell in several ways), and what is longer than a file system takes.
+
+    Raises:
+        ValueError: naming `what` and the value.
+    """
+    parts = value.split("/") if isinstance(value, str) else []
+    fit = 0 < len(value) <= 1024 and all(" " <= c <= "~" and c != chr(92) for c in value) if parts else False
+    if not fit or ".." in parts or any(len(part) > 255 for part in parts):
+        raise ValueError(
+            "{} {!r} is not allowed: use at most 1024 printable ASCII characters, without '..' and backslashes".format(
+                what, value[:200] if isinstance(value, str) else value
+            )
         )
     return value
 
@@ -38,13 +67,13 @@ def check_name(value: str, what: str) -> str:
 def check_sha256(value: str) -> str:
     """Return `value` if it is 64 lower-case hexadecimal digits; raise ValueError otherwise."""
     if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise ValueError("{!r} is not a SHA-256: 64 digits of 0-9 a-f".format(value))
+        raise ValueError("{!r} is not a SHA-256: 64 digits of 0-9 a-f".format(_shown(value)))
     return value
 
 
 def device_queue(device_id: str) -> str:
     """The Celery queue that feeds one device."""
-    return "dev." + device_id
+    return DEVICE_QUEUE + device_id
 
 
 def slug(text: str) -> str:

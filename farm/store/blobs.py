@@ -52,13 +52,13 @@ class BlobStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._tree = root / "sha256"
-        self._temp = root / "tmp"
+        self.temp = root / "tmp"
 
     def create(self) -> None:
         """Make the directories. `root.parent` must exist."""
         with files.store_errors("create", self.root):
             files.make_directories(self._tree, self.root.parent)
-            files.make_directories(self._temp, self.root.parent)
+            files.make_directories(self.temp, self.root.parent)
 
     def path(self, sha256: str) -> Path:
         """Where the blob lies, or would. The only way from a digest to a path.
@@ -141,7 +141,7 @@ class BlobStore:
             problem = self._problem_of(path, sizes or {})
             if problem:
                 yield problem
-        for path in files.stale_temps(self._temp):
+        for path in files.stale_temps(self.temp):
             yield BlobProblem("stray_temp", path, "left by a writer that was killed; safe to delete")
 
     def check_writable(self) -> None:
@@ -150,13 +150,13 @@ class BlobStore:
         Raises:
             UnavailableError: with the path, the cause and the remedy.
         """
-        with files.store_errors("write to", self._temp), files.temp_file(self._temp) as temp:
+        with files.store_errors("write to", self.temp), files.temp_file(self.temp) as temp:
             temp.write(b"0" * 4096)
             files.seal(temp)
             files.fsync_directory(self._tree)
 
     def _put(self, blocks: Iterable[bytes]) -> BlobInfo:
-        with files.store_errors("write to", self._temp), files.temp_file(self._temp) as temp:
+        with files.store_errors("write to", self.temp), files.temp_file(self.temp) as temp:
             info = _measure(blocks, temp)
             files.seal(temp)
             path = self.path(info.sha256)
@@ -173,6 +173,11 @@ class BlobStore:
         if size != info.size_bytes:
             _log.warning("blob %s had %d bytes in place of %d: replaced", path, size, info.size_bytes)
             return False
+        # So that a collection, which leaves alone what is young, sees that somebody is about to refer to it.
+        try:
+            os.utime(path)
+        except (FileNotFoundError, PermissionError):
+            return False  # just collected, or another user's: written anew, it is young
         # Another writer may have given it its name and not have flushed that yet.
         with files.store_errors("write to", path.parent):
             files.fsync_directory(path.parent)

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,7 @@ MAX_PARTS = 32
 
 LOCK_TIMEOUT_S = 120.0
 _LOCK_POLL_S = 0.05
+_PART = re.compile(r"part-[0-9a-f]{24}\.parquet")
 _KINDS = {column.name: column.kind for column in COLUMNS.values()}
 
 
@@ -180,7 +182,9 @@ class Index:
         names = document.get("parts")
         if document.get("columns") != COLUMNS_DIGEST or not isinstance(names, list):
             return None
-        return [self.directory / Path(str(name)).name for name in names]
+        if not all(isinstance(name, str) and _PART.fullmatch(name) for name in names):
+            return None
+        return [self.directory / name for name in names]
 
     @property
     def _current(self) -> Path:

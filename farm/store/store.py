@@ -15,6 +15,7 @@ from farm.contract.record import BlobRef, Record
 from farm.errors import UnavailableError
 from farm.store import files
 from farm.store.blobs import BlobStore
+from farm.store.gc import GRACE_S, Collector, Sweepings
 from farm.store.index import Index
 from farm.store.records import BadRecord, RecordStore
 from farm.store.schema import RecordError, decode_json, encode_json
@@ -114,6 +115,13 @@ class Store:
     def verify(self) -> Iterator[Problem]:
         """Read everything and yield what is wrong; see `farm.store.verify`. The index holds nothing of its own."""
         yield from verify_store(self.blobs, self.records, self.sweeps)
+
+    def collect_garbage(
+        self, *, grace_s: float = GRACE_S, dry_run: bool = False, despite_damage: bool = False
+    ) -> Sweepings:
+        """Remove blobs that nothing in the store refers to; see `farm.store.gc`. Raises as `Collector.collect`."""
+        collector = Collector(self.root, self.blobs, self.records, self.sweeps)
+        return collector.collect(grace_s=grace_s, dry_run=dry_run, despite_damage=despite_damage)
 
     @property
     def _marker(self) -> Path:

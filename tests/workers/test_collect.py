@@ -138,7 +138,10 @@ def test_an_artifact_that_the_store_has_is_not_carried_again(facts: JobFacts, fi
     ("changes", "problem"),
     [
         ({"path": "/etc/passwd"}, "lies outside"),
-        ({"path": "../../../../etc/passwd"}, "lies outside"),
+        ({"path": "../../../../etc/passwd"}, "is refused"),
+        ({"path": "a\0b"}, "is refused"),
+        ({"path": "x" * 300}, "is refused"),
+        ({"path": "artifacts/мodel.onnx"}, "is refused"),
         ({"path": "artifacts/none"}, "is not there"),
         ({"sha256": "b" * 64}, "has other bytes"),
     ],

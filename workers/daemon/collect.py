@@ -14,9 +14,11 @@ from farm.contract.canonical import sha256_file
 from farm.contract.codec import to_json
 from farm.contract.device import DeviceInfo, StackInfo
 from farm.contract.job import JobSpec
+from farm.contract.names import check_sha256
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.record import ACCURACY, LATENCY, BlobRef, Flag, Record
 from farm.contract.run import ArtifactFile, RunResult, StageTime
+from farm.paths import inside
 from farm.summary import Summary, median_ms, summarise
 from farm.thresholds import DEFAULTS, Limits
 from workers.daemon import scenario
@@ -307,9 +309,11 @@ class _Keeper:
             self.refs.append(BlobRef(kind, self._keep(control.log), size))
 
     def _artifact(self, control: Control, artifact: ArtifactFile) -> str | None:
-        path = (control.path / artifact.path).resolve()
-        if not any(path.is_relative_to(root.resolve()) for root in (control.path, self._cache_dir)):
-            return "lies outside the control directory and the cache"
+        try:
+            path = inside(artifact.path, control.path, self._cache_dir, what="artifact")
+            check_sha256(artifact.sha256)
+        except ValueError as error:
+            return f"is refused: {error}"
         if not self._is_stored(artifact.sha256):
             if not path.is_file():
                 return "is not there"

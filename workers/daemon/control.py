@@ -26,6 +26,7 @@ from farm.contract.names import (
 )
 from farm.contract.outcome import Outcome
 from farm.contract.run import Event, RunRequest, RunResult, SampleFile
+from farm.paths import inside
 from workers.daemon.scenario import needs_latencies
 
 #: A log longer than this is emptied while it is written: a runner that only shouts must not fill the disk.
@@ -180,10 +181,7 @@ def sample_path(control: Control, file: SampleFile) -> Path:
     Raises:
         ValueError: it lies outside the control directory.
     """
-    path = (control.path / file.path).resolve()
-    if not path.is_relative_to(control.path.resolve()):
-        raise ValueError(f"sample file {file.path!r} lies outside the control directory")
-    return path
+    return inside(file.path, control.path, what="sample file")
 
 
 def _refuse_constant(word: str) -> None:

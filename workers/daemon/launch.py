@@ -169,7 +169,7 @@ class Launched:
     def _report(self) -> ExitReport | None:
         try:
             return from_json(ExitReport, json.loads(self._plan.control.exit.read_bytes()))
-        except (OSError, ValueError, DecodeError):
+        except (OSError, ValueError, DecodeError, RecursionError):
             return None
 
 

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flower's pages for a farm: read-only, and behind a login wherever another machine can reach them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from farm.broker.celery_app import make_app
+from farm.broker.connection import broker_url, is_loopback
+from farm.errors import UsageError
+from farm.secrets import password_in
+from farm.settings import Settings
+
+#: Shorter ones can be found by trying: Flower does not count how often somebody tries.
+MIN_PASSWORD = 12
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM.
+
+    Raises:
+        UsageError: the login, the certificate or the address makes no sense.
+        UnavailableError: there is no broker, or the password can be neither read nor made.
+    """
+    arguments = flower_arguments(settings)
+    app = make_app(settings, broker_url(settings))
+    _guard_metrics()
+    # A list inside this process: no argument of a process that `ps` shows.
+    app.start(["flower", *arguments])
+
+
+def flower_url(settings: Settings) -> str:
+    """Where people find the pages."""
+    address = settings.flower_address
+    host = f"[{address}]" if ":" in address else address or "0.0.0.0"  # noqa: S104 - Flower's own meaning of ""
+    return f"{'https' if settings.flower_cert_file else 'http'}://{host}:{settings.flower_port}"
+
+
+def needs_login(settings: Settings) -> bool:
+    """Whether somebody else could reach the pages, or a login was asked for."""
+    return settings.flower_password_file is not None or not is_loopback(settings.flower_address)
+
+
+def flower_arguments(settings: Settings) -> list[str]:
+    """Flower's options. Its own configuration file, found in the current directory, is not read: it is a program."""
+    arguments = [
+        f"--address={settings.flower_address}",
+        f"--port={settings.flower_port}",
+        "--conf=/dev/null",
+        "--read_only=True",
+        "--max_tasks=20000",
+        "--purge_offline_workers=86400",
+    ]
+    if (settings.flower_cert_file is None) != (settings.flower_key_file is None):
+        raise UsageError("flower_cert_file and flower_key_file go together: one of them is not set")
+    if settings.flower_cert_file and settings.flower_key_file:
+        arguments += [f"--certfile={_file(settings.flower_cert_file)}", f"--keyfile={_file(settings.flower_key_file)}"]
+    if needs_login(settings):
+        arguments.append(f"--basic_auth={settings.flower_user}:{_password(settings)}")
+    return arguments
+
+
+def _password(settings: Settings) -> str:
+    path = (settings.flower_password_file or settings.home / "flower.password").expanduser()
+    if settings.flower_password_file is not None and not path.exists():
+        raise UsageError(f"flower_password_file: {path} is not a file", hint="Unset it, and a password is made.")
+    password = password_in(path)
+    if len(password) < MIN_PASSWORD or "," in password or not password.isprintable():
+        raise UsageError(
+            f"{path}: Flower's password is one line of at least {MIN_PASSWORD} printable characters without a comma",
+            hint="Remove the file, and a good one is made.",
+        )
+    return password
+
+
+def _file(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.is_file():
+        raise UsageError(f"Flower's certificate or key {path} is not a file", hint="Correct FARM_FLOWER_CERT_FILE.")
+    return path
+
+
+def _guard_metrics() -> None:
+    """Put `/metrics` behind the login, too, which Flower leaves open: it names jobs and devices."""
+    from flower.views.monitor import Metrics
+    from tornado.web import authenticated
+
+    Metrics.get = authenticated(Metrics.get)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`farm broker acl`: what it prints, and what it keeps to itself."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from farm.broker.acl import ROLES
+from farm.cli.broker import broker
+from farm.errors import UnavailableError, UsageError
+
+USUAL = ["scheduler", "worker", "submitter", "reader", "flower"]
+
+
+def acl(directory: Path, *words: str) -> Result:
+    return CliRunner().invoke(broker, ["acl", str(directory), *words], standalone_mode=False)
+
+
+def users(printed: str) -> dict[str, list[str]]:
+    return {line.split()[1]: line.split()[2:] for line in printed.splitlines()}
+
+
+def test_it_makes_a_password_for_each_role_and_prints_none(tmp_path: Path) -> None:
+    done = acl(tmp_path / "p")
+    assert list(users(done.stdout)) == ["default", *USUAL]
+    assert users(done.stdout)["default"] == ["reset", "off"]
+    for role in USUAL:
+        file = tmp_path / "p" / f"{role}.password"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        password = file.read_text().strip()
+        assert len(password) > 30
+        assert password not in done.output
+        assert "#" + hashlib.sha256(password.encode()).hexdigest() in users(done.stdout)[role]
+
+
+def test_the_same_passwords_give_the_same_file(tmp_path: Path) -> None:
+    assert acl(tmp_path).stdout == acl(tmp_path).stdout
+
+
+def test_a_password_or_a_digest_that_is_there_is_used(tmp_path: Path) -> None:
+    (tmp_path / "reader.password").write_text("a-password-of-mine-1\n")
+    (tmp_path / "worker.password").write_text("sha256:" + "AB" * 32)
+    made = users(acl(tmp_path, "--role", "reader", "--role", "worker").stdout)
+    assert "#" + hashlib.sha256(b"a-password-of-mine-1").hexdigest() in made["reader"]
+    assert "#" + "ab" * 32 in made["worker"]
+    assert set(made) == {"default", "worker", "reader"}
+
+
+@pytest.mark.parametrize(
+    "text", ["short", "two lines of a\npassword, both long", "sha256:12", "bell\x07bell-bell-bell-bell"]
+)
+def test_a_bad_password_is_refused_unshown(tmp_path: Path, text: str) -> None:
+    (tmp_path / "reader.password").write_text(text)
+    error = acl(tmp_path, "--role", "reader").exception
+    assert isinstance(error, UsageError)
+    assert "reader.password" in error.message
+    assert text not in error.message
+
+
+def test_a_worker_of_one_device_is_held_to_it(tmp_path: Path) -> None:
+    made = users(acl(tmp_path, "--role", "worker", "--device", "lab1-cpu", "--device", "lab2-cpu").stdout)
+    assert set(made) == {"default", "worker-lab1-cpu", "worker-lab2-cpu"}
+    rules = " ".join(made["worker-lab1-cpu"])
+    for key in ("~dev.lab1-cpu", "~farm:device:lab1-cpu", "~farm:window:lab1-cpu", "~unacked.lab1-cpu"):
+        assert key in rules
+    assert "lab2" not in rules
+    assert "{" not in rules
+
+
+@pytest.mark.parametrize("device", ["../x", "a b", "*", "a\nuser evil on nopass +@all", "~x"])
+def test_a_device_id_cannot_bring_rules_of_its_own(tmp_path: Path, device: str) -> None:
+    assert isinstance(acl(tmp_path, "--role", "worker", "--device", device).exception, UsageError)
+
+
+def test_a_directory_that_cannot_be_made_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert isinstance(acl(tmp_path / "file" / "p").exception, UnavailableError)
+
+
+def test_no_usual_role_has_a_whole_category_or_every_key() -> None:
+    for role in ROLES:
+        words = role.rules.replace("(", " ").replace(")", " ").split()
+        broad = {word for word in words if word.startswith("+@") or word in ("~*", "&*", "allkeys", "allcommands")}
+        # Flower counts any queue, which reads no message.
+        assert broad <= ({"~*"} if role.name == "flower" else set()) or not role.usual
+
+
+def test_the_docs_say_what_each_role_can_do() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/security.md").read_text()
+    rows = {line.split("|")[1].strip(" `"): line for line in page.splitlines() if line.startswith("| `")}
+    assert set(rows) == {role.name for role in ROLES}
+    for role in ROLES:
+        assert role.can in rows[role.name]
