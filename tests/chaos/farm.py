@@ -384,7 +384,7 @@ def _fact(found: object) -> Fact:
 
 def _spool_files(root: Path) -> Iterator[Path]:
     if root.is_dir():
-        yield from (path for path in sorted(root.iterdir()) if path.name != ".lock")
+        yield from (path for path in sorted(root.iterdir()) if path.name not in (".lock", ".putting"))
 
 
 def _is_held(path: Path) -> bool:
