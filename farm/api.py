@@ -41,10 +41,6 @@ RETRY_OUTCOMES = (
     Outcome.OUT_OF_MEMORY,
 )
 
-#: In Redis: the store that sweeps were submitted to. A mount that is away must not pass for a new store.
-STORE_KEY = "farm:store"
-
-
 @dataclass(frozen=True)
 class Cancelled:
     """What `cancel` did: jobs cancelled at once, and jobs that run and were asked to stop."""
@@ -94,24 +90,9 @@ class Farm:
         from scheduler.submit import submit
 
         jobs, register = self.jobs, self.register  # no broker, no traces in the store
-        self._open_store()
-        return submit(_spec(sweep), store=self.store, jobs=jobs, register=register, priority=priority, again=again)
-
-    def _open_store(self) -> None:
-        """Make the farm's store at its first sweep. One that it had and that is not there is away: its mount is.
-
-        Raises:
-            UnavailableError: it is away, or cannot be written.
-        """
-        root = self.store.root
-        if self._client.get(STORE_KEY) == str(root) and not self.store.exists():
-            raise UnavailableError(
-                f"the store {root} is away: this farm has used it before, and it is not there now",
-                hint="Mount its file system. If it was removed on purpose, `farm doctor` makes a new one.",
-            )
-        self.store.create()
+        # Never created here: a mount that is away would get a second store below it.
         self.store.check_writable()
-        self._client.set(STORE_KEY, str(root))
+        return submit(_spec(sweep), store=self.store, jobs=jobs, register=register, priority=priority, again=again)
 
     def sweeps(self) -> list[SweepView]:
         """All sweeps that Redis knows, the newest last."""

@@ -61,10 +61,6 @@ class Store:
         """The index of the records, in the store's own directory."""
         return Index(self.records, self.root / "index")
 
-    def exists(self) -> bool:
-        """Whether a store has been created here."""
-        return self._marker.is_file()
-
     def create(self) -> None:
         """Make the directories that are missing. Harmless on a store that is there.
 

@@ -12,6 +12,7 @@ from farm.api import Farm
 from farm.broker.register import Register
 from farm.contract.device import Announcement
 from farm.errors import UnavailableError
+from farm.local import LocalFarm
 from farm.settings import Settings
 from tests.factories import DEVICE, STACK
 
@@ -29,18 +30,20 @@ def write_sweep(directory: Path, name: str) -> Path:
 
 
 def test_a_store_that_is_away_is_not_begun_a_second_time(farm: Farm, tmp_path: Path) -> None:
+    farm.store.create()
     assert farm.submit(write_sweep(tmp_path, "first")).new == 1
     root = farm.store.root
     root.rename(root.with_name("elsewhere"))
-    with pytest.raises(UnavailableError, match="is away: this farm has used it before"):
+    root.mkdir()  # the mount point
+    with pytest.raises(UnavailableError, match="cannot write to") as caught:
         farm.submit(write_sweep(tmp_path, "second"))
-    assert not root.exists()
+    assert "mount it" in (caught.value.hint or "")
+    assert list(root.iterdir()) == []
+    root.rmdir()
     root.with_name("elsewhere").rename(root)
     assert farm.submit(write_sweep(tmp_path, "second")).new == 1
 
 
-def test_another_store_than_the_last_one_is_made(farm: Farm, settings: Settings, tmp_path: Path) -> None:
-    farm.submit(write_sweep(tmp_path, "first"))
-    other = Farm(settings.model_copy(update={"store": tmp_path / "other"}))
-    assert other.submit(write_sweep(tmp_path, "second")).new == 1
-    assert other.store.exists()
+def test_a_farm_that_starts_makes_its_store(settings: Settings) -> None:
+    with LocalFarm(settings):
+        Farm(settings).store.check_writable()
