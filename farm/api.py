@@ -41,6 +41,7 @@ RETRY_OUTCOMES = (
     Outcome.OUT_OF_MEMORY,
 )
 
+
 @dataclass(frozen=True)
 class Cancelled:
     """What `cancel` did: jobs cancelled at once, and jobs that run and were asked to stop."""
@@ -142,8 +143,10 @@ class Farm:
         """Without a record a Redis that lost its data would queue the job again."""
         from scheduler.records import cancelled_records, utc_now
 
-        for record in cancelled_records(view.spec, view.attempt, utc_now()):
-            self.store.records.write(record)
+        # Where the store is away the scheduler writes them later: the job is owed its records.
+        with contextlib.suppress(UnavailableError):
+            for record in cancelled_records(view.spec, view.attempt, utc_now()):
+                self.store.records.write(record)
 
     def retry(self, name: str, *, outcomes: Sequence[Outcome] = RETRY_OUTCOMES) -> int:
         """Queue again the runs of a sweep's ended jobs (or of one job) that ended with one of `outcomes`.

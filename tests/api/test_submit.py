@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,21 @@ import redis
 from farm.api import Farm
 from farm.broker.register import Register
 from farm.contract.device import Announcement
+from farm.contract.outcome import Outcome
+from farm.contract.record import Record
 from farm.errors import UnavailableError
 from farm.local import LocalFarm
 from farm.settings import Settings
+from scheduler.reconcile import settle
 from tests.factories import DEVICE, STACK
 
 
 @pytest.fixture
-def farm(settings: Settings, client: redis.Redis) -> Farm:
+def farm(settings: Settings, client: redis.Redis) -> Iterator[Farm]:
     Register(client).announce(Announcement(DEVICE, [STACK], "0", 1))
-    return Farm(settings)
+    made = Farm(settings)
+    yield made
+    made._client.close()
 
 
 def write_sweep(directory: Path, name: str) -> Path:
@@ -47,3 +53,18 @@ def test_a_store_that_is_away_is_not_begun_a_second_time(farm: Farm, tmp_path: P
 def test_a_farm_that_starts_makes_its_store(settings: Settings) -> None:
     with LocalFarm(settings):
         Farm(settings).store.check_writable()
+
+
+def test_a_cancellation_while_the_store_is_away_counts_and_its_records_are_owed(farm: Farm, tmp_path: Path) -> None:
+    farm.store.create()
+    submission = farm.submit(write_sweep(tmp_path, "first"))
+    root = farm.store.root
+    away = root.rename(root.with_name("elsewhere"))
+    assert farm.cancel(submission.sweep_id).at_once == 1
+    assert [view.sweep_id for view in farm.jobs.owed()] == [submission.sweep_id]
+    away.rename(root)
+    assert settle(farm.jobs, farm.store) == 0
+    (record,) = farm.records(submission.sweep_id)
+    assert isinstance(record, Record)
+    assert record.outcome is Outcome.CANCELLED
+    assert farm.jobs.owed() == []

@@ -96,6 +96,7 @@ class _Execution:
         self._lock_fd = -1
         self._model_file: str | None = None
         self._trouble: str | None = None
+        self._unrecorded = False
         cache_dir = bench.settings.cache_dir
         self._facts = JobFacts(
             claim.job, claim.attempt, bench.device, None, dict(bench.provenance), cache_dir, bench.limits
@@ -307,8 +308,10 @@ class _Execution:
         message = f"the farm itself failed: {self._trouble}"
         failure = Failure("start", "farm-error", message, hint, traceback.format_exc()[-4000:])
         if not self._lease.lost:
+            self._unrecorded = True
             with suppress(OSError, FarmError, ValueError):
                 self._record_rest(Outcome.FAILED, failure)
+                self._unrecorded = False
 
     def _hand_back(self, error: UnavailableError, began: float) -> str:
         """The device or the store cannot be had now: somebody, perhaps this worker, tries again later."""
@@ -344,7 +347,7 @@ class _Execution:
         pause = threading.Event()
         while True:
             try:
-                return self._jobs.finish(self._claim, state, summary)
+                return self._jobs.finish(self._claim, state, summary, owed=self._unrecorded)
             except redis.RedisError as error:
                 log.warning("job %s could not be finished yet: %s", self._job.job_id, error)
                 if boottime() >= self._lease.deadline or self._lease.lost:
