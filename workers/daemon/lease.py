@@ -25,8 +25,9 @@ CANCELLED = "cancelled"
 FENCED = "fenced"
 EXPIRED = "lease-expired"
 
-#: However long the lease: a person who cancels waits for the next renewal.
-_LONGEST_PERIOD_S = 5.0
+#: However long the lease: a person who cancels waits for the next renewal, then for the runner's grace of 2 s, and
+#: the device is to be free within 5 s.
+_LONGEST_PERIOD_S = 2.0
 
 
 class Run(Protocol):
