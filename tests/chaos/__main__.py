@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.chaos --faults 40 [--seed N] [--dir DIR]`: inject faults, print a table; exit code 1 for violations."""
+"""`python -m tests.chaos --faults 40 [--seed N] [--dir DIR]`: inject faults, print a table; exit code 1: violations."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ class ChaosFarm:
         """The job states."""
         return JobStore(self.client)
 
-    @property
+    @cached_property
     def api(self) -> Farm:
         """The farm as people use it, with a connection of its own."""
         return Farm(self.settings)
@@ -271,7 +271,9 @@ class ChaosFarm:
     def states(self) -> dict[str, str]:
         """What Redis says of each job that it knows."""
         return {
-            view.job_id: str(view.state) for sweep in self.jobs.sweeps() for view in self.jobs.sweep_jobs(sweep.sweep_id)
+            view.job_id: str(view.state)
+            for sweep in self.jobs.sweeps()
+            for view in self.jobs.sweep_jobs(sweep.sweep_id)
         }
 
     def spooled(self) -> list[str]:

@@ -29,11 +29,12 @@ class Pick:
 
 @dataclass(frozen=True)
 class Injected:
-    """A fault that was done. It is healed after `lasts_s` by `heal`; `devices` are those that must work again then."""
+    """A fault that was done. It is healed after `lasts_s`, once `over()`, by `heal`; `devices` must work again then."""
 
     devices: tuple[str, ...]
     lasts_s: float = 0.0
     heal: Callable[[], None] = lambda: None
+    over: Callable[[], bool] = lambda: True
 
 
 Inject = Callable[[ChaosFarm, Pick], Injected | None]
@@ -138,8 +139,9 @@ def drain_worker(farm: ChaosFarm, pick: Pick) -> Injected | None:
     worker = _worker(farm, pick)
     if not _is_busy(worker):
         return None
+    starts = worker.part.starts
     worker.part.signal(signal.SIGTERM)
-    return Injected((worker.device_id,))
+    return Injected((worker.device_id,), over=lambda: worker.part.starts > starts)
 
 
 def stop_worker(farm: ChaosFarm, pick: Pick) -> Injected | None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must hold after any faults, checked from the store and the runners' own log. Pure: it reads nothing itself.
 
-    ended     every job ends, and what did not end well says why
-    alone     no two runs overlap on one device
-    once      exactly one record for each run, and it is of what ran
-    clean     no process, lock, lease, or file in a spool is left
+ended     every job ends, and what did not end well says why
+alone     no two runs overlap on one device
+once      exactly one record for each run, and it is of what ran
+clean     no process, lock, lease, or file in a spool is left
 """
 
 from __future__ import annotations

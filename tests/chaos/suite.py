@@ -14,9 +14,9 @@ import redis
 
 from farm.broker.jobs import JobState
 from farm.errors import FarmError
-from tests.chaos.farm import LEASE_S, WORKERS, ChaosFarm, held_in_redis, leftovers
+from tests.chaos.farm import WORKERS, ChaosFarm, held_in_redis, leftovers
 from tests.chaos.faults import FAULTS, Injected
-from tests.chaos.invariants import Evidence, Violation, check, is_complete
+from tests.chaos.invariants import ENDED, Evidence, Violation, check, is_complete
 from tests.chaos.schedule import Planned, schedule, told
 from tests.chaos.table import Row, rows
 
@@ -133,6 +133,9 @@ class Suite:
     def _heal_due(self) -> None:
         while self._healing and self._healing[0][0] <= time.monotonic():
             _, _, done = heapq.heappop(self._healing)
+            if not done.injected.over():
+                heapq.heappush(self._healing, (time.monotonic() + 4 * _LOOK_S, done.planned.number, done))
+                continue
             done.injected.heal()
             done.healed_ns = time.monotonic_ns()
             fault = done.planned.fault
@@ -195,11 +198,11 @@ class Suite:
         left += [f"damaged {text}" for text in farm.damaged]
         facts = farm.facts()
         found = check(Evidence(farm.submitted(), farm.lines, facts, states, left))
-        late = [done for done in self._done if not done.recovered_ns]
-        found += [
-            Violation("ended", f"{d.planned.fault.name} (number {d.planned.number}): {', '.join(d.waits_for)} ran nothing")
-            for d in late
-        ]
+        for done in self._done:
+            if not done.recovered_ns:
+                text = f"{', '.join(sorted(done.waits_for))} ran nothing after it was over"
+                kind = f"{done.planned.fault.name} (number {done.planned.number})"
+                found.append(Violation(ENDED, f"{kind}: {text}"))
         executions = sum(1 for line in farm.lines if line.event == "start")
         return Outcome(self._done, found, len(facts), executions, self._passed_over)
 
@@ -225,5 +228,3 @@ class Suite:
                 return ""
             time.sleep(4 * _LOOK_S)
         return f"not within {limit_s:.0f} s"
-
-

@@ -49,6 +49,7 @@ class Done(Protocol):
     def planned(self) -> _Planned: ...
     @property
     def injected(self) -> _Injected: ...
+
     began_ns: int
     healed_ns: int
     recovered_ns: int
@@ -62,9 +63,8 @@ def rows(done: Sequence[Done], violations: Sequence[Violation], kinds: Sequence[
         own = [one for one in done if one.planned.fault.name == kind]
         times = [(one.recovered_ns - one.healed_ns) / 1e9 for one in own if one.recovered_ns]
         if own:
-            found.append(
-                Row(kind, len(own), len(times), median(times) if times else None, max(times, default=None), blamed[kind])
-            )
+            seconds = (median(times), max(times)) if times else (None, None)
+            found.append(Row(kind, len(own), len(times), *seconds, blamed[kind]))
     if blamed[OTHER]:
         found.append(Row(OTHER, 0, 0, None, None, blamed[OTHER]))
     return found

@@ -36,7 +36,7 @@ class ExecutionLog:
             self._write("end")
 
     def _write(self, event: str, **more: Any) -> None:
-        line = {
+        line: Dict[str, Any] = {
             "event": event,
             "run_id": self._request.run_id,
             "job_id": self._request.job.job_id,
@@ -46,7 +46,7 @@ class ExecutionLog:
             "pid": os.getpid(),
             "monotonic_ns": time.monotonic_ns(),
             "boot": _boot_id(),
-        }  # type: Dict[str, Any]
+        }
         line.update(more)
         descriptor = os.open(str(self._path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
