@@ -137,6 +137,23 @@ def test_a_worker_serves_announces_and_ends_with_its_job_finished(host: Host) ->
     assert all("git_revision" in record.provenance for record in records)  # type: ignore[union-attr]
 
 
+def test_a_worker_told_to_end_hands_its_job_back_when_the_limit_is_over(host: Host) -> None:
+    host.settings.drain_limit_s = 0.5
+    worker = host.start()
+    host.submit(fake_job("long", host.device, latency_ms=4000.0))
+    host.in_stage("long", "measure")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=30) == 0
+    view = host.job("long")
+    assert (view.state, view.attempt, view.reason) == (JobState.QUEUED, 0, "its worker was told to end")
+    assert host.runners() == []
+    assert list(host.store.records.iterate()) == []
+    host.settings.drain_limit_s = None
+    host.start()
+    host.submit(fake_job("short", host.device))
+    host.wait("short", JobState.DONE)
+
+
 def test_a_second_worker_for_the_device_is_refused_and_told_of_the_first(host: Host) -> None:
     first = host.start()
     second = subprocess.run(SERVE, env=host.environment, capture_output=True, text=True, timeout=60)

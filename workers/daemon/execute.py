@@ -31,9 +31,10 @@ from workers.daemon.bench import Bench
 from workers.daemon.classify import Evidence, classify
 from workers.daemon.clock import boottime, unix_time, utc_now
 from workers.daemon.collect import JobFacts, RunFacts, collect
+from workers.daemon.hand_back import HandBack
 from workers.daemon.ladder import PREPARE, Run, Stop
 from workers.daemon.launch import GRACE_S, Launched, Plan, device_environment
-from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, Lease
+from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, HANDED_BACK, Lease
 from workers.daemon.ledger import Ledger
 from workers.daemon.nvml import Gpu, find_gpu, open_nvml
 from workers.daemon.preflight import Preflight, oom_kills, preflight
@@ -59,6 +60,7 @@ def execute(
     claim: Claim,
     claimed_at: float,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
+    hand_back: HandBack | None = None,
 ) -> str:
     """Run a claimed job to its end and say in one line how it went. What is wrong with the job is no exception.
 
@@ -66,6 +68,7 @@ def execute(
     """
     with (
         Lease(jobs, claim, bench.settings.lease_s, claimed_at) as lease,
+        (hand_back or HandBack()).of(lease),
         Reporter(lambda progress: jobs.progress(claim, progress), on_progress) as reporter,
     ):
         return _Execution(bench, jobs, claim, lease, reporter).run()
@@ -119,7 +122,7 @@ class _Execution:
         except lock.WaitAbandonedError:
             log.info("job %s was given up while it waited for the device", job.job_id)
         except UnavailableError as error:
-            return self._hand_back(error, began)
+            return self._hand_back(error.message, began)
         except Exception as error:  # noqa: BLE001 - the boundary: one job's trouble must not end the worker
             self._farm_failed(error)
         finally:
@@ -313,16 +316,18 @@ class _Execution:
                 self._record_rest(Outcome.FAILED, failure)
                 self._unrecorded = False
 
-    def _hand_back(self, error: UnavailableError, began: float) -> str:
-        """The device or the store cannot be had now: somebody, perhaps this worker, tries again later."""
+    def _hand_back(self, why: str, began: float) -> str:
+        """The device, the store or the worker cannot be had now: somebody, perhaps this worker, tries again later."""
         self._lease.ended.wait(max(0.0, _HAND_BACK_S - (time.monotonic() - began)))
         try:
-            released = self._jobs.release(self._claim, error.message)
+            released = self._jobs.release(self._claim, why)
         except redis.RedisError as away:
-            return f"{error.message}; and the job could not be handed back: {away}"
-        return f"{'handed back' if released else 'lost'}: {error.message}"
+            return f"{why}; and the job could not be handed back: {away}"
+        return f"{'handed back' if released else 'lost'}: {why}"
 
     def _finish(self) -> str:
+        if self._lease.reason == HANDED_BACK:
+            return self._hand_back("its worker was told to end", time.monotonic())
         if self._lease.lost:
             return f"lost: {self._lease.reason}"
         cancelled = self._lease.reason == CANCELLED and not self._is_complete()
