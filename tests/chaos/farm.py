@@ -8,14 +8,13 @@ would.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,100 +35,13 @@ from farm.store import Store
 from farm.sweep import SweepSpec
 from scheduler.expand import jobs_at
 from tests.chaos.invariants import Fact, Job, Line, parse_log
+from tests.chaos.parts import Part, Worker
 from tests.chaos.proxy import Proxy
 
-ROOT = Path(__file__).parents[2]
 LEASE_S = 3.0
 WORKERS = 3
-_RESTART_AFTER_S = 0.3
 #: An interpreter without torch: a stack that is probed in a moment.
 _PYTHON = str(Path(sys._base_executable).resolve())  # type: ignore[attr-defined]
-
-
-@dataclass
-class Part:
-    """A process of the farm. `held`: it stays down until somebody lets it go."""
-
-    name: str
-    argv: list[str]
-    env: dict[str, str]
-    log: Path
-    held: bool = False
-    starts: int = 0
-    process: subprocess.Popen[bytes] | None = None
-    _dead_since: float | None = None
-
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return self.process is not None and self.process.poll() is None
-
-    def spawn(self) -> None:
-        """Start it."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.env,
-                cwd=ROOT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
-        self.starts += 1
-        self._dead_since = None
-
-    def keep_alive(self) -> None:
-        """Start it again a moment after it ended."""
-        if self.held or self.alive():
-            return
-        now = time.monotonic()
-        self._dead_since = self._dead_since or now
-        if now - self._dead_since >= _RESTART_AFTER_S:
-            self.spawn()
-
-    def signal(self, number: int) -> None:
-        """Send it a signal, if it lives."""
-        if self.process is not None and self.alive():
-            self.process.send_signal(number)
-
-
-@dataclass
-class Worker:
-    """A worker, its device, and its way to Redis."""
-
-    part: Part
-    proxy: Proxy
-    settings: Settings
-    device_id: str
-    clock: Path
-
-    def main(self) -> psutil.Process | None:
-        """Celery's main process."""
-        return _process(self.part.process.pid) if self.part.process and self.part.alive() else None
-
-    def child(self) -> psutil.Process | None:
-        """The pool's one process, which runs the jobs."""
-        return _first(_children(self.main()), lambda _: True)
-
-    def supervisor(self) -> psutil.Process | None:
-        """The supervisor of the runner at work."""
-        return _first(_children(self.child()), lambda p: any("supervise.py" in word for word in p.cmdline()))
-
-    def runner(self) -> psutil.Process | None:
-        """The runner at work."""
-        return _first(_children(self.supervisor()), lambda p: "INFERFARM_RUN" in p.environ())
-
-    def grandchild(self) -> psutil.Process | None:
-        """A process that the runner has started."""
-        return _first(_children(self.runner()), lambda _: True)
-
-    def everything(self) -> list[psutil.Process]:
-        """All processes of this worker's host."""
-        main = self.main()
-        with contextlib.suppress(psutil.Error):
-            return [main, *main.children(recursive=True)] if main else []
-        return []
 
 
 @dataclass
@@ -367,7 +279,7 @@ def leftovers(farm: ChaosFarm) -> list[str]:
 
 def held_in_redis(farm: ChaosFarm) -> list[str]:
     """Leases and windows that Redis still holds."""
-    leases = [f"lease of job {job}" for job in farm.client.zrange("farm:leases", 0, -1)]  # type: ignore[union-attr]
+    leases = [f"lease of job {job}" for job in farm.client.zrange("farm:leases", 0, -1)]
     windows = [f"{device}'s window holds {view.job_id}" for device in farm.devices for view in farm.jobs.window(device)]
     return leases + windows
 
@@ -408,27 +320,3 @@ def _environment(pid: int) -> bytes:
         return Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return b""
-
-
-def _process(pid: int) -> psutil.Process | None:
-    with contextlib.suppress(psutil.Error):
-        return psutil.Process(pid)
-    return None
-
-
-def _children(process: psutil.Process | None) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.Error):
-        return process.children() if process else []
-    return []
-
-
-def _first(processes: list[psutil.Process], fits: Callable[[psutil.Process], bool]) -> psutil.Process | None:
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and fits(process):
-                return process
-    return None
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)

@@ -15,7 +15,8 @@ import psutil
 import redis
 
 from farm.broker.jobs import JobState
-from tests.chaos.farm import LEASE_S, ChaosFarm, Worker
+from tests.chaos.farm import LEASE_S, ChaosFarm
+from tests.chaos.parts import Worker
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ def reorder_messages(farm: ChaosFarm, pick: Pick) -> Injected | None:
     worker = _worker(farm, pick)
     queue = farm.queue(worker)
     with contextlib.suppress(redis.RedisError):
-        if farm.client.llen(queue) > 1 and farm.client.lmove(queue, queue, "RIGHT", "LEFT"):  # type: ignore[operator]
+        if farm.client.llen(queue) > 1 and farm.client.lmove(queue, queue, "RIGHT", "LEFT"):
             return Injected((worker.device_id,))
     return None
 

@@ -8,7 +8,7 @@ import heapq
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import redis
 
@@ -22,6 +22,8 @@ from tests.chaos.table import Row, rows
 
 #: A fault that finds nothing to hurt for so long is passed over, and another comes in its place.
 _TARGET_LIMIT_S = 10.0
+#: After so long without one, the next worker is tried.
+_VICTIM_LIMIT_S = 2.0
 #: The bounds of "recovers" and "ends": most of it is the deadlines of a machine whose cores are all taken.
 RECOVERY_LIMIT_S = 120.0
 END_LIMIT_S = 240.0
@@ -107,7 +109,11 @@ class Suite:
         with (self._farm.base / "schedule.jsonl").open("a") as stream:
             stream.write(json.dumps(told(planned)) + "\n")
         until = time.monotonic() + _TARGET_LIMIT_S
+        next_victim_at = time.monotonic() + _VICTIM_LIMIT_S
         while time.monotonic() < until:
+            if time.monotonic() > next_victim_at:
+                other = replace(planned.pick, victim=(planned.pick.victim + 1) % WORKERS)
+                planned, next_victim_at = replace(planned, pick=other), next_victim_at + _VICTIM_LIMIT_S
             if self._inject(planned):
                 if len(self._done) % 10 == 0 or len(self._done) == self._count:
                     recovered = sum(1 for done in self._done if done.recovered_ns)

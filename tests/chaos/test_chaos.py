@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.farm import ROOT
+from tests.chaos.parts import ROOT
 
 SEED = 20
 FAULTS = 40

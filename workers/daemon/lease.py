@@ -29,7 +29,7 @@ HANDED_BACK = "handed-back"
 
 #: However long the lease: a person who cancels waits for the next renewal, then for the runner's grace of 2 s, and
 #: the device is to be free within 5 s.
-_LONGEST_PERIOD_S = 2.0
+_LONGEST_PERIOD_S = 1.5
 
 
 class Run(Protocol):
