@@ -147,6 +147,7 @@ class Farm:
         with contextlib.suppress(UnavailableError):
             for record in cancelled_records(view.spec, view.attempt, utc_now()):
                 self.store.records.write(record)
+            self.jobs.settled(view.job_id)
 
     def retry(self, name: str, *, outcomes: Sequence[Outcome] = RETRY_OUTCOMES) -> int:
         """Queue again the runs of a sweep's ended jobs (or of one job) that ended with one of `outcomes`.

@@ -94,7 +94,7 @@ def reap(jobs: JobStore, store: Store, max_attempts: int) -> list[tuple[str, Job
 
 
 def settle(jobs: JobStore, store: Store) -> int:
-    """Write the records of jobs that ended outside of any worker; return how many jobs still wait for the store.
+    """Write the records of jobs that ended outside of any worker; return how many of those looked at still wait.
 
     What is owed stays in Redis until it is written: a store that is away, or a scheduler that dies, costs only time.
     """

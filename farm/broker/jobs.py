@@ -16,6 +16,9 @@ from farm.broker.scripts import PRELUDE, SCRIPTS
 from farm.contract.codec import from_json, to_json
 from farm.contract.job import JobSpec
 
+#: Owed jobs looked at in one go: a large sweep that is cancelled must not keep the scheduler from its other work.
+OWED_BLOCK = 100
+
 #: A job that was running whenever its worker died, so often, is taken for the cause.
 WORKERS_KILLED = 2
 
@@ -199,9 +202,9 @@ class JobStore:
         """End at once the leases of an earlier worker of this device; only its lock's holder may say so."""
         return int(self._call("disown", device_id, owner))
 
-    def owed(self) -> list[JobView]:
+    def owed(self, most: int = OWED_BLOCK) -> list[JobView]:
         """Jobs that ended outside of any worker, or that theirs could not record: records may be missing."""
-        return self._views(cast(set[str], self._redis.smembers("farm:owed")))
+        return self._views(cast(list[str], self._redis.srandmember("farm:owed", most)))
 
     def settled(self, job_id: str) -> None:
         """An owed job has all its records."""
