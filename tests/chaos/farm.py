@@ -213,6 +213,9 @@ class ChaosFarm:
             if part.process is not None:
                 part.process.kill()
                 part.process.wait(timeout=20)
+        for process in left_processes(self):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
         if "client" in self.__dict__:
             self.client.close()
         for proxy in self.proxies:
@@ -262,14 +265,15 @@ class ChaosFarm:
         return Part(name, argv, env, self.base / f"{name}.log")
 
 
+def left_processes(farm: ChaosFarm) -> list[psutil.Process]:
+    """Living processes of the farm, its broker and this one excepted: its directory is in their environment."""
+    mark, own = str(farm.base).encode(), {os.getpid(), farm.broker.pid}
+    return [p for p in psutil.process_iter() if p.pid not in own and mark in _environment(p.pid)]
+
+
 def leftovers(farm: ChaosFarm) -> list[str]:
     """What should not be there after the farm has stopped: processes, held locks, spool and work files."""
-    mark, own = str(farm.base).encode(), {os.getpid(), farm.broker.pid}
-    found = [
-        f"process {process.pid} ({' '.join(process.cmdline())[:120]})"
-        for process in psutil.process_iter()
-        if process.pid not in own and mark in _environment(process.pid)
-    ]
+    found = [f"process {one.pid} ({' '.join(_words(one))[:120]})" for one in left_processes(farm)]
     found += [f"lock {path} is held" for path in sorted(farm.settings.lock_dir.glob("*")) if _is_held(path)]
     found += [f"in a spool: {path}" for path in farm.spooled()]
     for worker in farm.workers:
@@ -313,6 +317,12 @@ def _is_held(path: Path) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def _words(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):
+        return list(process.cmdline())
+    return []
 
 
 def _environment(pid: int) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -83,6 +84,25 @@ def kill_supervisor(farm: ChaosFarm, pick: Pick) -> Injected | None:
 def kill_worker(farm: ChaosFarm, pick: Pick) -> Injected | None:
     worker = _worker(farm, pick)
     return _kill(worker, worker.main()) if _is_busy(worker) else None
+
+
+def kill_worker_twice(farm: ChaosFarm, pick: Pick) -> Injected | None:
+    """SIGKILL of the process that runs a job, and of the next that takes it: the job is to be quarantined.
+
+    The pool's process, since it is back before the lease ends: then the farm knows that it died, and was not cut off.
+    """
+    worker = _worker(farm, pick)
+    job_id = _running(farm, worker)
+    if job_id is None or _kill(worker, worker.child()) is None:
+        return None
+    until = time.monotonic() + 4 * LEASE_S
+
+    def over() -> bool:
+        again = [one for one in farm.workers if _running(farm, one) == job_id and _is_busy(one)]
+        killed = bool(again) and again[0].part.alive() and _kill(again[0], again[0].child()) is not None
+        return killed or time.monotonic() > until
+
+    return Injected((worker.device_id,), LEASE_S / 6, over=over)
 
 
 def kill_pool_child(farm: ChaosFarm, pick: Pick) -> Injected | None:
@@ -233,10 +253,9 @@ def lose_message(farm: ChaosFarm, pick: Pick) -> Injected | None:
 
 def cancel_job(farm: ChaosFarm, pick: Pick) -> Injected | None:
     worker = _worker(farm, pick)
+    job_id = _running(farm, worker)
     with contextlib.suppress(redis.RedisError):
-        views = farm.jobs.window(worker.device_id)
-        running = [view for view in views if view.state is JobState.RUNNING]
-        if running and farm.jobs.cancel(running[0].job_id) is not None:
+        if job_id is not None and farm.jobs.cancel(job_id) is not None:
             return Injected((worker.device_id,))
     return None
 
@@ -246,6 +265,7 @@ FAULTS = (
     Fault("SIGKILL of a grandchild", kill_grandchild),
     Fault("SIGKILL of a supervisor", kill_supervisor),
     Fault("SIGKILL of a worker", kill_worker, "worker"),
+    Fault("SIGKILL of a job's process, twice", kill_worker_twice, "worker", 0.7),
     Fault("SIGKILL of a pool process", kill_pool_child, "worker"),
     Fault("SIGKILL of all of a host", kill_host, "worker"),
     Fault("SIGKILL of the scheduler", kill_scheduler),
@@ -273,6 +293,14 @@ def _worker(farm: ChaosFarm, pick: Pick) -> Worker:
 
 def _is_busy(worker: Worker) -> bool:
     return worker.supervisor() is not None
+
+
+def _running(farm: ChaosFarm, worker: Worker) -> str | None:
+    """The job that runs on a worker's device, as far as Redis knows and can be asked."""
+    with contextlib.suppress(redis.RedisError):
+        views = farm.jobs.window(worker.device_id)
+        return next((view.job_id for view in views if view.state is JobState.RUNNING), None)
+    return None
 
 
 def _kill(worker: Worker, process: psutil.Process | None) -> Injected | None:
