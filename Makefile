@@ -6,7 +6,7 @@ PY := .venv/bin/python
 DEMO_HOME ?= .farm/demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check fuzz fix setup setup-dev clean
+.PHONY: help demo test chaos check fuzz fix setup setup-dev clean
 
 help:            ## List the targets
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,6 +17,9 @@ demo: setup      ## Set up, then measure examples/quickstart.yaml on this machin
 test: setup-dev  ## Set up, then run the checks and all tests
 	$(MAKE) --no-print-directory check
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+chaos: setup-dev ## Hurt a farm FAULTS times (default 40), from SEED if given, and print what came of it
+	$(PY) -m tests.chaos --faults $(or $(FAULTS),40) $(if $(SEED),--seed $(SEED))
 
 check: setup-dev ## ruff, mypy --strict, import-linter
 	.venv/bin/ruff check .

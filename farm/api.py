@@ -93,7 +93,7 @@ class Farm:
         from scheduler.submit import submit
 
         jobs, register = self.jobs, self.register  # no broker, no traces in the store
-        self.store.create()
+        # Never created here: a mount that is away would get a second store below it.
         self.store.check_writable()
         return submit(_spec(sweep), store=self.store, jobs=jobs, register=register, priority=priority, again=again)
 
@@ -145,8 +145,11 @@ class Farm:
         """Without a record a Redis that lost its data would queue the job again."""
         from scheduler.records import cancelled_records, utc_now
 
-        for record in cancelled_records(view.spec, view.attempt, utc_now()):
-            self.store.records.write(record)
+        # Where the store is away the scheduler writes them later: the job is owed its records.
+        with contextlib.suppress(UnavailableError):
+            for record in cancelled_records(view.spec, view.attempt, utc_now()):
+                self.store.records.write(record)
+            self.jobs.settled(view.job_id)
 
     def retry(self, name: str, *, outcomes: Sequence[Outcome] = RETRY_OUTCOMES) -> int:
         """Queue again the runs of a sweep's ended jobs (or of one job) that ended with one of `outcomes`.

@@ -22,6 +22,7 @@ from farm.broker.embedded import EmbeddedBroker
 from farm.broker.register import Register
 from farm.errors import UnavailableError
 from farm.settings import Settings
+from farm.store import Store
 
 #: A worker probes its stacks first, and importing torch from a cold disk takes its time.
 READY_LIMIT_S = 180.0
@@ -73,8 +74,9 @@ class LocalFarm:
         self.stop(at_once=kind is not None)
 
     def start(self) -> None:
-        """Start all parts and wait for every worker to announce its device."""
+        """Make the store where there is none, start all parts, wait for every worker to announce its device."""
         try:
+            Store(self.settings.store_dir).create()
             if not self.settings.broker_url:
                 self._broker = EmbeddedBroker(self.settings, listen=self.listen)
                 self._broker.start()

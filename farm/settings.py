@@ -65,6 +65,10 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=300.0, gt=0)
     #: How often a lost job is tried again before it is quarantined.
     max_attempts: int = Field(default=3, ge=1)
+    #: How long the running job of a worker that is told to end may go on before it is handed back; None: to its end.
+    drain_limit_s: float | None = Field(default=None, ge=0)
+    #: After so many jobs in a row that failed on it a device is quarantined; 0: never.
+    device_failures_quarantine: int = Field(default=5, ge=0)
     #: How long a job waits for a device that another farm holds.
     device_wait_s: float = Field(default=600.0, ge=0)
     #: Telemetry samples a second; 0: none.
@@ -164,6 +168,9 @@ class Settings(BaseSettings):
         pairs: dict[str, Any] = {"HOME": self.home, "STORE": self.store_dir, "LOCK_DIR": self.lock_dir}
         pairs |= {"LEASE_S": self.lease_s, "DEVICE_WAIT_S": self.device_wait_s, "WINDOW": self.window}
         pairs |= {"MAX_ATTEMPTS": self.max_attempts, "TELEMETRY_HZ": self.telemetry_hz}
+        pairs |= {"DEVICE_FAILURES_QUARANTINE": self.device_failures_quarantine}
+        if self.drain_limit_s is not None:
+            pairs["DRAIN_LIMIT_S"] = self.drain_limit_s
         pairs |= {"IDLE_WAIT_S": self.idle_wait_s, "COOL_DOWN_S": self.cool_down_s}
         pairs |= {"SUSPECT_RETRIES": self.suspect_retries, "THRESHOLDS": json.dumps(self.thresholds)}
         pairs |= {"CANARY": self.canary, "CANARY_EVERY_H": self.canary_every_h}

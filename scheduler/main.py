@@ -26,6 +26,7 @@ from farm.settings import Settings
 from farm.store import Store
 from scheduler.canary import Canaries
 from scheduler.dispatch import Send, one_pass, read_slots
+from scheduler.failing import quarantine_failing
 from scheduler.leader import Leader
 from scheduler.reconcile import Resender, reap, rebuild, recall_from_absent
 
@@ -68,6 +69,8 @@ class Scheduler:
         self._rebuild_if_emptied()
         reap(self._jobs, self._store, self._settings.max_attempts)
         entries = self._register.devices()
+        if quarantine_failing(self._jobs, self._register, entries, self._settings.device_failures_quarantine):
+            entries = self._register.devices()
         recall_from_absent(self._jobs, entries)
         seconds, micros = self._redis.time()
         now_s = seconds + micros / 1e6

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
-from farm.broker.jobs import JobState, JobStore
+from farm.broker.jobs import WORKERS_KILLED, JobState, JobStore, JobView
 from farm.broker.register import DeviceEntry
 from farm.canary import is_canary_sweep
 from farm.contract.job import JobSpec
 from farm.contract.names import device_queue
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.record import Record
-from farm.errors import FarmError, IntegrityError
+from farm.errors import FarmError, IntegrityError, UnavailableError
 from farm.store import Store
 from farm.sweep import SweepSpec
 from scheduler.choose import Slot
@@ -23,7 +25,7 @@ from scheduler.dispatch import Send, recall_all
 from scheduler.expand import jobs_at
 from scheduler.match import working
 from scheduler.predict import predicted_s
-from scheduler.records import recorded, utc_now
+from scheduler.records import cancelled_records, recorded, utc_now
 
 log = logging.getLogger("inferfarm.scheduler")
 
@@ -84,29 +86,67 @@ def recall_from_absent(jobs: JobStore, entries: Iterable[DeviceEntry]) -> list[s
 
 
 def reap(jobs: JobStore, store: Store, max_attempts: int) -> list[tuple[str, JobState]]:
-    """Deal with leases that ended. A job given up gets a record that says so: no cell of a table is just empty."""
+    """Deal with leases that ended, and write the records that are owed: no cell of a table is just empty."""
     ended = jobs.reap(max_attempts)
     for job_id, state in ended:
         log.warning("lease ended job=%s now=%s", job_id, state)
-        view = jobs.get(job_id) if state is JobState.QUARANTINED else None
-        if view is None:
-            continue
-        try:
-            store.records.write(lost_record(view.spec, view.attempt, utc_now()))
-        except FarmError as error:
-            log.error("no record of the lost job=%s: %s", job_id, error)
+    settle(jobs, store)
     return ended
 
 
-def lost_record(job: JobSpec, attempts: int, now: str) -> Record:
-    """The record of a job whose every attempt vanished with its worker."""
-    failure = Failure(
-        stage="start",
-        reference="attempts-exhausted",
-        message=f"{attempts} attempts ended without a word: each time the worker or its machine died or was cut off",
-        hint="See the worker's log and the machine's for that time; then `farm retry` the job.",
-    )
+def settle(jobs: JobStore, store: Store) -> int:
+    """Write the records of jobs that ended outside of any worker; return how many of those looked at still wait.
+
+    What is owed stays in Redis until it is written: a store that is away, or a scheduler that dies, costs only time.
+    """
+    owed = jobs.owed()
+    for done, view in enumerate(owed):
+        try:
+            if not recorded(store.records, view.spec, refusals=True):
+                for record in owed_records(view, utc_now()):
+                    store.records.write(record)
+        except UnavailableError as error:
+            log.warning("%d job(s) wait for their records, the store is away: %s", len(owed) - done, error.message)
+            return len(owed) - done
+        except FarmError as error:
+            log.error("no record of job=%s: %s", view.job_id, error)
+        jobs.settled(view.job_id)
+    return 0
+
+
+def owed_records(view: JobView, now: str) -> list[Record]:
+    """What to record of a job that no worker recorded; nothing if it has been queued again since. Pure."""
+    if view.state is JobState.CANCELLED:
+        return cancelled_records(view.spec, view.attempt, now)
+    if view.state is JobState.QUARANTINED:
+        return [lost_record(view, now)]
+    if view.state is JobState.FAILED:
+        message = f"the farm itself failed: {view.summary.get('error', 'without a word')}"
+        hint = "Look at the worker's log and its disk; then `farm retry` the job."
+        failure = Failure("start", "farm-error", message, hint)
+        return [Record(view.spec.run_id(None), Outcome.FAILED, view.spec, None, view.attempt, now, now, failure)]
+    return []
+
+
+def lost_record(view: JobView, now: str) -> Record:
+    """The record of a job that was given up: it killed its workers, or every attempt vanished with its worker."""
+    job, attempts = view.spec, view.attempt
+    if view.kills >= WORKERS_KILLED:
+        reference = "killed-its-worker"
+        message = f"job {job.job_id} ({job.name}) was running each of the {view.kills} times its worker died"
+        hint = "Run it by itself on a machine that may fail, and look at `dmesg` there; then `farm retry` the job."
+    else:
+        reference = "attempts-exhausted"
+        message = f"{attempts} attempts ended without a word: each time the worker or its machine died or was cut off"
+        hint = "See the worker's log and the machine's for that time; then `farm retry` the job."
+    failure = Failure("start", reference, message, hint, "\n".join(map(_told, view.lost)) or None)
     return Record(job.run_id(None), Outcome.LOST, job, None, attempts, now, now, failure, ladder_stop="lost")
+
+
+def _told(lost: Mapping[str, Any]) -> str:
+    how = "its worker died" if lost.get("how") == "worker died" else "its lease ended"
+    at = datetime.fromtimestamp(float(lost.get("at", 0)) / 1000, UTC).isoformat(timespec="seconds")
+    return f"attempt {lost.get('attempt')} on {lost.get('device')}: {how}, {at}"
 
 
 class Resender:

@@ -28,7 +28,9 @@ _EVENTS, _CONTROL = "&/0.celeryev/*", "&/0.celery.pidbox"
 
 #: Putting a job into its line, taking it out, and waking the scheduler: parts of most scripts.
 _LINES = "(+zadd +zrem +exists ~farm:ready:*) (+sadd +srem ~farm:lines) (+lpush +ltrim ~farm:wake)"
-_STATES = "(+hset +hdel +hincrby ~farm:job:*) (+hincrby ~farm:counts:*) (+zadd +zrem ~farm:leases)"
+_STATES = (
+    "(+hset +hdel +hincrby ~farm:job:*) (+hincrby ~farm:counts:*) (+zadd +zrem ~farm:leases) (+sadd +srem ~farm:owed)"
+)
 #: Celery's own keys of whoever takes messages from a queue, or listens to events.
 _BINDINGS = "(+sadd +srem +smembers +exists +zadd +zrem +zrangebyscore +del +evalsha ~_kombu.*)"
 _UNACKED = (
@@ -54,7 +56,8 @@ ROLES: tuple[Role, ...] = (
         f"{_CONNECT} {_SCRIPTS} {_TRANSACTION} {_LOOK} +info "
         f"{_LINES} {_STATES} (+set ~farm:spec:*) (+set +get +del +pexpire ~farm:scheduler) (+set ~farm:rebuilt) "
         "(+hset +hincrbyfloat ~farm:sweep:*) (+zadd ~farm:sweeps ~farm:sweep-jobs:*) (+zrangebyscore ~farm:leases) "
-        "(+sadd +srem ~farm:window:*) (+hset ~farm:device:*) (+blpop ~farm:wake) (+lpush +llen ~dev.*) "
+        "(+sadd +srem ~farm:window:*) (+hset +hdel +hexists ~farm:device:*) (+blpop ~farm:wake) (+lpush +llen ~dev.*) "
+        "(+srandmember ~farm:owed) (+lrange +del ~farm:failed:*) "
         "(+evalsha +script|load ~farm:*) "
         f"{_BINDINGS}",
     ),
@@ -63,6 +66,7 @@ ROLES: tuple[Role, ...] = (
         "announces its device, claims the jobs that it is sent, ends them or hands them back",
         f"{_CONNECT} {_SCRIPTS} {_TRANSACTION} {_LOOK} +info +unsubscribe +punsubscribe "
         f"{_LINES} {_STATES} (+srem ~farm:window:{{device}}) (+hincrbyfloat ~farm:sweep:*) "
+        "(+lpush +lrem +ltrim +del ~farm:failed:{device}) "
         "(+hset +hdel ~farm:device:{device}) (+sadd ~farm:devices) (+brpop +llen +rpush +lpush ~dev.{device}) "
         f"(+publish {_EVENTS}) ({_HEAR} {_CONTROL}) "
         "(+llen +del +exists ~*.celery.pidbox) (+lpush ~*.reply.celery.pidbox) "

@@ -20,6 +20,12 @@ from farm.contract.names import check_name
 
 log = logging.getLogger(__name__)
 
+#: Owed jobs looked at in one go: a large sweep that is cancelled must not keep the scheduler from its other work.
+OWED_BLOCK = 100
+
+#: A job that was running whenever its worker died, so often, is taken for the cause.
+WORKERS_KILLED = 2
+
 #: Jobs handed to one SUBMIT call: long enough to be quick, short enough not to hold Redis up.
 SUBMIT_BLOCK = 500
 
@@ -95,6 +101,10 @@ class JobView:
     times: dict[str, float]
     reason: str | None
     spec: JobSpec
+    #: Workers that died while they ran this job.
+    kills: int = 0
+    #: Attempts that ended without a word: `attempt`, `device`, `at` (ms), `how` (`worker died` or `lease ended`).
+    lost: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,9 +183,10 @@ class JobStore:
         """Tell watchers where the job is. Ignored when fenced."""
         self._call("progress", claim.job.job_id, claim.token, _dump(progress))
 
-    def finish(self, claim: Claim, state: JobState, summary: dict[str, Any]) -> bool:
-        """End the job; False when fenced. Repeating one's own finish is harmless."""
-        return int(self._call("finish", claim.job.job_id, claim.token, str(state), _dump(summary))) >= 0
+    def finish(self, claim: Claim, state: JobState, summary: dict[str, Any], *, owed: bool = False) -> bool:
+        """End the job; False when fenced. Repeating one's own finish is harmless. `owed`: it could not be recorded."""
+        answer = self._call("finish", claim.job.job_id, claim.token, str(state), _dump(summary), int(owed))
+        return int(answer) >= 0
 
     def release(self, claim: Claim, reason: str) -> bool:
         """Hand the job back unharmed (drain, device busy): it waits again and the attempt does not count."""
@@ -187,14 +198,33 @@ class JobStore:
         return None if state == "unknown" else JobState(state)
 
     def reap(self, max_attempts: int) -> list[tuple[str, JobState]]:
-        """Deal with leases that ended: queued again, or quarantined after `max_attempts`; return what changed."""
+        """Deal with leases that ended: queued again, or an end state; return what changed.
+
+        A job is quarantined after `max_attempts`, or after it was running whenever `WORKERS_KILLED` workers died.
+        """
         uptime_s = self._redis.info("server")["uptime_in_seconds"]
-        flat = cast(list[str], self._call("reap", max_attempts, int(uptime_s) * 1000))
+        flat = cast(list[str], self._call("reap", max_attempts, int(uptime_s) * 1000, WORKERS_KILLED))
         return [(flat[i], JobState(flat[i + 1])) for i in range(0, len(flat), 2)]
 
     def disown(self, device_id: str, owner: str) -> int:
         """End at once the leases of an earlier worker of this device; only its lock's holder may say so."""
         return int(self._call("disown", device_id, owner))
+
+    def owed(self, most: int = OWED_BLOCK) -> list[JobView]:
+        """Jobs that ended outside of any worker, or that theirs could not record: records may be missing."""
+        return self._views(cast(list[str], self._redis.srandmember("farm:owed", most)))
+
+    def settled(self, job_id: str) -> None:
+        """An owed job has all its records."""
+        self._redis.srem("farm:owed", job_id)
+
+    def failures(self, device_id: str) -> list[JobView]:
+        """The jobs that failed on a device since the last one that did not. A job counts once, however often tried."""
+        return self._views(cast(list[str], self._redis.lrange(f"farm:failed:{device_id}", 0, -1)))
+
+    def forget_failures(self, device_id: str) -> None:
+        """Begin to count a device's failures anew."""
+        self._redis.delete(f"farm:failed:{device_id}")
 
     def heads(self) -> list[Head]:
         """The first waiting job of every line."""
@@ -304,4 +334,6 @@ def _view(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, int])
         times={k[2:]: float(v) / 1000 for k, v in h.items() if k.startswith("t_")},
         reason=h.get("reason"),
         spec=_spec(job_id, spec),
+        kills=int(h.get("kills") or 0),
+        lost=tuple(json.loads(h.get("lost") or "[]")),
     )

@@ -13,6 +13,8 @@ Keys (one Redis per farm, all under `farm:`):
     farm:window:<device>    set of the jobs dispatched to, claimed or running on a device
     farm:leases             zset job -> when its lease ends (ms, Redis's clock: no worker's clock matters)
     farm:wake               list the scheduler sleeps on
+    farm:owed               set of the jobs that ended outside of any worker and may lack their records
+    farm:failed:<device>    list of the jobs that failed there since the last one that did not, the newest first
 
 Source: the fenced-lease pattern (one token per claim, checked on every write); start-time fair queueing for `served`.
 """
@@ -42,6 +44,7 @@ local function leave_device(id,device)
   if device and device~='' then redis.call('SREM','farm:window:'..device,id) end
   redis.call('ZREM','farm:leases',id)
 end
+local function owe(id) redis.call('SADD','farm:owed',id) end
 local function serve(sweep,seconds) redis.call('HINCRBYFLOAT','farm:sweep:'..sweep,'served',seconds) end
 """
 
@@ -77,7 +80,8 @@ RETRY = """
 local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','sweep','target','order')
 if not h[1] then return 'unknown' end
 if h[1]~='done' and h[1]~='failed' and h[1]~='cancelled' and h[1]~='quarantined' then return h[1] end
-redis.call('HDEL',key(id),'cancel','token','device','summary','progress','reason')
+redis.call('HDEL',key(id),'cancel','token','device','summary','progress','reason','kills','lost')
+redis.call('SREM','farm:owed',id)
 redis.call('SET',spec(id),ARGV[2]); redis.call('HSET',key(id),'attempt',0)
 set_state(id,h[2],h[1],'queued'); enqueue(id,h[2],h[3],h[4]); wake(); return 'queued'
 """
@@ -134,12 +138,17 @@ if redis.call('HGET',key(id),'token')~=ARGV[2] then return 0 end
 redis.call('HSET',key(id),'progress',ARGV[3]); return 1
 """
 
-#: ARGV: job, token, end state, summary. 1 done, 0 done before with this token, -1 fenced.
+#: ARGV: job, token, end state, summary, '1' if records are owed. 1 done, 0 done before with this token, -1 fenced.
 FINISH = """
 local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','token','sweep','device')
 if h[2]~=ARGV[2] then return -1 end
 if h[1]~='claimed' and h[1]~='running' then return 0 end
-leave_device(id,h[4]); set_state(id,h[3],h[1],ARGV[3],'summary',ARGV[4]); wake(); return 1
+leave_device(id,h[4]); set_state(id,h[3],h[1],ARGV[3],'summary',ARGV[4])
+if ARGV[5]=='1' then owe(id) end
+local failed='farm:failed:'..h[4]
+if ARGV[3]=='failed' then redis.call('LREM',failed,0,id); redis.call('LPUSH',failed,id); redis.call('LTRIM',failed,0,99)
+elseif ARGV[3]=='done' then redis.call('DEL',failed) end
+wake(); return 1
 """
 
 #: ARGV: job, token, reason. Back to the waiting line; the attempt does not count.
@@ -148,7 +157,7 @@ local id=ARGV[1]
 local h=redis.call('HMGET',key(id),'state','token','sweep','target','order','device','cancel','predicted')
 if h[2]~=ARGV[2] or (h[1]~='claimed' and h[1]~='running') then return 0 end
 leave_device(id,h[6]); redis.call('HINCRBY',key(id),'attempt',-1)
-if h[7] then set_state(id,h[3],h[1],'cancelled','token','-','device',''); wake(); return 1 end
+if h[7] then set_state(id,h[3],h[1],'cancelled','token','-','device',''); owe(id); wake(); return 1 end
 set_state(id,h[3],h[1],'queued','token','-','device','','reason',ARGV[3])
 enqueue(id,h[3],h[4],h[5]); serve(h[3],-tonumber(h[8])); wake(); return 1
 """
@@ -157,25 +166,32 @@ enqueue(id,h[3],h[4],h[5]); serve(h[3],-tonumber(h[8])); wake(); return 1
 CANCEL = """
 local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','sweep','target','device')
 if not h[1] then return 'unknown' end
-if h[1]=='queued' then dequeue(id,h[2],h[3]); set_state(id,h[2],'queued','cancelled'); wake(); return 'cancelled' end
+if h[1]=='queued' then
+  dequeue(id,h[2],h[3]); set_state(id,h[2],'queued','cancelled'); owe(id); wake(); return 'cancelled'
+end
 if h[1]=='dispatched' then
-  leave_device(id,h[4]); set_state(id,h[2],'dispatched','cancelled','device',''); wake(); return 'cancelled'
+  owe(id); leave_device(id,h[4]); set_state(id,h[2],'dispatched','cancelled','device',''); wake(); return 'cancelled'
 end
 if h[1]=='claimed' or h[1]=='running' then redis.call('HSET',key(id),'cancel','1') end
 return h[1]
 """
 
-#: ARGV: limit of attempts, Redis's uptime in ms. Leases that ended: back to the line, or an end state.
-#: A lease longer than Redis has been up is let be: while Redis was away nobody could renew.
+#: ARGV: limit of attempts, Redis's uptime in ms, limit of workers killed. Leases that ended: back to the line, or an
+#: end state. A lease longer than Redis has been up is let be: while Redis was away nobody could renew.
 REAP = """
 local out={}
 for _,id in ipairs(redis.call('ZRANGEBYSCORE','farm:leases','-inf',now(),'LIMIT',0,100)) do
-  local h=redis.call('HMGET',key(id),'state','sweep','target','order','device','attempt','cancel','lease_ms')
+  local h=redis.call('HMGET',key(id),'state','sweep','target','order','device','attempt','cancel','lease_ms','kills',
+    'lost')
   if tonumber(h[8] or '0')<=tonumber(ARGV[2]) then
     leave_device(id,h[5])
-    if h[7] then set_state(id,h[2],h[1],'cancelled','token','-'); out[#out+1]=id; out[#out+1]='cancelled'
-    elseif tonumber(h[6])>=tonumber(ARGV[1]) then
-      set_state(id,h[2],h[1],'quarantined','token','-'); out[#out+1]=id; out[#out+1]='quarantined'
+    local lost=cjson.decode(h[10] or '[]')
+    lost[#lost+1]={attempt=tonumber(h[6]),device=h[5],at=now(),how=h[8]=='0' and 'worker died' or 'lease ended'}
+    redis.call('HSET',key(id),'lost',cjson.encode(lost))
+    if h[7] then
+      set_state(id,h[2],h[1],'cancelled','token','-'); owe(id); out[#out+1]=id; out[#out+1]='cancelled'
+    elseif tonumber(h[6])>=tonumber(ARGV[1]) or tonumber(h[9] or '0')>=tonumber(ARGV[3]) then
+      set_state(id,h[2],h[1],'quarantined','token','-'); owe(id); out[#out+1]=id; out[#out+1]='quarantined'
     else
       set_state(id,h[2],h[1],'queued','token','-','device',''); enqueue(id,h[2],h[3],h[4])
       out[#out+1]=id; out[#out+1]='queued'
@@ -193,6 +209,7 @@ for _,id in ipairs(redis.call('SMEMBERS','farm:window:'..ARGV[1])) do
   local h=redis.call('HMGET',key(id),'state','owner')
   if (h[1]=='claimed' or h[1]=='running') and h[2]~=ARGV[2] then
     redis.call('ZADD','farm:leases',0,id); redis.call('HSET',key(id),'lease_ms',0); n=n+1
+    redis.call('HINCRBY',key(id),'kills',1)
   end
 end
 if n>0 then wake() end

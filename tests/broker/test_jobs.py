@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 
 import pytest
 import redis
@@ -221,3 +222,52 @@ def test_a_large_sweep_is_submitted_in_order(jobs: JobStore) -> None:
     many = [job(f"j{i:04}") for i in range(1203)]
     assert jobs.submit("s", "s", 5, many) == 1203
     assert [view.job_id for view in jobs.sweep_jobs("s")] == [spec.job_id for spec in many]
+
+
+def test_a_job_that_kills_its_worker_twice_is_quarantined_and_its_attempts_are_told(jobs: JobStore) -> None:
+    claimed(jobs)
+    jobs.disown("d", "the next worker")
+    assert jobs.reap(max_attempts=9) == [("j1", JobState.QUEUED)]
+    jobs.dispatch("j1", "d")
+    assert isinstance(jobs.claim("j1", "d", "the next worker", 30), Claim)
+    jobs.disown("d", "the one after it")
+    assert jobs.reap(max_attempts=9) == [("j1", JobState.QUARANTINED)]
+    (view,) = jobs.owed()
+    assert (view.job_id, view.kills) == ("j1", 2)
+    assert [(lost["attempt"], lost["device"], lost["how"]) for lost in view.lost] == [
+        (1, "d", "worker died"),
+        (2, "d", "worker died"),
+    ]
+    assert jobs.retry(view.spec) == "queued"
+    again = jobs.get("j1")
+    assert again is not None
+    assert (again.kills, again.lost, jobs.owed()) == (0, (), [])
+
+
+def test_a_lease_that_ended_is_no_killed_worker(jobs: JobStore) -> None:
+    claimed(jobs, lease_s=0.05)
+    ended: list[tuple[str, JobState]] = []
+    until = time.monotonic() + 10
+    while not ended and time.monotonic() < until:
+        ended = jobs.reap(max_attempts=4)
+    assert ended == [("j1", JobState.QUEUED)]
+    view = jobs.get("j1")
+    assert view is not None
+    assert (view.kills, [lost["how"] for lost in view.lost]) == (0, ["lease ended"])
+
+
+def test_failures_in_a_row_are_counted_by_job_until_one_is_done(jobs: JobStore) -> None:
+    def end(job_id: str, state: JobState) -> None:
+        assert jobs.finish(claimed(jobs, job_id), state, {})
+
+    end("a", JobState.FAILED)
+    end("b", JobState.FAILED)
+    jobs.retry(job("b"))
+    jobs.dispatch("b", "d")
+    again = jobs.claim("b", "d", "me", 30)
+    assert isinstance(again, Claim)
+    assert jobs.finish(again, JobState.FAILED, {})
+    end("c", JobState.CANCELLED)
+    assert {view.job_id for view in jobs.failures("d")} == {"a", "b"}
+    end("e", JobState.DONE)
+    assert jobs.failures("d") == []

@@ -33,7 +33,7 @@ QUIET = {
     "foreign_cpu_share": 1e9,
     "foreign_cpu_invalid_share": 1e9,
     "stolen_share": 1e9,
-    "switches_per_s": 1e9,
+    "cpu_wait_share": 1.0,
     "low_memory_share": 0,
     # Few canaries, and a step that no neighbour makes.
     "canary_min_points": 2,

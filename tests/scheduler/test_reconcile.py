@@ -17,7 +17,7 @@ from farm.store import Store
 from scheduler.choose import Slot
 from scheduler.dispatch import one_pass
 from scheduler.expand import jobs_at
-from scheduler.reconcile import Resender, lost, outstanding, reap, rebuild
+from scheduler.reconcile import Resender, lost, outstanding, reap, rebuild, settle
 from scheduler.records import cancelled_records
 from scheduler.submit import submit
 from tests.factories import make_job
@@ -211,3 +211,60 @@ def write(store: Store, job: object, size: int, ladder_stop: str | None) -> None
     spec = dataclasses.replace(job)  # type: ignore[type-var]
     record = Record(spec.run_id(size), outcome, spec, size, 1, NOW, NOW, failure, ladder_stop=ladder_stop)  # type: ignore[attr-defined]
     assert store.records.write(record)
+
+
+def test_a_job_given_up_while_the_store_was_away_is_recorded_when_it_is_back(
+    client: redis.Redis, jobs: JobStore, register: Register, store: Store, claim: Callable[..., Claim], sent: Sent
+) -> None:
+    register.announce(announcement("a"))
+    submission = submit(make_spec(), store=store, jobs=jobs, register=register)
+    for owner in ("second", "third"):
+        one_pass(jobs, register, sent, 1)
+        claim(sent.take()[0][0], "a")
+        jobs.disown("a", owner)
+        away = store.root.rename(store.root.with_name("away"))
+        ended = reap(jobs, store, max_attempts=9)
+        away.rename(store.root)
+    assert [state for _, state in ended] == [JobState.QUARANTINED]
+    assert list(store.records.iterate()) == []
+    assert reap(jobs, store, max_attempts=9) == []
+    (record,) = [r for r in store.records.iterate(submission.sweep_id) if isinstance(r, Record)]
+    assert record.failure is not None
+    assert (record.outcome, record.failure.reference) == (Outcome.LOST, "killed-its-worker")
+    assert record.job.job_id in record.failure.message
+    assert record.job.name in record.failure.message
+    assert "attempt 1 on a: its worker died" in (record.failure.detail or "")
+    assert jobs.owed() == []
+
+
+def test_a_cancelled_job_whose_worker_died_has_its_records(
+    jobs: JobStore, register: Register, store: Store, claim: Callable[..., Claim], sent: Sent
+) -> None:
+    register.announce(announcement("a"))
+    submission = submit(make_spec(), store=store, jobs=jobs, register=register)
+    one_pass(jobs, register, sent, 1)
+    held = claim(sent.take()[0][0], "a")
+    write(store, held.job, 1, None)
+    jobs.cancel(held.job.job_id)
+    jobs.disown("a", "the next worker")
+    assert reap(jobs, store, max_attempts=3) == [(held.job.job_id, JobState.CANCELLED)]
+    found = [r for r in store.records.iterate(submission.sweep_id) if isinstance(r, Record)]
+    assert {r.batch_size: r.outcome for r in found} == {1: Outcome.OK, 2: Outcome.CANCELLED}
+
+
+def test_what_no_worker_could_record_is_recorded_once_and_not_over_results(
+    jobs: JobStore, register: Register, store: Store, claim: Callable[..., Claim], sent: Sent
+) -> None:
+    register.announce(announcement("a"))
+    submit(make_spec(models="[resnet18, resnet34]"), store=store, jobs=jobs, register=register)
+    one_pass(jobs, register, sent, 2)
+    bare, full = (claim(job_id, "a") for job_id, _ in sent.take())
+    write(store, full.job, 1, None)
+    write(store, full.job, 2, None)
+    for held in (bare, full):
+        jobs.finish(held, JobState.FAILED, {"error": "OSError: no space"}, owed=True)
+    assert settle(jobs, store) == 0
+    record = store.records.read(bare.job.run_id(None))
+    assert record.failure is not None
+    assert (record.failure.reference, "no space" in record.failure.message) == ("farm-error", True)
+    assert not store.records.exists(full.job.run_id(None))

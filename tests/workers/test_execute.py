@@ -326,6 +326,17 @@ def test_trouble_of_the_farm_itself_fails_the_job_with_its_cause(
     assert "NotADirectoryError" in view.summary["error"]
 
 
+def test_a_job_that_this_hosts_disk_does_not_take_is_owed_its_records(
+    bench: Bench, jobs: JobStore, claim: MakeClaim
+) -> None:
+    bench.settings.spool_dir.parent.mkdir(parents=True, exist_ok=True)
+    bench.settings.spool_dir.write_text("a file where the spool should be")
+    execute(bench, jobs, claim(fake_job("job", bench.device.device_id)), boottime())
+    (view,) = jobs.owed()
+    assert (view.job_id, view.state) == ("job", JobState.FAILED)
+    assert "FileExistsError" in view.summary["error"]
+
+
 def test_an_old_interpreter_that_still_fits_measures_as_well(bench: Bench, run: Run) -> None:
     """Python 3.8, where there is one: the island's own floor."""
     from pathlib import Path

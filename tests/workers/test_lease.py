@@ -127,3 +127,14 @@ def test_only_the_latest_progress_is_told_and_a_sink_that_fails_harms_nobody() -
         gate.set()
         wait_until(lambda: told[-1:] == [9], "latest progress")
     assert told == [0, 9]
+
+
+def test_a_cancellation_is_heard_soon_however_long_the_lease(claim: MakeClaim, jobs: JobStore, bench: Bench) -> None:
+    """The device is to be free within 5 s, and the runner may have 2 s of grace after this."""
+    bench.settings.lease_s = 300.0
+    held, run = claim(fake_job("j", bench.device.device_id)), Run()
+    with Lease(jobs, held, 300.0, boottime()) as lease:
+        lease.bind(run)
+        jobs.cancel("j")
+        assert lease.ended.wait(2.5)
+        wait_until(lambda: run.killed == [CANCELLED], "the run told to end", 1)

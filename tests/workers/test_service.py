@@ -29,7 +29,7 @@ from farm.contract.names import TASK_RUN_JOB, device_queue
 from farm.settings import Settings
 from farm.store import Store
 from tests.workers.support import fake_job, is_alive, marked, wait_until
-from workers.daemon.lock import device_lock_path
+from workers.daemon.lock import Holder, device_lock_path, hold
 from workers.daemon.probe import find_device
 
 SERVE = [
@@ -135,6 +135,34 @@ def test_a_worker_serves_announces_and_ends_with_its_job_finished(host: Host) ->
     records = [record for record in host.store.records.iterate()]
     assert len(records) == 3
     assert all("git_revision" in record.provenance for record in records)  # type: ignore[union-attr]
+
+
+def test_a_worker_told_to_end_hands_its_job_back_when_the_limit_is_over(host: Host) -> None:
+    host.settings.drain_limit_s = 0.5
+    worker = host.start()
+    host.submit(fake_job("long", host.device, latency_ms=4000.0))
+    host.in_stage("long", "measure")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=30) == 0
+    view = host.job("long")
+    assert (view.state, view.attempt, view.reason) == (JobState.QUEUED, 0, "its worker was told to end")
+    assert host.runners() == []
+    assert list(host.store.records.iterate()) == []
+    host.settings.drain_limit_s = None
+    host.start()
+    host.submit(fake_job("short", host.device))
+    host.wait("short", JobState.DONE)
+
+
+def test_the_device_is_free_within_5_s_of_a_cancellation_also_from_a_job_that_will_not_end(host: Host) -> None:
+    host.start()
+    host.submit(fake_job("deaf", host.device, behaviour="ignore_sigterm"))
+    host.in_stage("deaf", "measure")
+    path = device_lock_path(host.settings.lock_dir, host.device)
+    host.jobs.cancel("deaf")
+    with hold(path, Holder(os.getpid(), "test", "", 0.0), wait_s=5.0):
+        assert host.runners() == []
+    assert host.wait("deaf", JobState.CANCELLED).summary["outcomes"] == {"cancelled": 1}
 
 
 def test_a_second_worker_for_the_device_is_refused_and_told_of_the_first(host: Host) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -159,3 +160,36 @@ def test_a_writer_that_is_killed_leaves_whole_entries_only(spool: Spool, store: 
     assert written <= sum(1 for _ in store.records.iterate()) <= written + 1
     assert list(store.verify()) == []
     assert not (spool.root / "damaged").exists()
+
+
+def test_a_mover_that_is_killed_while_it_deletes_leaves_no_half_entry(
+    spool: Spool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, files = entry(tmp_path)
+    spool.put(record, files)
+
+    def die(path: Path, **_: object) -> None:
+        next(Path(path).rglob("record.json")).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("workers.daemon.spool.shutil.rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            spool.flush(store)
+    assert spool.entries() == []
+    assert spool.flush(store) == 0
+    assert store.records.read(record.run_id) == record
+    assert {path.name for path in spool.root.iterdir()} <= {".lock", ".putting"}
+
+
+def test_what_is_being_put_is_left_alone_whatever_the_clock_says(spool: Spool, store: Store) -> None:
+    spool.root.mkdir()
+    unfinished = spool.root / ".new-entry"
+    unfinished.mkdir()
+    os.utime(unfinished, (0, 0))
+    with (spool.root / ".putting").open("w") as putting:
+        fcntl.flock(putting, fcntl.LOCK_SH)
+        spool.flush(store)
+        assert unfinished.is_dir()
+    spool.flush(store)
+    assert not unfinished.exists()

@@ -15,7 +15,7 @@ from workers.daemon.bundle import EXIT_PYTHON_TOO_OLD
 from workers.daemon.launch import Ended
 
 #: What the supervisor says about a run that was cut off with the claim to its job: nobody's failure, and no record.
-LEASE_REASONS = frozenset({"lease-expired", "fenced", "daemon-died", "supervisor-told-to-end"})
+LEASE_REASONS = frozenset({"lease-expired", "fenced", "handed-back", "daemon-died", "supervisor-told-to-end"})
 
 _SHELL_SIGNAL_BASE = 128
 

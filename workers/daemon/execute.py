@@ -31,9 +31,10 @@ from workers.daemon.bench import Bench
 from workers.daemon.classify import Evidence, classify
 from workers.daemon.clock import boottime, utc_now
 from workers.daemon.collect import Collected, JobFacts, RunFacts, collect
+from workers.daemon.hand_back import HandBack
 from workers.daemon.ladder import PREPARE, Run, Stop
 from workers.daemon.launch import GRACE_S, Launched, Plan, device_environment
-from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, Lease
+from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, HANDED_BACK, Lease
 from workers.daemon.ledger import Ledger
 from workers.daemon.nvml import Gpu, find_gpu, open_nvml
 from workers.daemon.point import Point
@@ -61,6 +62,7 @@ def execute(
     claim: Claim,
     claimed_at: float,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
+    hand_back: HandBack | None = None,
 ) -> str:
     """Run a claimed job to its end and say in one line how it went. What is wrong with the job is no exception.
 
@@ -68,6 +70,7 @@ def execute(
     """
     with (
         Lease(jobs, claim, bench.settings.lease_s, claimed_at) as lease,
+        (hand_back or HandBack()).of(lease),
         Reporter(lambda progress: jobs.progress(claim, progress), on_progress) as reporter,
     ):
         return _Execution(bench, jobs, claim, lease, reporter).run()
@@ -98,6 +101,7 @@ class _Execution:
         self._lock_fd = -1
         self._model_file: str | None = None
         self._trouble: str | None = None
+        self._unrecorded = False
         cache_dir = bench.settings.cache_dir
         self._facts = JobFacts(
             claim.job, claim.attempt, bench.device, None, dict(bench.provenance), cache_dir, bench.limits
@@ -120,7 +124,7 @@ class _Execution:
         except lock.WaitAbandonedError:
             log.info("job %s was given up while it waited for the device", job.job_id)
         except UnavailableError as error:
-            return self._hand_back(error, began)
+            return self._hand_back(error.message, began)
         except Exception as error:  # noqa: BLE001 - the boundary: one job's trouble must not end the worker
             self._farm_failed(error)
         finally:
@@ -309,19 +313,23 @@ class _Execution:
         message = f"the farm itself failed: {self._trouble}"
         failure = Failure("start", "farm-error", message, hint, traceback.format_exc()[-4000:])
         if not self._lease.lost:
+            self._unrecorded = True
             with suppress(OSError, FarmError, ValueError):
                 self._record_rest(Outcome.FAILED, failure)
+                self._unrecorded = False
 
-    def _hand_back(self, error: UnavailableError, began: float) -> str:
-        """The device or the store cannot be had now: somebody, perhaps this worker, tries again later."""
+    def _hand_back(self, why: str, began: float) -> str:
+        """The device, the store or the worker cannot be had now: somebody, perhaps this worker, tries again later."""
         self._lease.ended.wait(max(0.0, _HAND_BACK_S - (time.monotonic() - began)))
         try:
-            released = self._jobs.release(self._claim, error.message)
+            released = self._jobs.release(self._claim, why)
         except redis.RedisError as away:
-            return f"{error.message}; and the job could not be handed back: {away}"
-        return f"{'handed back' if released else 'lost'}: {error.message}"
+            return f"{why}; and the job could not be handed back: {away}"
+        return f"{'handed back' if released else 'lost'}: {why}"
 
     def _finish(self) -> str:
+        if self._lease.reason == HANDED_BACK:
+            return self._hand_back("its worker was told to end", time.monotonic())
         if self._lease.lost:
             return f"lost: {self._lease.reason}"
         cancelled = self._lease.reason == CANCELLED and not self._is_complete()
@@ -346,7 +354,7 @@ class _Execution:
         pause = threading.Event()
         while True:
             try:
-                return self._jobs.finish(self._claim, state, summary)
+                return self._jobs.finish(self._claim, state, summary, owed=self._unrecorded)
             except redis.RedisError as error:
                 log.warning("job %s could not be finished yet: %s", self._job.job_id, error)
                 if boottime() >= self._lease.deadline or self._lease.lost:

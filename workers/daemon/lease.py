@@ -24,9 +24,12 @@ FENCE_SHARE = 0.8
 CANCELLED = "cancelled"
 FENCED = "fenced"
 EXPIRED = "lease-expired"
+#: The worker has to end: the job goes back to the line unharmed.
+HANDED_BACK = "handed-back"
 
-#: However long the lease: a person who cancels waits for the next renewal.
-_LONGEST_PERIOD_S = 5.0
+#: However long the lease: a person who cancels waits for the next renewal, then for the runner's grace of 2 s, and
+#: the device is to be free within 5 s.
+_LONGEST_PERIOD_S = 1.5
 
 
 class Run(Protocol):
@@ -67,8 +70,8 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether somebody else may hold the job by now: nothing may be recorded in its name any more."""
-        return self.reason in (FENCED, EXPIRED)
+        """Whether somebody else holds the job now or soon: nothing may be recorded in its name any more."""
+        return self.reason in (FENCED, EXPIRED, HANDED_BACK)
 
     def bind(self, run: Run) -> None:
         """Let this run live and die with the lease."""
@@ -84,7 +87,7 @@ class Lease:
             self._run = None
 
     def end(self, reason: str) -> None:
-        """Stop the job: `cancelled`, `fenced` or `lease-expired`. A loss outweighs a cancellation."""
+        """Stop the job: `cancelled`, `fenced`, `lease-expired` or `handed-back`. A loss outweighs a cancellation."""
         with self._lock:
             if self.lost or self.reason == reason:
                 return

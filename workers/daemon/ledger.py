@@ -71,12 +71,15 @@ class Ledger:
         Raises:
             OSError, ValueError: this host's disk does not take it, or the record does not fit its schema.
         """
-        self._count(collected.record)
-        step = next_step(self._job.batches, self._points)
         record = collected.record
-        if isinstance(step, Stop) and record.point != ACCURACY:
-            record = self._ended(record, step)
+        if record.point != ACCURACY:
+            points = [*self._points, _point(record)]
+            step = next_step(self._job.batches, points)
+            if isinstance(step, Stop):
+                record = _ended(record, step, points)
         self._spool.put(record, collected.files)
+        # Only now: a run that the disk did not take is still owed.
+        self._count(record)
         self._spool.flush(self._store, wait_s=_FLUSH_WAIT_S)
 
     def record_rest(
@@ -86,9 +89,9 @@ class Ledger:
         left = self.left
         for size in left:
             collected = not_run(facts, size, outcome, failure, utc_now(), run)
-            self._count(collected.record)
-            record = self._ended(collected.record, stop) if size == left[-1] else collected.record
+            record = _ended(collected.record, stop, self._points) if size == left[-1] else collected.record
             self._spool.put(record, collected.files)
+            self._count(record)
         if self._owes_accuracy:
             self._not_evaluated(facts, outcome, failure, run)
         self._spool.flush(self._store, wait_s=_FLUSH_WAIT_S)
@@ -104,12 +107,6 @@ class Ledger:
     def keep_late(self, collected: Collected) -> None:
         """Keep what was measured after the claim was lost: as a blob, for people to look at, not as the record."""
         self._spool.put(collected.record, collected.files, late=True)
-
-    def _ended(self, record: Record, stop: Stop) -> Record:
-        """The ladder's last record: why it ended, and how far it got."""
-        ran = [point.batch_size for point in self._points if point.outcome is Outcome.OK]
-        largest = float(max(ran)) if ran else None
-        return replace(record, ladder_stop=str(stop), metrics=record.metrics | {"largest_batch_ok": largest})
 
     @property
     def _owes_accuracy(self) -> bool:
@@ -135,5 +132,16 @@ class Ledger:
         if record.point == ACCURACY:
             self._accuracy = record.outcome
             return
-        throughput = record.metrics.get("throughput_per_s") if record.outcome is Outcome.OK else None
-        self._points.append(Point(record.batch_size or 0, record.outcome, throughput))
+        self._points.append(_point(record))
+
+
+def _point(record: Record) -> Point:
+    throughput = record.metrics.get("throughput_per_s") if record.outcome is Outcome.OK else None
+    return Point(record.batch_size or 0, record.outcome, throughput)
+
+
+def _ended(record: Record, stop: Stop, points: Sequence[Point]) -> Record:
+    """The ladder's last record: why it ended, and how far it got."""
+    ran = [point.batch_size for point in points if point.outcome is Outcome.OK]
+    largest = float(max(ran)) if ran else None
+    return replace(record, ladder_stop=str(stop), metrics=record.metrics | {"largest_batch_ok": largest})

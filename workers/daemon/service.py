@@ -34,6 +34,7 @@ from workers.daemon.bundle import read_island
 from workers.daemon.canary import CanaryWord
 from workers.daemon.clock import boottime
 from workers.daemon.execute import execute
+from workers.daemon.hand_back import HandBack, tell_children_after
 from workers.daemon.probe import find_device, probe_stacks
 from workers.daemon.provenance import provenance
 from workers.daemon.reporter import Progress
@@ -63,6 +64,7 @@ class Service:
         self._client: redis.Redis | None = None
         self._owner = "nobody"
         self._taking_back: threading.Thread | None = None
+        self._hand_back = HandBack()
 
     def start(self) -> None:
         """Take the worker's lock and learn what the stacks can do. In Celery's main process, before it forks.
@@ -123,6 +125,12 @@ class Service:
         self._owner = f"{self.device.host}/{os.getpid()}/{secrets.token_hex(4)}"
         self._taking_back = threading.Thread(target=self._take_back, name="take-back", daemon=True)
         self._taking_back.start()
+        self._hand_back.listen()
+
+    def begin_to_end(self) -> None:
+        """This worker was told to end: its job may go on for `drain_limit_s`. In the main process."""
+        if self.settings.drain_limit_s is not None:
+            tell_children_after(self.settings.drain_limit_s)
 
     def run_job(self, job_id: str, on_start: Callable[[str], None], on_progress: Callable[[Progress], None]) -> str:
         """Claim a job by its id and run it; say in one line how it went. `on_start` is told the job's name.
@@ -143,7 +151,8 @@ class Service:
             return f"not run: {claim}"
         on_start(claim.job.name)
         canary = CanaryWord(CanaryBook(self._connection()), self.device.device_id)
-        return execute(replace(self.bench, doubts=canary.doubts), jobs, claim, claimed_at, on_progress)
+        bench = replace(self.bench, doubts=canary.doubts)
+        return execute(bench, jobs, claim, claimed_at, on_progress, self._hand_back)
 
     def _connection(self) -> redis.Redis:
         """This process's connection, tried: one that idled may have gone stale, and a claim must not be asked twice."""

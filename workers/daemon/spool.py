@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -30,8 +31,11 @@ _RECORD = "record.json"
 _BLOBS = "blobs"
 _LATE = "late"
 _NEW = ".new-"
+_GONE = ".gone-"
+#: Lock files: whoever puts holds the first, shared; whoever moves entries to the store holds the second alone.
+_PUTTING = ".putting"
+_FLUSHING = ".lock"
 _DAMAGED = "damaged"
-_STALE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -58,22 +62,16 @@ class Spool:
         data = encode_record(record)
         name = f"{record.run_id}.late-{record.attempt}" if late else record.run_id
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        entry = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.root))
-        try:
-            (entry / _BLOBS).mkdir()
-            for file in files:
-                _take(file.path, entry / _BLOBS / file.sha256)
-            (entry / _RECORD).write_bytes(data)
-            if late:
-                (entry / _LATE).touch()
-            for path in sorted(entry.rglob("*"), reverse=True):
-                _fsync(path)
-            _fsync(entry)
-            shutil.rmtree(self.root / name, ignore_errors=True)
-            entry.rename(self.root / name)
-            _fsync(self.root)
-        finally:
-            shutil.rmtree(entry, ignore_errors=True)
+        with self._locked(_PUTTING, fcntl.LOCK_SH):
+            entry = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.root))
+            try:
+                _fill(entry, data, files, late=late)
+                if (self.root / name).exists():
+                    self._discard(self.root / name)
+                entry.rename(self.root / name)
+                _fsync(self.root)
+            finally:
+                shutil.rmtree(entry, ignore_errors=True)
 
     def waiting(self, run_id: str) -> Record | None:
         """The record of that run that waits for the store, if there is one."""
@@ -93,26 +91,55 @@ class Spool:
 
         `wait_s`: how long to wait for another process that is at it.
         """
-        self._remove_stale()
+        if self.root.is_dir():
+            self._remove_stale()
         if self.entries():
-            with self._only_one(wait_s) as mine:
+            with self._locked(_FLUSHING, fcntl.LOCK_EX, wait_s) as mine:
                 for entry in self.entries() if mine else []:
-                    if not _move(entry, store, self.root / _DAMAGED):
+                    if not self._move(entry, store):
                         break
         return len(self.entries())
 
+    def _move(self, entry: Path, store: Store) -> bool:
+        """Move one entry; return False if the store is away and the rest had better wait."""
+        try:
+            _store(entry, store)
+        except UnavailableError as error:
+            log.warning("the store is away, %s waits in the spool: %s", entry.name, error.message)
+            return False
+        except IntegrityError as error:
+            log.error("%s stays in the spool: %s", entry, error.message)
+            return True
+        except (UsageError, RecordError, OSError) as error:
+            damaged = self.root / _DAMAGED
+            log.error("%s cannot be stored and is set aside in %s: %s", entry.name, damaged, error)
+            damaged.mkdir(exist_ok=True)
+            shutil.rmtree(damaged / entry.name, ignore_errors=True)
+            entry.rename(damaged / entry.name)
+            return True
+        self._discard(entry)
+        return True
+
+    def _discard(self, entry: Path) -> None:
+        """Take an entry away whole: a worker that is killed while it deletes the files must not leave half of one."""
+        gone = Path(tempfile.mkdtemp(prefix=_GONE, dir=self.root))
+        entry.rename(gone)
+        _fsync(self.root)
+        shutil.rmtree(gone, ignore_errors=True)
+
     def _remove_stale(self) -> None:
-        for path in self.root.glob(_NEW + "*"):
-            if time.time() - path.stat().st_mtime > _STALE_S:
+        """Remove what killed workers left unfinished. That nobody is at it, a lock says: a clock may jump."""
+        with self._locked(_PUTTING, fcntl.LOCK_EX, 0.0) as mine:
+            for path in [*self.root.glob(_NEW + "*"), *self.root.glob(_GONE + "*")] if mine else []:
                 shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager
-    def _only_one(self, wait_s: float) -> Iterator[bool]:
-        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _locked(self, name: str, kind: int, wait_s: float = math.inf) -> Iterator[bool]:
+        descriptor = os.open(self.root / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         mine = False
         try:
             until, pause = time.monotonic() + wait_s, threading.Event()
-            while not (mine := _try_lock(descriptor)) and time.monotonic() < until:
+            while not (mine := _try_lock(descriptor, kind)) and time.monotonic() < until:
                 pause.wait(0.05)
             yield mine
         finally:
@@ -122,24 +149,17 @@ class Spool:
             os.close(descriptor)
 
 
-def _move(entry: Path, store: Store, damaged: Path) -> bool:
-    """Move one entry; return False if the store is away and the rest had better wait."""
-    try:
-        _store(entry, store)
-    except UnavailableError as error:
-        log.warning("the store is away, %s waits in the spool: %s", entry.name, error.message)
-        return False
-    except IntegrityError as error:
-        log.error("%s stays in the spool: %s", entry, error.message)
-        return True
-    except (UsageError, RecordError, OSError) as error:
-        log.error("%s cannot be stored and is set aside in %s: %s", entry.name, damaged, error)
-        damaged.mkdir(exist_ok=True)
-        shutil.rmtree(damaged / entry.name, ignore_errors=True)
-        entry.rename(damaged / entry.name)
-        return True
-    shutil.rmtree(entry, ignore_errors=True)
-    return True
+def _fill(entry: Path, data: bytes, files: Sequence[BlobFile], *, late: bool) -> None:
+    """Write an entry's files and flush them to the disk."""
+    (entry / _BLOBS).mkdir()
+    for file in files:
+        _take(file.path, entry / _BLOBS / file.sha256)
+    (entry / _RECORD).write_bytes(data)
+    if late:
+        (entry / _LATE).touch()
+    for path in sorted(entry.rglob("*"), reverse=True):
+        _fsync(path)
+    _fsync(entry)
 
 
 def _store(entry: Path, store: Store) -> None:
@@ -175,9 +195,9 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -17,6 +17,7 @@ from farm.contract.run import STAGES
 from workers.workflows import datasets
 from workers.workflows.base import Context, Lane, Workflow
 from workers.workflows.errors import Unsupported
+from workers.workflows.fake_log import ExecutionLog
 
 _PREPARE_STAGES = ("load_model", "export", "calibrate", "build", "reference")
 _STEP_BYTES = 64 * 1024 * 1024
@@ -46,9 +47,11 @@ class Fake(Workflow):
         reached = ctx.request.batch_size >= first if ctx.request.batch_size else first <= 1
         self._armed = self._behaviour != "ok" and (reached or self._stage in _PREPARE_STAGES)
         self._children: List[int] = []
+        self._log = ExecutionLog(ctx.request)
 
     def setup(self) -> None:
         """Nothing to import."""
+        self._log.start()
         self._act()
 
     def prepare(self) -> None:
@@ -102,8 +105,10 @@ class Fake(Workflow):
         return [("scores", scores)]
 
     def effective(self) -> Dict[str, Any]:
-        """What was asked for: there is nothing that could differ."""
+        """What was asked for: there is nothing that could differ. `execution` ties a record to the execution log."""
+        logged = {"execution": self._log.token} if self._log.token else {}
         return {
+            **logged,
             "precision": self.ctx.job.precision,
             "threads": self.ctx.threads,
             "provider": "fake",
@@ -118,6 +123,7 @@ class Fake(Workflow):
     def close(self) -> None:
         """Nothing to free."""
         self._act()
+        self._log.end()
 
     def _engine(self) -> None:
         def build(path: str) -> Dict[str, Any]:
