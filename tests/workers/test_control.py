@@ -40,7 +40,7 @@ def test_a_fresh_directory_is_private_and_holds_the_request_alone(tmp_path: Path
 
 
 def test_an_id_that_is_a_path_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="job id"):
+    with pytest.raises(ValueError, match="run id"):
         make_control(tmp_path, make_job(job_id="../../x"))
 
 
