@@ -66,7 +66,7 @@ def canary_sweep(entry: DeviceEntry, number: int, now_s: float) -> SweepSpec | R
     for choice in CHOICES.get(device.kind, ()):
         found = choose_stack(choice.workflow, "fp32", device, stacks, choice.options, "torchvision")
         if not isinstance(found, Refusal):
-            return _spec(device.device_id, choice, number, int(now_s))
+            return _spec(device.device_id, choice, number, int(1000 * now_s))
         refusal = found
     return refusal
 

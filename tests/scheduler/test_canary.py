@@ -408,7 +408,7 @@ def test_every_kind_of_device_has_its_canaries(kind: str) -> None:
         assert not hasattr(spec, "sweep_id"), "no workflow runs on these boards yet"
         return
     assert spec.seed == 3  # type: ignore[union-attr]
-    assert spec.sweep_id != canary_sweep(entry("d", kind=kind), 3, 1e9 + 1).sweep_id  # type: ignore[union-attr]
+    assert spec.sweep_id != canary_sweep(entry("d", kind=kind), 3, 1e9 + 0.5).sweep_id  # type: ignore[union-attr]
 
 
 def test_a_canary_of_several_processes_is_the_median_of_those_that_speak_of_the_device() -> None:

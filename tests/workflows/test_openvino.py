@@ -128,12 +128,12 @@ def test_kernels_of_another_precision_are_found_out(tmp_path: Path) -> None:
 )
 def test_a_setting_that_was_not_taken_is_found_out(tmp_path: Path, settings: Any, error: type[Exception]) -> None:
     ov, path = import_openvino(), save_model(tmp_path / "plain.onnx")
-    workflow._assert_held(ov, _compiled(path), 1)
+    workflow._assert_held(ov, _compiled(path), 1, 1)
     changed = _compiled(path, **settings)
     if error is PrecisionNotHeld and changed.get_property("INFERENCE_PRECISION_HINT") == ov.Type.f32:
         pytest.skip("this CPU has no kernels of a lower precision to fall into")
     with pytest.raises(error):
-        workflow._assert_held(ov, changed, 1)
+        workflow._assert_held(ov, changed, 1, 1)
 
 
 def test_what_openvino_says_becomes_the_right_failure() -> None:
