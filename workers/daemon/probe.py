@@ -110,6 +110,9 @@ def cpu_device(settings: Settings, files: Files | None = None) -> DeviceInfo:
     )
 
 
+_TRIES, _KILLED = 3, "the probe was killed"
+
+
 def probe_stacks(settings: Settings, bundle: Bundle, device: DeviceInfo | None = None) -> list[StackInfo]:
     """Ask each stack's interpreter what it has, in the operator's order; one that cannot answer is listed as well.
 
@@ -124,7 +127,12 @@ def probe_stack(name: str, stack: StackSettings, bundle: Bundle, limit_s: float 
     """Ask one stack. Never raises for what is wrong with the stack: that is in `problems`."""
     with tempfile.TemporaryDirectory(prefix="inferfarm-probe-") as scratch:
         out, log = Path(scratch) / "stack.json", Path(scratch) / "log"
-        problem = _run_probe([stack.python, "-I", str(bundle.path), "--probe", str(out)], stack, log, limit_s)
+        argv = [stack.python, "-I", str(bundle.path), "--probe", str(out)]
+        for _ in range(_TRIES):
+            problem = _run_probe(argv, stack, log, limit_s)
+            # Whoever killed it (memory, an operator) says nothing of the stack, and the answer holds for days.
+            if problem is None or not problem.startswith(_KILLED):
+                break
         if problem is None:
             try:
                 info = from_json(StackInfo, json.loads(out.read_bytes()))
@@ -159,5 +167,5 @@ def _run_probe(argv: list[str], stack: StackSettings, log: Path, limit_s: float)
     if code == EXIT_PYTHON_TOO_OLD:
         return "it is older than Python 3.8"
     if code < 0:
-        return f"the probe was killed by signal {-code}"
+        return f"{_KILLED} by signal {-code}"
     return f"the probe ended with exit code {code}" if code else None
