@@ -110,7 +110,8 @@ def cpu_device(settings: Settings, files: Files | None = None) -> DeviceInfo:
     )
 
 
-_TRIES, _KILLED = 3, "the probe was killed"
+#: Whoever kills a probe (memory, an operator) says nothing of the stack, and the answer holds until the next start.
+_TRIES = 3
 
 
 def probe_stacks(settings: Settings, bundle: Bundle, device: DeviceInfo | None = None) -> list[StackInfo]:
@@ -127,12 +128,7 @@ def probe_stack(name: str, stack: StackSettings, bundle: Bundle, limit_s: float 
     """Ask one stack. Never raises for what is wrong with the stack: that is in `problems`."""
     with tempfile.TemporaryDirectory(prefix="inferfarm-probe-") as scratch:
         out, log = Path(scratch) / "stack.json", Path(scratch) / "log"
-        argv = [stack.python, "-I", str(bundle.path), "--probe", str(out)]
-        for _ in range(_TRIES):
-            problem = _run_probe(argv, stack, log, limit_s)
-            # Whoever killed it (memory, an operator) says nothing of the stack, and the answer holds for days.
-            if problem is None or not problem.startswith(_KILLED):
-                break
+        problem = _run_probe([stack.python, "-I", str(bundle.path), "--probe", str(out)], stack, log, limit_s)
         if problem is None:
             try:
                 info = from_json(StackInfo, json.loads(out.read_bytes()))
@@ -144,7 +140,7 @@ def probe_stack(name: str, stack: StackSettings, bundle: Bundle, limit_s: float 
     return StackInfo(name=name, python=stack.python, python_version="", problems={"python": text})
 
 
-def _run_probe(argv: list[str], stack: StackSettings, log: Path, limit_s: float) -> str | None:
+def _run_probe(argv: list[str], stack: StackSettings, log: Path, limit_s: float, tries: int = _TRIES) -> str | None:
     """Run a probe to its end; return what went wrong, or None."""
     try:
         with log.open("wb") as stream:
@@ -166,6 +162,8 @@ def _run_probe(argv: list[str], stack: StackSettings, log: Path, limit_s: float)
         return f"it did not answer within {limit_s:g} s"
     if code == EXIT_PYTHON_TOO_OLD:
         return "it is older than Python 3.8"
+    if code < 0 and tries > 1:
+        return _run_probe(argv, stack, log, limit_s, tries - 1)
     if code < 0:
-        return f"{_KILLED} by signal {-code}"
+        return f"the probe was killed by signal {-code}"
     return f"the probe ended with exit code {code}" if code else None
