@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 import farm
 from farm.contract.codec import DecodeError, from_json
 from farm.contract.device import Announcement, DeviceInfo, StackInfo
@@ -157,8 +159,10 @@ def _run_probe(argv: list[str], stack: StackSettings, log: Path, limit_s: float,
     try:
         code = process.wait(timeout=limit_s)
     except subprocess.TimeoutExpired:
+        children = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=10)
+        psutil.wait_procs(children, timeout=10)  # a signal that was sent has not ended them yet
         return f"it did not answer within {limit_s:g} s"
     if code == EXIT_PYTHON_TOO_OLD:
         return "it is older than Python 3.8"
