@@ -9,11 +9,11 @@ from typing import Any
 
 from farm.canary import NAME, Point, is_canary, pooled
 from farm.canary.judge import HISTORY
-from farm.compare.fields import conditions, identity, software
 from farm.contract.device import DeviceInfo
 from farm.contract.outcome import Outcome
 from farm.contract.record import Flag, Record
 from farm.errors import IntegrityError
+from farm.identity import conditions, identity, software
 from farm.store import Store
 from farm.thresholds import Limits
 

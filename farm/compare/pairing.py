@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from farm.compare import fields
+from farm import identity as fields
 from farm.compare.model import Difference, LeftOut, Rules
 from farm.contract.outcome import Outcome
 from farm.contract.record import Record

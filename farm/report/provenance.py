@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farm.compare.fields import switches
 from farm.contract.codec import to_json
 from farm.contract.record import Record
+from farm.identity import switches
 from farm.report import text
 from farm.report.select import Point, Selection
 from farm.report.table import Cell, Column, Group, Row, Table

@@ -12,11 +12,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from farm.compare.fields import switches
 from farm.contract.canonical import short_digest
 from farm.contract.catalogue import PRECISIONS
 from farm.contract.job import JobSpec, Protocol
 from farm.contract.record import Record
+from farm.identity import switches
 
 #: Facets in the order in which a variant names them. The sweep comes last: it is named only if nothing else differs.
 FACETS = (

@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from farm.compare.fields import switches
 from farm.contract.record import Interval, Record
+from farm.identity import switches
 from farm.report.select import Point
 from farm.report.series import device_id
 from farm.summary import WITHIN_RUN

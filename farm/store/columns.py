@@ -17,6 +17,7 @@ from typing import Any
 from farm.contract.canonical import short_digest
 from farm.contract.metrics import METRICS
 from farm.contract.record import Record
+from farm.identity import series_id
 from farm.store.schema import RecordError, utc_time
 
 #: Longest text kept in the index, in characters. The record has the whole.
@@ -48,6 +49,7 @@ _FACTS = (
     ("workflow", "VARCHAR", "how the model was run"),
     ("precision", "VARCHAR", "the precision asked for"),
     ("options", "VARCHAR", "the workflow's options that differ from their defaults, with commas between"),
+    ("series_id", "VARCHAR", "the same for all runs of a point on a device with the same switches, whatever ran it"),
     ("scenario", "VARCHAR", "single, offline, or how many streams: `streams 4`"),
     ("point", "VARCHAR", "latency or accuracy: what the run measured"),
     ("calibration", "VARCHAR", "how int8 ranges were found: method, samples and batch"),
@@ -125,6 +127,7 @@ def _asked(record: Record) -> dict[str, Any]:
         "options": ", ".join(f"{name}={json.dumps(job.options[name])}" for name in sorted(job.options)) or None,
         "scenario": f"streams {protocol.streams}" if protocol.scenario == "streams" else protocol.scenario,
         "point": record.point,
+        "series_id": series_id(record),
         "calibration": f"{calibration.summary}, batch {calibration.batch}" if calibration else None,
         "batch_size": record.batch_size,
         "protocol": protocol.name,

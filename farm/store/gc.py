@@ -15,15 +15,15 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from farm.errors import IntegrityError, UnavailableError
 from farm.store import files
 from farm.store.blobs import BlobInfo, BlobStore
+from farm.store.documents import DocumentStore
 from farm.store.records import BadRecord, RecordStore
-from farm.store.sweeps import SweepStore
 
 #: Longer than any worker's spool waits for a store that is away, or it could lose what it is about to name.
 GRACE_S = 14 * 86_400.0
@@ -51,11 +51,11 @@ class Sweepings:
 class Collector:
     """One collection of one store."""
 
-    def __init__(self, root: Path, blobs: BlobStore, records: RecordStore, sweeps: SweepStore) -> None:
+    def __init__(self, root: Path, blobs: BlobStore, records: RecordStore, documents: Sequence[DocumentStore]) -> None:
         self._root = root
         self._blobs = blobs
         self._records = records
-        self._sweeps = sweeps
+        self._documents = documents
         self._seen: set[tuple[int, int, int]] = set()
 
     def collect(self, *, grace_s: float = GRACE_S, dry_run: bool = False, despite_damage: bool = False) -> Sweepings:
@@ -138,7 +138,8 @@ class Collector:
 
     def _refuse_damage(self) -> None:
         damaged = [str(each.path) for each in self._records.iterate() if isinstance(each, BadRecord)]
-        damaged += [str(each.path) for each in self._sweeps.iterate() if isinstance(each, BadRecord)]
+        for kept in self._documents:
+            damaged += [str(each.path) for each in kept.iterate() if isinstance(each, BadRecord)]
         for record in self._records.iterate():
             if not isinstance(record, BadRecord):
                 missing = [r.sha256 for r in (*record.samples, *record.artifacts) if not self._has(r.sha256)]

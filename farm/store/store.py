@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The store: sweeps, records, blobs, and an index that can be thrown away. One directory, here or on a mount.
 
-`store.json` holds the layout's version; `sweeps`, `records`, `blobs` and `index` are described in their modules.
+`store.json` holds the layout's version; `sweeps`, `nights`, `decisions`, `records`, `blobs` and `index` are described
+in their modules.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from farm.contract.record import BlobRef, Record
 from farm.errors import UnavailableError
 from farm.store import files
 from farm.store.blobs import BlobStore
+from farm.store.documents import DocumentStore
 from farm.store.gc import GRACE_S, Collector, Sweepings
 from farm.store.index import Index
 from farm.store.records import BadRecord, RecordStore
@@ -60,6 +62,15 @@ class Store:
         self.blobs = BlobStore(root / "blobs")
         self.records = RecordStore(root / "records")
         self.sweeps = SweepStore(root / "sweeps")
+        #: What each night did and found, by its date; rewritten while the night goes on.
+        self.nights = DocumentStore(root / "nights", "night", "`farm nightly status` lists nights.")
+        #: What people accepted of what nights found; written once.
+        self.decisions = DocumentStore(root / "decisions", "decision", "`farm regressions list` shows them.")
+
+    @property
+    def documents(self) -> tuple[DocumentStore, ...]:
+        """Everything that is kept as documents by name."""
+        return self.sweeps, self.nights, self.decisions
 
     @cached_property
     def index(self) -> Index:
@@ -78,6 +89,8 @@ class Store:
         self.blobs.create()
         self.records.create()
         self.sweeps.create()
+        self.nights.create()
+        self.decisions.create()
         with files.store_errors("create", self.root), files.temp_file(self.sweeps.temp) as temp:
             temp.write(encode_json({"layout": LAYOUT}))
             files.seal(temp)
@@ -114,13 +127,13 @@ class Store:
 
     def verify(self) -> Iterator[Problem]:
         """Read everything and yield what is wrong; see `farm.store.verify`. The index holds nothing of its own."""
-        yield from verify_store(self.blobs, self.records, self.sweeps)
+        yield from verify_store(self.blobs, self.records, self.documents)
 
     def collect_garbage(
         self, *, grace_s: float = GRACE_S, dry_run: bool = False, despite_damage: bool = False
     ) -> Sweepings:
         """Remove blobs that nothing in the store refers to; see `farm.store.gc`. Raises as `Collector.collect`."""
-        collector = Collector(self.root, self.blobs, self.records, self.sweeps)
+        collector = Collector(self.root, self.blobs, self.records, self.documents)
         return collector.collect(grace_s=grace_s, dry_run=dry_run, despite_damage=despite_damage)
 
     @property

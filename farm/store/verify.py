@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from farm.contract.record import BlobRef, Record
 from farm.errors import UsageError
 from farm.store import files
 from farm.store.blobs import BlobStore
+from farm.store.documents import DocumentStore
 from farm.store.records import BadRecord, RecordStore, load_record
-from farm.store.sweeps import SweepStore
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault. `area` is `records`, `sweeps` or `blobs`; `run_id` is a run that is affected, where one is known."""
+    """One fault. `area` is `records`, `sweeps`, `nights`, `decisions` or `blobs`; `run_id`: a run that is affected."""
 
     area: str
     path: Path
@@ -37,20 +37,21 @@ class _Use:
     ref: BlobRef
 
 
-def verify_store(blobs: BlobStore, records: RecordStore, sweeps: SweepStore) -> Iterator[Problem]:
-    """Yield every fault: records, then sweeps, then blobs.
+def verify_store(blobs: BlobStore, records: RecordStore, documents: Sequence[DocumentStore]) -> Iterator[Problem]:
+    """Yield every fault: records, then documents (sweeps, nights, decisions), then blobs.
 
-    Records: each decodes, has its run's name and its day, and is the one that its name by run shows. Sweeps: each
+    Records: each decodes, has its run's name and its day, and is the one that its name by run shows. Documents: each
     decodes under a safe name. Blobs: each hashes to its name, and each that a record refers to is there in full.
     Temporary files count as faults once they are older than an hour.
     """
     uses: dict[str, _Use] = {}
     yield from _record_problems(records, uses)
-    for found in sweeps.iterate():
-        if isinstance(found, BadRecord):
-            yield Problem("sweeps", found.path, found.problem)
-    for path in files.stale_temps(sweeps.temp):
-        yield Problem("sweeps", path, "left by a writer that was killed; safe to delete")
+    for kept in documents:
+        for found in kept.iterate():
+            if isinstance(found, BadRecord):
+                yield Problem(kept.area, found.path, found.problem)
+        for path in files.stale_temps(kept.temp):
+            yield Problem(kept.area, path, "left by a writer that was killed; safe to delete")
     yield from _blob_problems(blobs, uses)
 
 

@@ -171,7 +171,7 @@ def test_with_damage_in_the_store_nothing_goes_unless_asked(store: Store) -> Non
 
 
 def test_two_collections_at_once_are_refused(store: Store) -> None:
-    with Collector(store.root, store.blobs, store.records, store.sweeps)._only_one():
+    with Collector(store.root, store.blobs, store.records, store.documents)._only_one():
         with pytest.raises(UnavailableError, match="another collection"):
             store.collect_garbage()
         assert removed(store, dry_run=True) == set()

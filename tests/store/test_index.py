@@ -20,6 +20,7 @@ from farm.contract.metrics import METRICS
 from farm.contract.outcome import Outcome
 from farm.contract.record import Record
 from farm.errors import UnavailableError, UsageError
+from farm.identity import series_id
 from farm.store import Index, Store
 from farm.store.columns import COLUMNS, TEXT_LIMIT
 from farm.store.index import MAX_PARTS
@@ -64,6 +65,7 @@ def test_a_row_shows_what_its_record_says(store: Store) -> None:
         "workflow": "onnxruntime_cpu",
         "precision": "fp32",
         "point": "latency",
+        "series_id": series_id(record),
         "batch_size": 1,
         "device_id": "box-cpu",
         "device_class": "cpu-test",
@@ -118,7 +120,7 @@ def test_a_refused_job_has_the_device_that_was_asked_for(store: Store) -> None:
 
 
 def test_every_metric_has_a_column_that_needs_no_quotes() -> None:
-    assert len(COLUMNS) == 40 + len(METRICS)
+    assert len(COLUMNS) == 41 + len(METRICS)
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in COLUMNS)
 
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from farm.contract.canonical import short_digest
 from farm.contract.codec import to_json
 from farm.contract.job import Protocol
 from farm.contract.record import Record
@@ -74,6 +75,16 @@ def conditions(record: Record) -> dict[str, str]:
         "threads": record.effective.get("threads", record.job.protocol.threads),
     }
     return {name: _text(value) for name, value in found.items()}
+
+
+def series_id(record: Record) -> str:
+    """Name what stays the same from night to night: a point on a device with every switch, whatever ran it.
+
+    16 hexadecimal digits. Two records with one id differ in time and in software alone.
+    """
+    rebuild = record.job.rebuild
+    builds = [rebuild.count, rebuild.timing_cache] if rebuild else None
+    return short_digest([1, record.point, builds, identity(record), conditions(record)], 16)
 
 
 def software(record: Record) -> dict[str, str]:
