@@ -27,7 +27,19 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.g
 from gpu_host import choose_devices, stack_settings, take_away, write_settings  # noqa: E402
 
 
-def measure(farm: Any, devices: list[str], sweeps: list[Path], limit_s: float) -> None:
+def show_canaries(farm: Any, count: int) -> None:
+    """Make canaries on every device, one after another, and print what each said."""
+    from farm.errors import FarmError
+
+    for _ in range(count):
+        try:
+            for entry in farm.canary():
+                print(f"canary of {entry.device_id}: {entry.canary}", flush=True)
+        except FarmError as error:
+            print(f"canary: {error.message}", flush=True)
+
+
+def measure(farm: Any, devices: list[str], sweeps: list[Path], limit_s: float, canaries: int = 0) -> None:
     """Submit all sweeps at once, so that no device waits for another; what runs when the time is up is left."""
     from farm.errors import UnavailableError
     from farm.local import LocalFarm
@@ -37,6 +49,7 @@ def measure(farm: Any, devices: list[str], sweeps: list[Path], limit_s: float) -
         for entry in farm.devices()[:1]:
             for stack in entry.announcement.stacks:
                 print(f"stack {stack.name}: {stack.python_version} {stack.libraries} {stack.problems} {stack.features}")
+        show_canaries(farm, canaries)
         submissions = []
         for path in sweeps:
             submission = farm.submit(path)
@@ -62,6 +75,7 @@ def main() -> None:
     parser.add_argument("--device", action="append", default=[], help="a device's id; default: every GPU of this host")
     parser.add_argument("--blobs-up-to", type=int, metavar="BYTES", help="leave larger blobs out of store.tar.gz")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a farm setting, as TOML")
+    parser.add_argument("--canaries", type=int, default=0, metavar="N", help="make N on each device first")
     parser.add_argument("--limit-s", type=float, default=3600.0, help="stop measuring after so long")
     options = parser.parse_args()
     home = options.home.absolute()
@@ -73,7 +87,7 @@ def main() -> None:
     farm.store.create()
     sweeps = options.sweeps or sorted((ROOT / "benchmarks/gpu/sweeps").glob("*.yaml"))
     try:
-        measure(farm, devices, sweeps, options.limit_s)
+        measure(farm, devices, sweeps, options.limit_s, options.canaries)
     finally:
         take_away(farm, home, options.out.absolute(), options.blobs_up_to)
 
