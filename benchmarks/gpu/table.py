@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from farm.canary import is_canary
 from farm.contract.outcome import Outcome
 from farm.contract.record import ACCURACY, LATENCY, Record
 from farm.store import Store
@@ -40,6 +41,15 @@ SCENARIO_HEAD = (
     *("model", "workflow", "precision", "batch", "scenario", "inputs", "median ms", "inputs/s", "power W"),
     *("in lanes", "threads handing over", "flags"),
 )
+PAPER_HEAD = (
+    *("model", "workflow", "precision", "batch", "mean ms", "median ms", "inputs/s"),
+    *("mismatch 1e-3 %", "memory MiB", "flags"),
+)
+PROCESSES_HEAD = (
+    *("model", "workflow", "precision", "batch", "processes", "median ms", "95 % interval between them"),
+    *("each ms", "energy per input mJ", "SM clock MHz", "flags"),
+)
+CANARY_HEAD = ("canary", "workflow", "batch", "at (UTC)", "processes", "median ms", "each ms", "flags")
 LADDER_HEAD = ("model", "workflow", "precision", "from", "largest ok", "ended by", "inputs/s there")
 BUILD_HEAD = ("model", "workflow", "precision", "build", "build s", "median ms", "engine", "tactics", "outputs")
 
@@ -53,9 +63,14 @@ def main() -> None:
     print(provenance(records))
     print(f"\n{len(ok)} measured rows.")
     points = [r for r, _ in ok if r.point == LATENCY and r.job.rebuild is None]
-    plain = [r for r in points if r.job.protocol.scenario == "single" and r.job.protocol.inputs == "rotated"]
-    _print(HEAD, [row(r) for r in plain])
-    _print(SCENARIO_HEAD, [scenario(r) for r in points if r not in plain])
+    kinds: dict[str, list[Record]] = {"plain": [], "scenario": [], "paper": [], "processes": [], "canary": []}
+    for record in points:
+        kinds[kind(record)].append(record)
+    _print(HEAD, [row(r) for r in kinds["plain"]])
+    _print(SCENARIO_HEAD, [scenario(r) for r in kinds["scenario"]])
+    _print(PAPER_HEAD, [paper(r) for r in kinds["paper"]])
+    _print(PROCESSES_HEAD, [processes(r) for r in kinds["processes"]])
+    _print(CANARY_HEAD, [canary(r) for r in kinds["canary"]])
     _print(ENERGY_HEAD, [energy(r) for r in points if r.metrics.get("energy_per_input_j") is not None])
     _print(LADDER_HEAD, [ladder(r) for r, _ in ok if len(r.job.batches.sizes) > 2 and r.ladder_stop])
     _print(ACCURACY_HEAD, [accuracy(r) for r, _ in ok if r.point == ACCURACY])
@@ -99,6 +114,50 @@ def row(record: Record) -> list[str]:
     cells += [_number(record, name) for name in ("top1_agreement", "fallback_node_share", "gpu_power_w")]
     cells += ["-" if memory is None else f"{memory / 2**20:.0f}", _number(record, "build_s")]
     return [*cells, ", ".join(flag.name for flag in record.flags)]
+
+
+def kind(record: Record) -> str:
+    """Which table a latency record belongs to."""
+    protocol = record.job.protocol
+    if is_canary(record.job):
+        return "canary"
+    if protocol.processes > 1:
+        return "processes"
+    # A sweep that changes a switch has no protocol's name; a fixed number of runs is the papers' rule alone.
+    if protocol.min_iterations == protocol.max_iterations:
+        return "paper"
+    return "plain" if protocol.scenario == "single" and protocol.inputs == "rotated" else "scenario"
+
+
+def paper(record: Record) -> list[str]:
+    """A record made with the papers' protocol as cells: they print means."""
+    job, memory = record.job, record.metrics.get("gpu_memory_peak_bytes")
+    names = ("latency_mean_ms", "latency_ms", "throughput_per_s", "mismatch_1e-3_pct")
+    cells = [job.model.name, _workflow(record), job.precision, str(record.batch_size)]
+    cells += [*(_number(record, name) for name in names), "-" if memory is None else f"{memory / 2**20:.0f}"]
+    return [*cells, ", ".join(flag.name for flag in record.flags)]
+
+
+def processes(record: Record) -> list[str]:
+    """A record of several processes as cells."""
+    job, interval = record.job, record.intervals.get("latency_ms")
+    bounds = f"{interval.low:.4g} to {interval.high:.4g}" if interval else "-"
+    joules = record.metrics.get("energy_per_input_j")
+    cells = [job.model.name, _workflow(record), job.precision, str(record.batch_size), str(len(record.processes))]
+    cells += [_number(record, "latency_ms"), bounds, _each(record), "-" if joules is None else f"{1000 * joules:.4g}"]
+    return [*cells, _number(record, "gpu_clock_sm_mhz"), ", ".join(flag.name for flag in record.flags)]
+
+
+def canary(record: Record) -> list[str]:
+    """A canary as cells."""
+    cells = [record.job.model.name, record.job.workflow, str(record.batch_size), record.started_at[:19]]
+    cells += [str(len(record.processes)), _number(record, "latency_ms"), _each(record)]
+    return [*cells, ", ".join(flag.name for flag in record.flags)]
+
+
+def _each(record: Record) -> str:
+    """The median of each process."""
+    return ", ".join(f"{each.metrics.get('latency_ms') or 0.0:.4g}" for each in record.processes)
 
 
 def scenario(record: Record) -> list[str]:
