@@ -248,6 +248,13 @@ class Farm:
             expected=[job for sweep in sweeps for job in self._expected(sweep)],
         )
 
+    def paper(self, name: str, *sweeps: str, out_dir: Path) -> Any:
+        """Write a paper's tables and figures from the sweeps named (or from everything); return each class's files."""
+        from farm.report.papers import write_paper
+
+        expected = [job for sweep in sweeps for job in self._expected(sweep)]
+        return write_paper(name, self.records(*sweeps), out_dir, samples=self.samples, expected=expected)
+
     def _expected(self, sweep: str) -> Iterator[JobSpec]:
         """The jobs of a stored sweep: what has no record yet is shown as missing, not left out."""
         from scheduler.expand import jobs_at

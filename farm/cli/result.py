@@ -110,14 +110,24 @@ def _print_scopes(table: Table) -> None:
 @click.argument("sweeps", metavar="[SWEEP]...", nargs=-1)
 @click.option("-o", "--output", "out_dir", type=SWEEP_FILE, required=True, help="The directory to write to.")
 @click.option("--title", help="The page's title (default: the sweeps' names).")
+@click.option(
+    "--paper", metavar="NAME", help="The tables and figures of a paper: exploring-tensorrt, quantization-soc."
+)
 @click.pass_context
-def report(ctx: click.Context, sweeps: tuple[str, ...], out_dir: Path, title: str | None) -> int:
+def report(ctx: click.Context, sweeps: tuple[str, ...], out_dir: Path, title: str | None, paper: str | None) -> int:
     """Write the report of the SWEEPs named, or of all records: a self-contained HTML page, Markdown, CSV and figures.
 
+    With --paper, the paper's own tables and figures instead, a page for each class of device.
+
     \b
-    Example:
+    Examples:
       farm report quickstart -o report
+      farm report --paper exploring-tensorrt -o paper
     """
+    if paper is not None:
+        for files in open_farm(ctx).paper(paper, *sweeps, out_dir=out_dir):
+            click.echo(f"report: {files.html}")
+        return 0
     files = open_farm(ctx).report(*sweeps, out_dir=out_dir, title=title)
     click.echo(f"report: {files.html}")
     return 0

@@ -54,13 +54,20 @@ class Spread:
 
 
 def throughput_chart(dots: Sequence[Dot], look: Mapping[str, Style], *, legend: bool = False) -> Any:
-    """Lines over batch size, log 2. Invalid points are drawn, hollow, and no line leads to them."""
+    """Throughput over batch size. Invalid points are drawn, hollow, and no line leads to them."""
+    return batch_chart(dots, look, ("Batch size", "Inputs per second"), legend=legend)
+
+
+def batch_chart(
+    dots: Sequence[Dot], look: Mapping[str, Style], titles: tuple[str, str], *, legend: bool = False, zero: bool = True
+) -> Any:
+    """Lines over a batch size, log 2; `titles` of both axes, `zero`: the values' axis begins there."""
     import altair as alt
 
     batches = sorted({d.batch for d in dots})
-    axis = alt.Axis(values=batches, format="d", grid=False, title="Batch size (log scale)", labelOverlap="greedy")
+    axis = alt.Axis(values=batches, format="d", grid=False, title=f"{titles[0]} (log scale)", labelOverlap="greedy")
     x = alt.X("batch:Q", scale=alt.Scale(type="log", base=2, nice=False, padding=14), axis=axis)
-    y = alt.Y("value:Q", scale=alt.Scale(zero=True, nice=5), axis=alt.Axis(title="Inputs per second", tickCount=5))
+    y = alt.Y("value:Q", scale=alt.Scale(zero=zero, nice=5), axis=alt.Axis(title=titles[1], tickCount=5))
     colour = _colour(look, legend)
     layers = [_chart([d for d in dots if not d.invalid]).mark_line(strokeWidth=1.6).encode(x=x, y=y, color=colour)]
     bounded = [d for d in dots if d.low is not None]
@@ -68,6 +75,24 @@ def throughput_chart(dots: Sequence[Dot], look: Mapping[str, Style], *, legend: 
         bars = _chart(bounded).mark_rule(strokeWidth=1.6)
         layers.append(bars.encode(x=x, y=alt.Y("low:Q"), y2=alt.Y2("high:Q"), color=colour))
     return alt.layer(*layers, *_points(dots, x, y, look, legend))
+
+
+def grouped_chart(dots: Sequence[Dot], look: Mapping[str, Style], title: str, *, legend: bool = False) -> Any:
+    """Rows, in the order of `dots`, each with a point for every series below one another, intervals as bars."""
+    import altair as alt
+
+    wide = wide_range([d.value for d in dots])
+    axis = alt.Axis(title=title + (" (log scale)" if wide else ""), tickCount=4, format="~s", labelOverlap="greedy")
+    scale = alt.Scale(type="log", nice=True) if wide else alt.Scale(zero=True, nice=True)
+    x, y = alt.X("value:Q", scale=scale, axis=axis), _row_axis(list(dict.fromkeys(d.row for d in dots)))
+    offset = alt.YOffset("series:N", scale=alt.Scale(domain=list(look), paddingInner=0.2))
+    layers = _points(dots, x, y, look, legend)
+    bounded = [d for d in dots if d.low is not None]
+    if bounded:
+        bars = _chart(bounded).mark_rule(strokeWidth=2)
+        bars = bars.encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"), y=y, color=_colour(look, legend))
+        layers.insert(0, bars)
+    return alt.layer(*(layer.encode(yOffset=offset) for layer in layers))
 
 
 def latency_chart(dots: Sequence[Dot], look: Mapping[str, Style]) -> Any:

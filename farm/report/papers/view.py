@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which record stands in which cell of a paper: the newest that is ok, or why there is none. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from farm.canary import is_canary
+from farm.contract.job import JobSpec
+from farm.report import stats, text
+from farm.report.coverage import GAP_WORDS
+from farm.report.papers.published import BASE, Paper, Way
+from farm.report.select import Gap, Point, Selection
+from farm.report.stats import Absent, Ratio
+
+NOT_ASKED = "not asked"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A cell: its point, or in a word and a sentence why there is none. A point that is not ok says so itself."""
+
+    point: Point | None
+    word: str = ""
+    reason: str = ""
+
+    @property
+    def ok(self) -> Point | None:
+        """The point, if it ran."""
+        return self.point if self.point is not None and self.point.ok else None
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """A speed-up over W0: the ratio of `statistic`, and of the medians with what their intervals allow."""
+
+    value: float
+    way: Way
+    point: Point
+    medians: Ratio
+
+
+@dataclass(frozen=True)
+class View:
+    """The records of one device class that belong to a paper; `selection` holds them and nothing else."""
+
+    paper: Paper
+    device_class: str
+    selection: Selection
+
+    def slot(self, model: str, way: Way, batch: int) -> Slot:
+        """The cell of a batch size."""
+        found = [p for p in self._of(model, way) if not p.is_accuracy and batch in (p.batch, *p.stands_for)]
+        gaps = [g for g in self._gaps(model, way) if g.batch == batch]
+        return _slot(found, gaps, self._never(model, way, f"at batch {batch}"))
+
+    def slots(self, model: str, way: Way) -> list[Slot]:
+        """The cells of all the paper's batch sizes."""
+        return [self.slot(model, way, batch) for batch in self.paper.batches]
+
+    def ladder(self, model: str, way: Way) -> list[Point]:
+        """The points of the newest job that tried the largest batch size of the paper, or came nearest to it."""
+        jobs: dict[str, list[Point]] = {}
+        for point in self._of(model, way):
+            if not point.is_accuracy:
+                jobs.setdefault(point.record.job.job_id, []).append(point)
+        if not jobs:
+            return []
+        return max(jobs.values(), key=self._reach)
+
+    def _reach(self, points: Sequence[Point]) -> tuple[bool, bool, int, str]:
+        job = points[0].record.job
+        asked = max(job.batches.sizes, default=0)
+        shaped = tuple(job.model.input_shape) == self.paper.input_shape
+        newest = max(p.record.finished_at for p in points)
+        return shaped, any(p.ok for p in points), min(asked, self.paper.batches[-1]), newest
+
+    def accuracy(self, model: str, way: Way, metric: str) -> Slot:
+        """The best evaluation of a workflow, over calibrations and options."""
+        points = self._evaluations(model, way)
+        found = stats.best([p for p in points if p.ok], metric, lowest=False)
+        if not isinstance(found, Absent):
+            return Slot(found.point)
+        gaps = [g for g in self._gaps(model, way) if g.accuracy]
+        return _slot(points, gaps, self._never(model, way, "for its accuracy"))
+
+    def by_calibration(self, model: str, way: Way) -> dict[int, Slot]:
+        """The newest evaluation for each calibration batch size."""
+        found: dict[int, list[Point]] = {}
+        for point in self._evaluations(model, way):
+            if point.record.job.calibration is not None:
+                found.setdefault(point.record.job.calibration.batch, []).append(point)
+        return {batch: _slot(points, [], "") for batch, points in sorted(found.items())}
+
+    def speed_ups(self, model: str, way: Way, batches: Iterable[int], statistic: str) -> list[SpeedUp]:
+        """Speed-ups over W0 at each batch size that both have, from the newest pair that measures the same thing."""
+        made = (self._speed_up(model, way, batch, statistic) for batch in batches)
+        return [found for found in made if found is not None]
+
+    def _speed_up(self, model: str, way: Way, batch: int, statistic: str) -> SpeedUp | None:
+        bases = [p for p in self._of(model, self.paper.way(BASE)) if p.ok and p.batch == batch]
+        ran = [p for p in self._of(model, way) if p.ok and p.batch == batch]
+        for point in ran:
+            medians = stats.speed_up(point, bases)
+            if isinstance(medians, Absent):
+                continue
+            over, under = stats.value(medians.base.record, statistic), stats.value(point.record, statistic)
+            if isinstance(over, Absent) or isinstance(under, Absent) or under <= 0:
+                continue
+            return SpeedUp(over / under, way, point, medians)
+        return None
+
+    def why_no_speed_up(self, model: str, batches: Sequence[int]) -> str:
+        """Why a model has no speed-up at all at these batch sizes."""
+        base = self.paper.way(BASE)
+        for way in self.paper.rivals:
+            for point in self._of(model, way):
+                if point.ok and point.batch in batches:
+                    bases = [p for p in self._of(model, base) if p.ok]
+                    found = stats.speed_up(point, bases)
+                    if isinstance(found, Absent):
+                        return found.reason
+        return "W0 and another workflow have no batch size in common"
+
+    @cached_property
+    def dataset(self) -> str:
+        """What the accuracies shown are taken on: the paper's ImageNet if any is, else what there is."""
+        found = {_dataset(p.record.job) for p in self.selection.accuracy if p.ok} or {""}
+        return "imagenet" if "imagenet" in found else min(found)
+
+    def _evaluations(self, model: str, way: Way) -> list[Point]:
+        found = [p for p in self._of(model, way) if p.is_accuracy or (p.accuracy and not p.ok)]
+        near = [p for p in found if not p.ok or _dataset(p.record.job) == self.dataset]
+        shaped = [p for p in near if self.has_shape(p)]
+        return shaped or near
+
+    def has_shape(self, point: Point) -> bool:
+        """Whether a point had inputs of the paper's shape."""
+        return tuple(point.record.job.model.input_shape) == self.paper.input_shape
+
+    def _of(self, model: str, way: Way) -> list[Point]:
+        """All points of a model and workflow: those of the paper's input shape, the ok and the newest first."""
+        return self._points.get((model, way.tag), [])
+
+    @cached_property
+    def _points(self) -> dict[tuple[str, str], list[Point]]:
+        found: dict[tuple[str, str], list[Point]] = {}
+        for point in sorted(self.selection.points, key=self._rank, reverse=True):
+            way = way_of(self.paper, point.record.job)
+            if way is not None:
+                found.setdefault((point.series.model, way.tag), []).append(point)
+        return found
+
+    def _rank(self, point: Point) -> tuple[bool, bool, str, str]:
+        return self.has_shape(point), point.ok, point.record.finished_at, point.record.run_id
+
+    def _gaps(self, model: str, way: Way) -> list[Gap]:
+        return [g for g in self.selection.gaps if g.series.model == model and way_of(self.paper, g.job) == way]
+
+    def _never(self, model: str, way: Way, where: str) -> str:
+        what = f"{way.workflow} {way.precision} with {model}"
+        return f"no job on {self.device_class} asked for {what} {where}"
+
+
+def way_of(paper: Paper, job: JobSpec) -> Way | None:
+    """Which of a paper's workflows a job is; None for any that is none of them.
+
+    One request in flight, as the papers have it; builds of a study of rebuilds are no cells of theirs.
+    """
+    if is_canary(job) or job.protocol.scenario != "single" or job.rebuild is not None:
+        return None
+    if job.model.name not in paper.models or job.model.source != "torchvision":
+        return None
+    return next((w for w in paper.ways if (w.workflow, w.precision) == (job.workflow, job.precision)), None)
+
+
+def views(paper: Paper, selection: Selection) -> list[View]:
+    """One view for each device class that has any record of the paper's cells."""
+    points = tuple(p for p in selection.points if way_of(paper, p.record.job) is not None)
+    gaps = tuple(g for g in selection.gaps if way_of(paper, g.job) is not None)
+    classes = sorted({p.series.device_class for p in points} | {g.series.device_class for g in gaps})
+    return [
+        View(
+            paper,
+            name,
+            replace(
+                selection,
+                points=tuple(p for p in points if p.series.device_class == name),
+                gaps=tuple(g for g in gaps if g.series.device_class == name),
+            ),
+        )
+        for name in classes
+    ]
+
+
+def _dataset(job: JobSpec) -> str:
+    return job.accuracy.dataset if job.accuracy is not None else ""
+
+
+def _slot(points: Sequence[Point], gaps: Sequence[Gap], never: str) -> Slot:
+    if points:
+        return Slot(points[0])
+    if gaps:
+        return Slot(None, GAP_WORDS[gaps[0].kind], gaps[0].reason)
+    return Slot(None, NOT_ASKED, never)
+
+
+def why(slot: Slot) -> tuple[str, str]:
+    """In a word and in a sentence, why a cell has no number."""
+    if slot.point is None:
+        return slot.word, slot.reason
+    failure = slot.point.record.failure
+    said = failure.message if failure is not None else "the record gives no reason"
+    return text.plain(slot.point.record.outcome), said
