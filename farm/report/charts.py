@@ -59,14 +59,24 @@ def throughput_chart(dots: Sequence[Dot], look: Mapping[str, Style], *, legend: 
 
 
 def batch_chart(
-    dots: Sequence[Dot], look: Mapping[str, Style], titles: tuple[str, str], *, legend: bool = False, zero: bool = True
+    dots: Sequence[Dot],
+    look: Mapping[str, Style],
+    titles: tuple[str, str],
+    *,
+    legend: bool = False,
+    zero: bool = True,
+    sizes: Sequence[int] = (),
 ) -> Any:
-    """Lines over a batch size, log 2; `titles` of both axes, `zero`: the values' axis begins there."""
+    """Lines over a batch size, log 2; `titles` of both axes; `zero`: the values' axis begins there.
+
+    The batch axis has all of `sizes`, or those that have a point.
+    """
     import altair as alt
 
-    batches = sorted({d.batch for d in dots})
+    batches = sorted({d.batch for d in dots} | set(sizes))
     axis = alt.Axis(values=batches, format="d", grid=False, title=f"{titles[0]} (log scale)", labelOverlap="greedy")
-    x = alt.X("batch:Q", scale=alt.Scale(type="log", base=2, nice=False, padding=14), axis=axis)
+    domain = {"domain": [batches[0], batches[-1]]} if sizes else {}
+    x = alt.X("batch:Q", scale=alt.Scale(type="log", base=2, nice=False, padding=14, **domain), axis=axis)
     y = alt.Y("value:Q", scale=alt.Scale(zero=zero, nice=5), axis=alt.Axis(title=titles[1], tickCount=5))
     colour = _colour(look, legend)
     layers = [_chart([d for d in dots if not d.invalid]).mark_line(strokeWidth=1.6).encode(x=x, y=y, color=colour)]
@@ -82,7 +92,7 @@ def grouped_chart(dots: Sequence[Dot], look: Mapping[str, Style], title: str, *,
     import altair as alt
 
     wide = wide_range([d.value for d in dots])
-    axis = alt.Axis(title=title + (" (log scale)" if wide else ""), tickCount=4, format="~s", labelOverlap="greedy")
+    axis = alt.Axis(title=title + (" (log scale)" if wide else ""), tickCount=4, format=",~g", labelOverlap="greedy")
     scale = alt.Scale(type="log", nice=True) if wide else alt.Scale(zero=True, nice=True)
     x, y = alt.X("value:Q", scale=scale, axis=axis), _row_axis(list(dict.fromkeys(d.row for d in dots)))
     offset = alt.YOffset("series:N", scale=alt.Scale(domain=list(look), paddingInner=0.2))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from farm.report import stats, text
-from farm.report.papers.view import Slot, View, why
+from farm.report.papers.view import Slot, View, shape_words, why
 from farm.report.select import Point
 from farm.report.stats import Absent
 from farm.report.table import Cell, Column, Footnotes, Row, absent, number_cell, run_anchor
@@ -70,11 +70,6 @@ def shape_mark(view: View, point: Point, notes: Footnotes) -> str:
         return ""
     own, theirs = (shape_words(s) for s in (point.record.job.model.input_shape, view.paper.input_shape))
     return notes.note("\u00a7", f"inputs of {own}; the paper's are {theirs}")
-
-
-def shape_words(shape: Sequence[int]) -> str:
-    """`3 x 224 x 224`."""
-    return " x ".join(str(n) for n in shape)
 
 
 def bounds(point: Point, quantity: Quantity) -> tuple[float, float] | None:

@@ -10,9 +10,9 @@ from farm.contract.metrics import METRICS
 from farm.contract.record import Record
 from farm.identity import software
 from farm.report import text
-from farm.report.papers.cells import shape_words
+from farm.report.papers.cells import QUANTITIES
 from farm.report.papers.published import Paper
-from farm.report.papers.view import View
+from farm.report.papers.view import View, shape_words
 from farm.report.select import Point
 from farm.report.table import Cell, Column, Group, Row, Table
 
@@ -45,7 +45,7 @@ class Difference:
 
 def differences(view: View) -> list[Difference]:
     """Every fact that both sides can be held together by, in groups."""
-    timed = [p for p in view.selection.ok]
+    timed = view.shown
     evaluated = [p for p in view.selection.accuracy if p.ok]
     either = [*timed, *evaluated]
     if not either:
@@ -133,7 +133,7 @@ def _protocol(paper: Paper, timed: Sequence[Point], evaluated: Sequence[Point]) 
 def _metered(metric: str, own: str, timed: Sequence[Point]) -> _Row:
     """How a quantity is read: the metric's own description, if any run has it."""
     known = [p for p in timed if p.record.metrics.get(metric) is not None]
-    return (metric, own, known, lambda _record: METRICS[metric].description, None)
+    return (QUANTITIES[metric].name, own, known, lambda _record: METRICS[metric].description, None)
 
 
 def _precision(record: Record) -> str:

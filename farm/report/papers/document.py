@@ -85,7 +85,7 @@ def compose(view: View, samples: Samples | None = None) -> Document:
     for exhibit in view.paper.exhibits:
         table, figure = _made(view, exhibit, samples, problems)
         drawn = (figure,) if figure is not None else ()
-        sections.append(Section(exhibit.key.replace("_", "-"), exhibit.title, "", (table,), (), drawn))
+        sections.append(Section(exhibit.key.replace("_", "-"), exhibit.label, "", (table,), (), drawn))
     selection = replace(view.selection, problems=(*view.selection.problems, *problems))
     facts = differences(view)
     if facts:

@@ -119,8 +119,8 @@ def _lines(
     look = _used(looks(view.paper), dots)
     zero = not quantity.metric.startswith("top")
     titles = (x, quantity.axis)
-    chart = charts.batch_chart(dots, look, titles, zero=zero)
-    sheet = charts.batch_chart(dots, look, titles, legend=True, zero=zero)
+    chart = charts.batch_chart(dots, look, titles, zero=zero, sizes=sizes)
+    sheet = charts.batch_chart(dots, look, titles, legend=True, zero=zero, sizes=sizes)
     words = "; ".join(f"{d.series} at {d.batch}: {text.number(d.value)} {quantity.unit}" for d in dots)
     drawn = sheet.properties(width=_SHEET_WIDTH, height=_SHEET_HEIGHT)
     panel = _panel(exhibit, words, charts.single(chart, charts.PANEL_HEIGHT), drawn)
@@ -204,6 +204,8 @@ def _used(look: Mapping[str, Style], dots: Sequence[Dot]) -> dict[str, Style]:
 
 def _caption(quantity: Quantity) -> str:
     """What a companion table shows; a metric without an interval of its own says what is drawn instead."""
+    if quantity.metric in BOUNDED_BY:
+        return f"{quantity.name} in {quantity.unit}, as in the paper; this farm's other reports have medians."
     return f"{quantity.name} in {quantity.unit}; small figures: the recorded interval, where there is one."
 
 

@@ -50,6 +50,19 @@ class Exhibit:
     statistic: str = ""
     published: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def label(self) -> str:
+        """What the paper calls it: `Table I`, `Figure 2`."""
+        return self.title.partition(": ")[0]
+
+    @property
+    def heading(self) -> str:
+        """The title of its table: what is in it, for a figure what it is made of."""
+        if self.label.startswith("Figure"):
+            return f"Values of {self.label[:1].lower()}{self.label[1:]}"
+        rest = self.title.partition(": ")[2]
+        return rest[:1].upper() + rest[1:]
+
 
 @dataclass(frozen=True)
 class Paper:
@@ -74,6 +87,11 @@ class Paper:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input."""
         return tuple(self.protocol["input_shape"])
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether any of its exhibits is of an accuracy."""
+        return any(exhibit.kind in ("accuracy", "by_calibration") for exhibit in self.exhibits)
 
     @property
     def rivals(self) -> tuple[Way, ...]:

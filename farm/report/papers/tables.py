@@ -38,7 +38,7 @@ def make(
     """A table of an exhibit: `heads` are the headings of its groups and of its rows."""
     said = " ".join(filter(None, (caption, exhibit.says)))
     key = f"{exhibit.key}-table"
-    return Table(key, exhibit.title, said, heads[1], tuple(columns), tuple(groups), heads[0], notes.notes)
+    return Table(key, exhibit.heading, said, heads[1], tuple(columns), tuple(groups), heads[0], notes.notes)
 
 
 def largest_batch_table(view: View, exhibit: Exhibit) -> Table:

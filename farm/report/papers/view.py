@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 from farm.canary import is_canary
 from farm.contract.job import JobSpec
@@ -15,7 +16,8 @@ from farm.report.papers.published import BASE, Paper, Way
 from farm.report.select import Gap, Point, Selection
 from farm.report.stats import Absent, Ratio
 
-NOT_ASKED = "not asked"
+NOT_ASKED, OTHER_INPUTS = "not asked", "other inputs"
+T = TypeVar("T", Point, Gap)
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,21 @@ class SpeedUp:
 
 @dataclass(frozen=True)
 class View:
-    """The records of one device class that belong to a paper; `selection` holds them and nothing else."""
+    """The records of one device class that belong to a paper; `selection` holds them and nothing else.
+
+    `aside` are records of the paper's cells with inputs of another shape, where others have the paper's.
+    """
 
     paper: Paper
     device_class: str
     selection: Selection
+    aside: tuple[Point, ...] = ()
 
     def slot(self, model: str, way: Way, batch: int) -> Slot:
         """The cell of a batch size."""
         found = [p for p in self._of(model, way) if not p.is_accuracy and batch in (p.batch, *p.stands_for)]
         gaps = [g for g in self._gaps(model, way) if g.batch == batch]
-        return _slot(found, gaps, self._never(model, way, f"at batch {batch}"))
+        return _slot(found, gaps, self._never(model, way, f"at batch {batch}", accuracy=False))
 
     def slots(self, model: str, way: Way) -> list[Slot]:
         """The cells of all the paper's batch sizes."""
@@ -73,9 +79,8 @@ class View:
     def _reach(self, points: Sequence[Point]) -> tuple[bool, bool, int, str]:
         job = points[0].record.job
         asked = max(job.batches.sizes, default=0)
-        shaped = tuple(job.model.input_shape) == self.paper.input_shape
         newest = max(p.record.finished_at for p in points)
-        return shaped, any(p.ok for p in points), min(asked, self.paper.batches[-1]), newest
+        return self.has_shape(points[0]), any(p.ok for p in points), min(asked, self.paper.batches[-1]), newest
 
     def accuracy(self, model: str, way: Way, metric: str) -> Slot:
         """The best evaluation of a workflow, over calibrations and options."""
@@ -84,7 +89,7 @@ class View:
         if not isinstance(found, Absent):
             return Slot(found.point)
         gaps = [g for g in self._gaps(model, way) if g.accuracy]
-        return _slot(points, gaps, self._never(model, way, "for its accuracy"))
+        return _slot(points, gaps, self._never(model, way, "for its accuracy", accuracy=True))
 
     def by_calibration(self, model: str, way: Way) -> dict[int, Slot]:
         """The newest evaluation for each calibration batch size."""
@@ -92,7 +97,7 @@ class View:
         for point in self._evaluations(model, way):
             if point.record.job.calibration is not None:
                 found.setdefault(point.record.job.calibration.batch, []).append(point)
-        return {batch: _slot(points, [], "") for batch, points in sorted(found.items())}
+        return {batch: Slot(points[0]) for batch, points in sorted(found.items())}
 
     def speed_ups(self, model: str, way: Way, batches: Iterable[int], statistic: str) -> list[SpeedUp]:
         """Speed-ups over W0 at each batch size that both have, from the newest pair that measures the same thing."""
@@ -125,6 +130,12 @@ class View:
         return "W0 and another workflow have no batch size in common"
 
     @cached_property
+    def shown(self) -> tuple[Point, ...]:
+        """The timed points that stand in a cell."""
+        cells = [slot for model in self.paper.models for way in self.paper.ways for slot in self.slots(model, way)]
+        return tuple(slot.ok for slot in cells if slot.ok is not None)
+
+    @cached_property
     def dataset(self) -> str:
         """What the accuracies shown are taken on: the paper's ImageNet if any is, else what there is."""
         found = {_dataset(p.record.job) for p in self.selection.accuracy if p.ok} or {""}
@@ -132,13 +143,11 @@ class View:
 
     def _evaluations(self, model: str, way: Way) -> list[Point]:
         found = [p for p in self._of(model, way) if p.is_accuracy or (p.accuracy and not p.ok)]
-        near = [p for p in found if not p.ok or _dataset(p.record.job) == self.dataset]
-        shaped = [p for p in near if self.has_shape(p)]
-        return shaped or near
+        return [p for p in found if not p.ok or _dataset(p.record.job) == self.dataset]
 
     def has_shape(self, point: Point) -> bool:
         """Whether a point had inputs of the paper's shape."""
-        return tuple(point.record.job.model.input_shape) == self.paper.input_shape
+        return _shape(point) == self.paper.input_shape
 
     def _of(self, model: str, way: Way) -> list[Point]:
         """All points of a model and workflow: those of the paper's input shape, the ok and the newest first."""
@@ -159,9 +168,16 @@ class View:
     def _gaps(self, model: str, way: Way) -> list[Gap]:
         return [g for g in self.selection.gaps if g.series.model == model and way_of(self.paper, g.job) == way]
 
-    def _never(self, model: str, way: Way, where: str) -> str:
+    def _never(self, model: str, way: Way, where: str, *, accuracy: bool) -> Slot:
         what = f"{way.workflow} {way.precision} with {model}"
-        return f"no job on {self.device_class} asked for {what} {where}"
+        other = {
+            shape_words(p.record.job.model.input_shape)
+            for p in self.aside
+            if p.series.model == model and p.is_accuracy is accuracy and way_of(self.paper, p.record.job) == way
+        }
+        if other:
+            return Slot(None, OTHER_INPUTS, f"{what} ran with inputs of {text.listed(sorted(other))} only, not as here")
+        return Slot(None, NOT_ASKED, f"no job on {self.device_class} asked for {what} {where}")
 
 
 def way_of(paper: Paper, job: JobSpec) -> Way | None:
@@ -178,33 +194,47 @@ def way_of(paper: Paper, job: JobSpec) -> Way | None:
 
 def views(paper: Paper, selection: Selection) -> list[View]:
     """One view for each device class that has any record of the paper's cells."""
-    points = tuple(p for p in selection.points if way_of(paper, p.record.job) is not None)
-    gaps = tuple(g for g in selection.gaps if way_of(paper, g.job) is not None)
+    points = [p for p in selection.points if way_of(paper, p.record.job) and (paper.evaluates or not p.is_accuracy)]
+    gaps = [g for g in selection.gaps if way_of(paper, g.job) and (paper.evaluates or not g.accuracy)]
     classes = sorted({p.series.device_class for p in points} | {g.series.device_class for g in gaps})
-    return [
-        View(
-            paper,
-            name,
-            replace(
-                selection,
-                points=tuple(p for p in points if p.series.device_class == name),
-                gaps=tuple(g for g in gaps if g.series.device_class == name),
-            ),
-        )
-        for name in classes
-    ]
+    made = []
+    for name in classes:
+        own = _shaped(paper, [p for p in points if p.series.device_class == name], lambda p: p.is_accuracy)
+        left = _shaped(paper, [g for g in gaps if g.series.device_class == name], lambda g: g.accuracy)
+        aside = tuple(p for p in points if p.series.device_class == name and p not in own)
+        made.append(View(paper, name, replace(selection, points=tuple(own), gaps=tuple(left)), aside))
+    return made
+
+
+def _shaped(paper: Paper, found: list[T], is_accuracy: Callable[[T], bool]) -> list[T]:
+    """Those with inputs of the paper's shape if there are any, apart for times and accuracies; else all."""
+    kept = []
+    for accuracy in (False, True):
+        some = [each for each in found if is_accuracy(each) is accuracy]
+        kept += [each for each in some if _shape(each) == paper.input_shape] or some
+    return kept
+
+
+def shape_words(shape: Sequence[int]) -> str:
+    """`3 x 224 x 224`."""
+    return " x ".join(str(n) for n in shape)
+
+
+def _shape(of: Point | Gap) -> tuple[int, ...]:
+    job = of.record.job if isinstance(of, Point) else of.job
+    return tuple(job.model.input_shape)
 
 
 def _dataset(job: JobSpec) -> str:
     return job.accuracy.dataset if job.accuracy is not None else ""
 
 
-def _slot(points: Sequence[Point], gaps: Sequence[Gap], never: str) -> Slot:
+def _slot(points: Sequence[Point], gaps: Sequence[Gap], never: Slot) -> Slot:
     if points:
         return Slot(points[0])
     if gaps:
         return Slot(None, GAP_WORDS[gaps[0].kind], gaps[0].reason)
-    return Slot(None, NOT_ASKED, never)
+    return never
 
 
 def why(slot: Slot) -> tuple[str, str]:
