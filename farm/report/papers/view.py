@@ -193,12 +193,13 @@ def way_of(paper: Paper, job: JobSpec) -> Way | None:
 
 
 def views(paper: Paper, selection: Selection) -> list[View]:
-    """One view for each device class that has any record of the paper's cells."""
+    """One view for each device class with a number for the paper; for every class asked, if none has one."""
     points = [p for p in selection.points if way_of(paper, p.record.job) and (paper.evaluates or not p.is_accuracy)]
     gaps = [g for g in selection.gaps if way_of(paper, g.job) and (paper.evaluates or not g.accuracy)]
-    classes = sorted({p.series.device_class for p in points} | {g.series.device_class for g in gaps})
+    measured = {p.series.device_class for p in points if p.ok}
+    asked = {p.series.device_class for p in points} | {g.series.device_class for g in gaps}
     made = []
-    for name in classes:
+    for name in sorted(measured or asked):
         own = _shaped(paper, [p for p in points if p.series.device_class == name], lambda p: p.is_accuracy)
         left = _shaped(paper, [g for g in gaps if g.series.device_class == name], lambda g: g.accuracy)
         aside = tuple(p for p in points if p.series.device_class == name and p not in own)
