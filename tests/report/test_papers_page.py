@@ -51,12 +51,18 @@ def test_the_command_writes_the_page_and_lists_the_papers_it_knows(
     for batch in (1, 2):
         made = paper_demo.timed(EXPLORING, of, "W0", batch)
         store.records.write(replace(made, samples=[]))
-    where = ["--store", str(store.root), "report", "-o", str(tmp_path / "out"), "--paper"]
-    assert main([*where, "exploring-tensorrt"]) == 0
-    assert (tmp_path / "out" / "index.html").exists()
-    assert main([*where, "explore"]) == 2
-    assert all(name in capsys.readouterr().err for name in ("no paper 'explore'", *papers()))
-    assert main([*where, "quantization-soc"]) == 0, "W0 is the same in both papers, but for the model"
+
+    def ended(paper: str) -> tuple[int | str | None, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(["--store", str(store.root), "report", "--paper", paper, "-o", str(tmp_path / "out")])
+        return caught.value.code, capsys.readouterr().err
+
+    assert ended("exploring-tensorrt") == (0, "")
+    assert "resnet18" in (tmp_path / "out" / "index.html").read_text()
+    code, said = ended("explore")
+    assert code == 2
+    assert all(name in said for name in ("no paper 'explore'", *papers()))
+    assert ended("quantization-soc")[0] == 3, "resnet18 is not in that paper"
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from farm.report.figures import Figure, Samples
 from farm.report.papers import figures, tables
 from farm.report.papers.differences import Difference, difference_table, differences
 from farm.report.papers.published import Exhibit, Paper, paper
-from farm.report.papers.view import View, views
+from farm.report.papers.view import NOT_ASKED, OTHER_INPUTS, View, views
 from farm.report.render import ReportFiles, write_document
 from farm.report.select import Problem, select
 from farm.report.table import Table
@@ -116,7 +116,7 @@ def _summary(view: View, facts: list[Difference]) -> list[Sentence]:
         if slot.ok is None:
             word = slot.word or text.plain(slot.point.record.outcome if slot.point else "")
             words[word] = words.get(word, 0) + 1
-    rest = "".join(f"; {text.number(count, 0)} {word}" for word, count in sorted(words.items()))
+    rest = "".join(f"; {text.number(count, 0)} {_explained(word)}" for word, count in sorted(words.items()))
     grid = f"{text.plural(len(of.models), 'model')}, {text.plural(len(of.ways), 'workflow')}, {text.sizes(of.batches)}"
     found = [
         Sentence("ran", f"{text.number(len(ran), 0)} of the paper's {text.number(len(cells), 0)} cells ({grid}) have a"
@@ -131,6 +131,19 @@ def _summary(view: View, facts: list[Difference]) -> list[Sentence]:
         "Where several records fit a cell, it shows the newest that is ok; its note names it, and so does results.csv."
     )
     return [*found, Sentence("scope", said)]
+
+
+#: What the words of empty cells mean; an outcome is told in the table of what did not run.
+_WORDS = {
+    NOT_ASKED: "no job asked for it",
+    OTHER_INPUTS: "it ran with inputs of another shape only",
+    "not run": "its batch ladder had ended",
+    "no record": "asked for, and nothing is recorded",
+}
+
+
+def _explained(word: str) -> str:
+    return f"{word} ({_WORDS[word]})" if word in _WORDS else word
 
 
 def _differing(facts: list[Difference]) -> list[Sentence]:

@@ -60,7 +60,7 @@ class View:
         """The cell of a batch size."""
         found = [p for p in self._of(model, way) if not p.is_accuracy and batch in (p.batch, *p.stands_for)]
         gaps = [g for g in self._gaps(model, way) if g.batch == batch]
-        return _slot(found, gaps, self._never(model, way, f"at batch {batch}", accuracy=False))
+        return _slot(found, gaps, self._never(model, way, batch))
 
     def slots(self, model: str, way: Way) -> list[Slot]:
         """The cells of all the paper's batch sizes."""
@@ -89,7 +89,7 @@ class View:
         if not isinstance(found, Absent):
             return Slot(found.point)
         gaps = [g for g in self._gaps(model, way) if g.accuracy]
-        return _slot(points, gaps, self._never(model, way, "for its accuracy", accuracy=True))
+        return _slot(points, gaps, self._never(model, way, None))
 
     def by_calibration(self, model: str, way: Way) -> dict[int, Slot]:
         """The newest evaluation for each calibration batch size."""
@@ -168,12 +168,14 @@ class View:
     def _gaps(self, model: str, way: Way) -> list[Gap]:
         return [g for g in self.selection.gaps if g.series.model == model and way_of(self.paper, g.job) == way]
 
-    def _never(self, model: str, way: Way, where: str, *, accuracy: bool) -> Slot:
+    def _never(self, model: str, way: Way, batch: int | None) -> Slot:
+        """Why a cell that nothing speaks of is empty; batch None: the accuracy."""
+        where = "for its accuracy" if batch is None else f"at batch {batch}"
         what = f"{way.workflow} {way.precision} with {model}"
         other = {
             shape_words(p.record.job.model.input_shape)
             for p in self.aside
-            if p.series.model == model and p.is_accuracy is accuracy and way_of(self.paper, p.record.job) == way
+            if p.series.model == model and p.batch == batch and way_of(self.paper, p.record.job) == way
         }
         if other:
             return Slot(None, OTHER_INPUTS, f"{what} ran with inputs of {text.listed(sorted(other))} only, not as here")
