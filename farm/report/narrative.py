@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from farm.report import stats, text
 from farm.report.coverage import counts, failures
+from farm.report.document import Sentence
 from farm.report.provenance import differences
 from farm.report.select import Point, Selection
 from farm.report.series import scenario
@@ -18,15 +18,6 @@ from farm.summary import WITHIN_RUN
 
 #: With more models than this, over all device classes, the summary counts instead of naming each.
 MOST_MODELS = 12
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """A sentence, what it is about (`ran`, `fastest`, `not-ok`, `doubt`, `scope`) and the table that says more."""
-
-    kind: str
-    text: str
-    target: str = ""
 
 
 def summarise(selection: Selection) -> list[Sentence]:

@@ -28,7 +28,8 @@ class Column:
 class Cell:
     """What a cell shows. `sub` is the smaller second line, `note` the explanation on hover and for screen readers.
 
-    `anchor` is the appendix row of the record the number comes from; `mark` points to a footnote of the table.
+    `anchor` is the appendix row of the record the number comes from, `href` another page, relative to this one; `mark`
+    points to a footnote of the table.
     """
 
     text: str = ""
@@ -37,6 +38,7 @@ class Cell:
     mark: str = ""
     anchor: str = ""
     muted: bool = False
+    href: str = ""
 
 
 @dataclass(frozen=True)
