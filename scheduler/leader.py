@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One scheduler per farm, and one nightly: a lock in Redis with an owner and an end. Two would do no harm, only churn."""
+"""One scheduler per farm, and one nightly: a lock in Redis with an owner and an end. Two do no harm, only churn."""
 
 from __future__ import annotations
 

@@ -36,6 +36,8 @@ def answer(found: Trigger, measured: Confirmation, rule: Rule) -> Answer:
     raise NotImplementedError
 
 
-def more_processes(found: Trigger, base: Sequence[float], new: Sequence[float], rule: Rule, limits: Limits = DEFAULTS) -> int:
+def more_processes(
+    found: Trigger, base: Sequence[float], new: Sequence[float], rule: Rule, limits: Limits = DEFAULTS
+) -> int:
     """How many processes a side to add tonight, 0 when the answer is clear enough. Start with `history_processes`."""
     raise NotImplementedError

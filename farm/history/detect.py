@@ -11,7 +11,12 @@ from farm.thresholds import DEFAULTS, Limits
 
 
 def trigger(
-    key: str, points: Sequence[NightPoint], tonight: NightPoint, rule: Rule, pool: float, limits: Limits = DEFAULTS,
+    key: str,
+    points: Sequence[NightPoint],
+    tonight: NightPoint,
+    rule: Rule,
+    pool: float,
+    limits: Limits = DEFAULTS,
     quiet: bool = False,
 ) -> Trigger | None:
     """Whether tonight left the history `points` (oldest first, all before tonight, since the last accepted change).

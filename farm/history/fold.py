@@ -113,7 +113,12 @@ def recall(data: object) -> Memory:
 
 
 def look_at(
-    memory: Memory, key: str, points: Sequence[NightPoint], tonight: NightPoint, rule: Rule, pool: float,
+    memory: Memory,
+    key: str,
+    points: Sequence[NightPoint],
+    tonight: NightPoint,
+    rule: Rule,
+    pool: float,
     limits: Limits = DEFAULTS,
 ) -> Look:
     """What tonight's value says. `points`: all of the series before tonight, oldest first (at least the last 60)."""

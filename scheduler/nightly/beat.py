@@ -70,6 +70,8 @@ def build(settings: Settings, url: str, run: Callable[[], None], busy: threading
     app = make_app(settings, url)
     app.conf.update(
         worker_pool="solo",
+        # Nobody needs to ask this worker anything: `farm nightly status` reads the documents.
+        worker_enable_remote_control=False,
         timezone="UTC",
         enable_utc=True,
         beat_schedule={

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a night keeps of itself: `sweeps` and `run` of its document in the store; all else there is the judgement's.
 
-    run.schema       1
-    run.state        the step it is at, or `done`
-    run.why          `scheduled`, `caught up`, `asked`
-    run.slot         the time that it is for; run.schedule  by which schedule; run.began_at, deadline_at, ended_at
-    run.chosen       the sweeps of the night: [{"path", "label", "priority"}]
-    run.sweeps       what became of them: [{"path", "label", "sweep_id", "name", "jobs", "refused", "problem"}]
-    run.steps        by step: began_at, ended_at, and what it has to remember; `problem` where it failed
-    run.missing      by job id: what has no result, and why
-    run.outcomes     by outcome, how many records; run.unsound  by sweep, the outcomes that are not ok
-    run.missed       nights before this one that never were
-    run.report       the report's page, below the reports' directory
-    run.told         what people were last told, by subject; run.deliveries  how each target took it
-    run.attempts     how often the night was begun or gone on with
+run.schema       1
+run.state        the step it is at, or `done`
+run.why          `scheduled`, `caught up`, `asked`
+run.slot         the time that it is for; run.schedule  by which schedule; run.began_at, deadline_at, ended_at
+run.chosen       the sweeps of the night: [{"path", "label", "priority"}]
+run.sweeps       what became of them: [{"path", "label", "sweep_id", "name", "jobs", "refused", "problem"}]
+run.steps        by step: began_at, ended_at, and what it has to remember; `problem` where it failed
+run.missing      by job id: what has no result, and why
+run.outcomes     by outcome, how many records; run.unsound  by sweep, the outcomes that are not ok
+run.missed       nights before this one that never were
+run.report       the report's page, below the reports' directory
+run.told         what people were last told, by subject; run.deliveries  how each target took it
+run.attempts     how often the night was begun or gone on with
 """
 
 from __future__ import annotations

@@ -113,7 +113,13 @@ def headline(night: Night, now: Mapping[str, Subject]) -> str:
     """`2 things need attention; 118 records, 112 ok`."""
     bad = sum(subject.bad for subject in now.values())
     outcomes = night.run.get("outcomes", {})
-    words = "nothing needs attention" if not bad else "1 thing needs attention" if bad == 1 else f"{bad} things need attention"
+    words = (
+        "nothing needs attention"
+        if not bad
+        else "1 thing needs attention"
+        if bad == 1
+        else f"{bad} things need attention"
+    )
     return f"{words}; {sum(outcomes.values())} records, {outcomes.get('ok', 0)} ok"
 
 

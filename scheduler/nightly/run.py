@@ -21,6 +21,7 @@ from scheduler.nightly.world import World
 
 log = logging.getLogger("inferfarm.nightly")
 
+
 @dataclass(frozen=True)
 class Asked:
     """What a person asked for: a night at once, one of a date, only sweeps with these labels. Nothing: what is due."""
@@ -88,9 +89,9 @@ def _begin(
     now = world.now()
     chosen = _chosen(settings, slot, labels, base)
     deadline = max(slot, now if why == "caught up" else slot) + timedelta(hours=settings.deadline_h)
-    run = begin_run(
-        now=now, slot=slot, deadline=deadline, schedule=settings.times.text, why=why, chosen=chosen
-    ) | {"missed": list(missed)}
+    run = begin_run(now=now, slot=slot, deadline=deadline, schedule=settings.times.text, why=why, chosen=chosen) | {
+        "missed": list(missed)
+    }
     log.info("night %s begins, %s: %d entries of sweeps", night_name(slot), why, len(chosen))
     return Book.begin(store.nights, night_name(slot), run)
 
