@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from farm.contract.catalogue import PRECISIONS
 from farm.contract.outcome import Outcome
 from farm.report import text
 from farm.report.select import Point, Selection
@@ -14,6 +15,9 @@ from farm.report.table import Cell, Column, Footnotes, Group, Row, Table, absent
 
 #: The states of a cell, the worst first; a cell is tinted by its worst.
 STATES = ("failed", "missing", "refused", "flagged", "not run", "ok")
+
+
+_Place = tuple[str, str, str, str]
 
 
 @dataclass
@@ -33,56 +37,54 @@ class _Tally:
 
 
 def grid_table(selection: Selection) -> Table | None:
-    """The grid: a group for each device class; columns are models, or workflows where there are fewer. None if empty.
+    """The grid: a group for each device class, a row for each model and workflow, a column for each precision.
 
-    A row or column of workflow and precision holds all its variants: options, calibrations, devices of the class.
+    A cell holds all variants of its row: options, calibrations, devices of the class. None if nothing was asked.
     """
     tallies = _tallies(selection)
     if not tallies:
         return None
-    models = sorted({series.model for series in selection.series()})
-    ways = _ways(selection)
-    turned = len(models) > len(ways)
+    ordered = sorted(selection.series(), key=lambda s: s.sort_key)
+    precisions = list(dict.fromkeys(s.precision for s in sorted(ordered, key=_rank)))
     notes = Footnotes()
     groups = []
-    for name in selection.classes:
-        heads, columns = (models, ways) if turned else (ways, models)
-        rows = []
-        for head in heads:
-            keys = [(name, head, c) if turned else (name, c, head) for c in columns]
-            if any(key in tallies for key in keys):
-                rows.append(Row(head, tuple(_cell(tallies.get(key), notes) for key in keys)))
-        groups.append(Group(name, tuple(rows)))
+    for device_class in selection.classes:
+        lines = dict.fromkeys((s.model, s.workflow) for s in ordered if s.device_class == device_class)
+        rows = tuple(
+            Row(f"{model} {workflow}",
+                tuple(_cell(tallies.get((device_class, model, workflow, p)), notes) for p in precisions))
+            for model, workflow in lines
+        )  # fmt: skip
+        groups.append(Group(device_class, rows))
     caption = (
         "Ok: every point of it ran. Flagged: ran, with a doubt. Refused: it cannot be run so. Failed: it was tried and"
         " did not end well. Missing: asked for, and nobody recorded anything. Not run: its batch ladder had ended"
         " before. With several, each with its number of points. The small figures lead to the reasons below;"
         " what a flag rests on is in the table of flagged runs."
     )
-    shown = tuple(Column(head, numeric=False) for head in (ways if turned else models))
-    first = "Model" if turned else "Workflow, precision"
-    return Table("grid", "Device, model, workflow, precision", caption, first, shown, tuple(groups), "Device class",
-                 notes.notes)  # fmt: skip
+    columns = tuple(Column(precision, numeric=False) for precision in precisions)
+    title = "Device, model, workflow, precision"
+    return Table("grid", title, caption, "Model, workflow", columns, tuple(groups), "Device class", notes.notes)
 
 
-def _way(series: Series) -> str:
-    return f"{series.workflow} {series.precision}"
+def _rank(series: Series) -> tuple[int, str]:
+    known = series.precision in PRECISIONS
+    return (PRECISIONS.index(series.precision) if known else len(PRECISIONS), series.precision)
 
 
-def _ways(selection: Selection) -> list[str]:
-    ordered = sorted(selection.series(), key=lambda s: s.sort_key[2])
-    return list(dict.fromkeys(_way(series) for series in ordered))
-
-
-def _tallies(selection: Selection) -> dict[tuple[str, str, str], _Tally]:
-    found: dict[tuple[str, str, str], _Tally] = {}
+def _tallies(selection: Selection) -> dict[_Place, _Tally]:
+    found: dict[_Place, _Tally] = {}
     for point in selection.points:
-        tally = found.setdefault((point.series.device_class, point.series.model, _way(point.series)), _Tally())
+        tally = found.setdefault(_place(point.series), _Tally())
         tally.add(_state(point), point.count, _reasons(point), run_anchor(point.record))
     for gap in selection.gaps:
-        tally = found.setdefault((gap.series.device_class, gap.series.model, _way(gap.series)), _Tally())
+        tally = found.setdefault(_place(gap.series), _Tally())
         tally.add("missing" if gap.kind == "missing" else "not run", 1, {gap.reason: gap.reason})
     return found
+
+
+def _place(series: Series) -> _Place:
+    return (series.device_class, series.model, series.workflow, series.precision)
 
 
 def _state(point: Point) -> str:
