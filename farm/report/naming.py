@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people call a series: its model, workflow, precision and batch, and the switches that are set. From the index."""
+"""What people call a series: its model, workflow, precision and batch, and the switches that are set."""
 
 from __future__ import annotations
 
