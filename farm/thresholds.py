@@ -97,6 +97,8 @@ THRESHOLDS = {
     "history_at_once": Threshold(0.10, "share", "ours: from here on one measurement is enough, else a second night's"),
     "history_tries": Threshold(3, "nights", "ours: measurements that may leave a change open before it is let go"),
     "history_back": Threshold(3, "nights", "ours: back in the band for that long, a regression is fixed"),
+    "history_processes": Threshold(5, "processes", "a side: the fewest that reach 99 %, 1 - 2 / C(10, 5) = 99.2 %"),
+    "history_most_processes": Threshold(15, "processes", "ours: a side, while the answer is open"),
     "history_time": Threshold(0.02, "share", "Perfherder alerts from 2 % on"),
     "history_memory": Threshold(0.01, "share", "BenchmarkTools: the tolerance of memory is 1 %"),
     "history_memory_bytes": Threshold(8 * 2**20, "bytes", "ours: allocators give memory out in blocks of megabytes"),
