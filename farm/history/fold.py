@@ -2,7 +2,7 @@
 """One series from night to night. Pure.
 
 A night of a series:  look = look_at(memory, key, points, tonight, ...)   what the numbers say
-                      plan = night.plan_night(candidates, ...)            common moves and the queue; then it is measured
+                      plan = night.plan_night(candidates, ...)            common moves, the queue; then it is measured
                       memory, said = step(memory, points, plan.tonight(look, tonight, confirmation), rule)
 
 A change of `history_at_once` and more is confirmed by one measurement, a smaller one by those of two nights; one that
@@ -22,7 +22,7 @@ from datetime import date, timedelta
 from farm.compare.model import Verdict
 from farm.history.confirm import AGAIN, Answer, answer, measured_move
 from farm.history.detect import judge
-from farm.history.memory import Look, Memory, Pending, Said, Tonight, Watched
+from farm.history.memory import BUDGET, Look, Memory, Pending, Said, Tonight, Watched
 from farm.history.model import NightPoint, State, Trigger
 from farm.history.tracked import Rule
 from farm.thresholds import DEFAULTS, Limits
@@ -31,7 +31,7 @@ _Steps = tuple[Memory, tuple[Said, ...]]
 _NEEDED = 2  # nights, for what is not confirmed at once
 
 
-def look_at(  # noqa: PLR0913 - all that a night's judgement depends on
+def look_at(
     memory: Memory,
     key: str,
     points: Sequence[NightPoint],
@@ -159,25 +159,21 @@ def _watch(memory: Memory, tonight: Tonight, rule: Rule, limits: Limits) -> _Ste
 
 def _settle(memory: Memory, points: Sequence[NightPoint], tonight: Tonight, rule: Rule, limits: Limits) -> _Steps:
     """Go on with the change that is being settled, or begin with tonight's trigger."""
-    found, measured = memory.pending, tonight.confirmation
-    first = found is None
+    found, first = memory.pending, memory.pending is None
     if found is None:
-        if tonight.look.trigger is None or tonight.look.recheck or (tonight.left and tonight.left != "budget"):
+        trigger = None if tonight.look.recheck else tonight.look.trigger
+        if trigger is None or tonight.left not in ("", BUDGET):
             return memory, ()
-        found = Pending(tonight.look.trigger)
-    if measured is None:
+        found = Pending(trigger)
+    if tonight.confirmation is None:
         return _unmeasured(memory, found, tonight, rule, first)
-    if measured.how == AGAIN:
+    if tonight.confirmation.how == AGAIN:
         return _without_base(memory, found, tonight, rule, first)
-    match answer(found.trigger, measured, rule):
+    match answer(found.trigger, tonight.confirmation, rule):
         case Answer.AGREED:
             if first:
                 found = replace(found, trigger=_located(memory, points, found.trigger, tonight, rule, limits))
-            found = replace(found, agreed=found.agreed + 1)
-            at_once = abs(measured_move(found.trigger, measured, rule)) >= _at_once(rule, limits)
-            if at_once or found.agreed >= _NEEDED:
-                return _opened(memory, found, State.CONFIRMED, tonight, rule, first)
-            return _kept(memory, found, tonight, rule, first, "agreed once; a second night's measurement decides")
+            return _agreed(memory, replace(found, agreed=found.agreed + 1), tonight, rule, limits, first)
         case Answer.OPEN:
             found = replace(found, tries=found.tries + 1)
             if found.tries < limits["history_tries"]:
@@ -189,12 +185,21 @@ def _settle(memory: Memory, points: Sequence[NightPoint], tonight: Tonight, rule
             return _dismissed(memory, found, tonight, rule, limits, "measured again: no such change")
 
 
+def _agreed(memory: Memory, found: Pending, tonight: Tonight, rule: Rule, limits: Limits, first: bool) -> _Steps:
+    """Confirmed, or to be found on another night as well."""
+    measured = tonight.confirmation
+    size = abs(measured_move(found.trigger, measured, rule)) if measured else 0.0
+    if size >= _at_once(rule, limits) or found.agreed >= _NEEDED:
+        return _opened(memory, found, State.CONFIRMED, tonight, rule, first)
+    return _kept(memory, found, tonight, rule, first, "found once; a second night's measurement decides")
+
+
 def _unmeasured(memory: Memory, found: Pending, tonight: Tonight, rule: Rule, first: bool) -> _Steps:
     """Nothing was measured. A change that no measurement has seen yet goes when its night's value does."""
     if not first and not found.agreed and not _is_there(found.trigger, tonight, rule):
         gone = _of_pending(found, State.DISMISSED, tonight, rule, "back before it could be measured")
         return replace(memory, pending=None), (gone,)
-    why = "not measured again: the night's budget was spent" if tonight.left == "budget" else "not measured again yet"
+    why = "not measured again: the night's budget was spent" if tonight.left == BUDGET else "not measured again yet"
     return _kept(memory, found, tonight, rule, first, why)
 
 
@@ -216,7 +221,7 @@ def _kept(memory: Memory, found: Pending, tonight: Tonight, rule: Rule, first: b
     return replace(memory, pending=found), (replace(said, first=first),)
 
 
-def _dismissed(  # noqa: PLR0913
+def _dismissed(
     memory: Memory, found: Pending, tonight: Tonight, rule: Rule, limits: Limits, why: str, clock: bool = False
 ) -> _Steps:
     said = _of_pending(found, State.DISMISSED, tonight, rule, why)
@@ -234,7 +239,7 @@ def _opened(memory: Memory, found: Pending, state: State, tonight: Tonight, rule
     return replace(memory, watched=(*memory.watched, Watched(since, state, found.trigger.centre, said.change))), (said,)
 
 
-def _located(  # noqa: PLR0913
+def _located(
     memory: Memory, points: Sequence[NightPoint], found: Trigger, tonight: Tonight, rule: Rule, limits: Limits
 ) -> Trigger:
     """The trigger with the night at which its change fits the nights best: least sum of absolute distances."""

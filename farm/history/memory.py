@@ -10,6 +10,9 @@ from typing import Any
 
 from farm.history.model import Confirmation, NightPoint, State, Trigger
 
+#: Why a trigger is not settled tonight: its whole device moved, too many such triggers are noise, no device time left.
+COMMON, NOISE, BUDGET = "common", "noise", "budget"
+
 
 @dataclass(frozen=True)
 class Pending:
@@ -91,7 +94,7 @@ class Tonight:
         confirmation: the measurement made tonight to settle it.
         accepted: the `since` of events that a person accepted by now; those long closed may stay in it.
         shift: the common move of its device that it took part in (`Plan.shifts`).
-        left: why it was not measured (`Plan.left`): one of `night.COMMON`, `NOISE`, `BUDGET`, or empty.
+        left: why it was not measured (`Plan.left`): `COMMON`, `NOISE`, `BUDGET`, or empty.
     """
 
     point: NightPoint

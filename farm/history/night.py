@@ -14,13 +14,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from farm.compare.ranks import false_discovery
-from farm.history.memory import Look, Tonight
+from farm.history.memory import BUDGET, COMMON, NOISE, Look, Tonight
 from farm.history.model import Confirmation, NightPoint
 from farm.history.tracked import rule_for
 from farm.thresholds import DEFAULTS, Limits
 
-#: Why a trigger is not settled tonight.
-COMMON, NOISE, BUDGET = "common", "noise", "budget"
 _WITNESSES = 3
 
 
@@ -61,7 +59,7 @@ class DeviceMove:
 
 @dataclass(frozen=True)
 class Plan:
-    """`ask`: the series to settle tonight, the most urgent first, within the budgets; `left`: key -> why not tonight."""
+    """`ask`: what to settle tonight, the most urgent first, within the budgets. `left`: key -> why not tonight."""
 
     moves: tuple[DeviceMove, ...] = ()
     ask: tuple[Candidate, ...] = ()
