@@ -78,7 +78,7 @@ THRESHOLDS = {
     "canary_floor": Threshold(0.002, "share", "ours: the least spread between canaries that is believed"),
     "canary_pool": Threshold(0.01, "share", "ours: the spread assumed until other devices of the class show theirs"),
     # Nights side by side: which change of a series is one. docs/regressions.md.
-    "history_points": Threshold(20, "nights", "ours: what a night is judged by; more would remember a machine of long ago"),
+    "history_points": Threshold(20, "nights", "ours: what a night is judged by; older ones tell of another machine"),
     "history_min_points": Threshold(5, "nights", "ours: with fewer, the series' own spread is not believed"),
     "history_fewest_points": Threshold(3, "nights", "ours: with fewer, a night is not judged"),
     "history_z": Threshold(3, "times", "Shewhart's limits: three standard deviations"),

@@ -48,8 +48,10 @@ def confirmation(found: Trigger, night: str, base: Sequence[float], new: Sequenc
     moved = ranks.shift(base, new, CONFIDENCE)
     verdict = _verdict(_direction(moved, rule), rule)
     middle = statistics.median(base)
-    ends = [1 + end / middle for end in (moved.estimate, moved.low, moved.high)] if middle > 0 else [None] * 3
-    return Confirmation(found.key, night, AB, verdict, *ends, confidence=moved.coverage)
+    if middle <= 0:
+        return Confirmation(found.key, night, AB, verdict, confidence=moved.coverage)
+    ratio, low, high = (1 + end / middle for end in (moved.estimate, moved.low, moved.high))
+    return Confirmation(found.key, night, AB, verdict, ratio, low, high, moved.coverage)
 
 
 def answer(found: Trigger, measured: Confirmation, rule: Rule) -> Answer:

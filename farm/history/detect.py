@@ -67,7 +67,7 @@ def trigger(
     return judge(key, nights, places, tonight.night, rule.place(tonight.value), rule, pool, limits, quiet)[1]
 
 
-def judge(  # noqa: PLR0913 - what `trigger` takes, with values already on their scale
+def judge(
     key: str,
     nights: Sequence[str],
     places: Sequence[float],

@@ -14,13 +14,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from farm.compare.ranks import false_discovery
-from farm.history.fold import Look, Tonight
+from farm.history.memory import BUDGET, COMMON, NOISE, Look, Tonight
 from farm.history.model import Confirmation, NightPoint
 from farm.history.tracked import rule_for
 from farm.thresholds import DEFAULTS, Limits
 
-#: Why a trigger is not settled tonight.
-COMMON, NOISE, BUDGET = "common", "noise", "budget"
 _WITNESSES = 3
 
 
@@ -39,7 +37,8 @@ class DeviceMove:
     """Series of a device that moved together.
 
     Args:
-        shift: the common move on the metric's scale; `change` is the same as people read it.
+        shift: the common move on the metric's scale, by which their histories are moved; 0 where only the canary and
+            few of the series moved. `change`: how far the series moved, as people read it.
         share: of the `judged` series, how many moved this way.
         canary: whether the device's canary shifted tonight.
         keys: the series that went along; none of them has an event of its own tonight.
@@ -60,7 +59,7 @@ class DeviceMove:
 
 @dataclass(frozen=True)
 class Plan:
-    """`ask`: the series to settle tonight, the most urgent first, within the budgets; `left`: key -> why not tonight."""
+    """`ask`: what to settle tonight, the most urgent first, within the budgets. `left`: key -> why not tonight."""
 
     moves: tuple[DeviceMove, ...] = ()
     ask: tuple[Candidate, ...] = ()
@@ -125,9 +124,7 @@ def _within(ordered: Sequence[Candidate], budgets: dict[str, float], left: dict[
     return tuple(ask)
 
 
-def _moves(
-    candidates: Sequence[Candidate], canary_shifted: Collection[str], limits: Limits
-) -> tuple[DeviceMove, ...]:
+def _moves(candidates: Sequence[Candidate], canary_shifted: Collection[str], limits: Limits) -> tuple[DeviceMove, ...]:
     groups: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
     for one in candidates:
         groups[one.device, one.metric].append(one)
@@ -138,9 +135,7 @@ def _moves(
     return tuple(move for move in found if move)
 
 
-def _move(
-    device: str, metric: str, group: Sequence[Candidate], canary: bool, limits: Limits
-) -> DeviceMove | None:
+def _move(device: str, metric: str, group: Sequence[Candidate], canary: bool, limits: Limits) -> DeviceMove | None:
     """The common move of a device in one metric, if there is one."""
     judged = [one.look for one in group if one.look.judged and not one.look.recheck]
     ways = [[look for look in judged if sign * look.z > limits["history_common_z"]] for sign in (1, -1)]
@@ -149,16 +144,19 @@ def _move(
     enough = len(moved) >= limits["history_common_fewest"]
     if not moved or not (canary or (many and enough)):
         return None
-    shift = statistics.median(look.move for look in moved)
+    middle = statistics.median(look.move for look in moved)
     # Those went along that are nearer to the new level than to their own.
-    along = [one.look for one in group if one.look.move * shift > 0 and abs(one.look.move) > abs(shift) / 2]
+    along = [one.look for one in group if one.look.move * middle > 0 and abs(one.look.move) > abs(middle) / 2]
+    if not (many and enough):
+        # The canary alone: what left its history waits for a night with a steady canary, and no level is taken over.
+        along = [look for look in along if look.trigger and not look.recheck]
     witnesses = sorted((look for look in along if look.trigger), key=lambda look: (-abs(look.z), look.key))[:_WITNESSES]
     return DeviceMove(
         device=device,
         metric=metric,
         night=moved[0].night,
-        shift=shift,
-        change=rule_for(metric, limits).change(shift),
+        shift=middle if many and enough else 0.0,
+        change=rule_for(metric, limits).change(middle),
         share=len(moved) / len(judged),
         judged=len(judged),
         canary=canary,
