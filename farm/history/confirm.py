@@ -50,8 +50,8 @@ def confirmation(found: Trigger, night: str, base: Sequence[float], new: Sequenc
     middle = statistics.median(base)
     if middle <= 0:
         return Confirmation(found.key, night, AB, verdict, confidence=moved.coverage)
-    ratio, low, high = (1 + end / middle for end in (moved.estimate, moved.low, moved.high))
-    return Confirmation(found.key, night, AB, verdict, ratio, low, high, moved.coverage)
+    ends = [1 + end / middle for end in (moved.estimate, moved.low, moved.high)]
+    return Confirmation(found.key, night, AB, verdict, *ends, moved.coverage)
 
 
 def answer(found: Trigger, measured: Confirmation, rule: Rule) -> Answer:
