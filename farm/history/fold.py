@@ -23,7 +23,7 @@ from farm.compare.model import Verdict
 from farm.history.confirm import AGAIN, Answer, answer, measured_move
 from farm.history.detect import judge
 from farm.history.memory import BUDGET, Look, Memory, Pending, Said, Tonight, Watched
-from farm.history.model import NightPoint, State, Trigger
+from farm.history.model import Confirmation, NightPoint, State, Trigger
 from farm.history.tracked import Rule
 from farm.thresholds import DEFAULTS, Limits
 
@@ -169,10 +169,17 @@ def _settle(memory: Memory, points: Sequence[NightPoint], tonight: Tonight, rule
         return _unmeasured(memory, found, tonight, rule, first)
     if tonight.confirmation.how == AGAIN:
         return _without_base(memory, found, tonight, rule, first)
-    match answer(found.trigger, tonight.confirmation, rule):
+    if first:
+        found = replace(found, trigger=_located(memory, points, found.trigger, tonight, rule, limits))
+    return _answered(memory, found, tonight, tonight.confirmation, rule, limits, first)
+
+
+def _answered(
+    memory: Memory, found: Pending, tonight: Tonight, measured: Confirmation, rule: Rule, limits: Limits, first: bool
+) -> _Steps:
+    """Both sides were measured."""
+    match answer(found.trigger, measured, rule):
         case Answer.AGREED:
-            if first:
-                found = replace(found, trigger=_located(memory, points, found.trigger, tonight, rule, limits))
             return _agreed(memory, replace(found, agreed=found.agreed + 1), tonight, rule, limits, first)
         case Answer.OPEN:
             found = replace(found, tries=found.tries + 1)
@@ -245,7 +252,7 @@ def _located(
     """The trigger with the night at which its change fits the nights best: least sum of absolute distances."""
     past = _past(memory, points, tonight.point.night, rule, limits)
     nights, places = [*past.nights, tonight.point.night], [*past.places, rule.place(tonight.point.value)]
-    if tonight.confirmation is None:
+    if tonight.confirmation is None or answer(found, tonight.confirmation, rule) is not Answer.AGREED:
         return found
     old = rule.place(found.centre)
     new = old + measured_move(found, tonight.confirmation, rule)
