@@ -11,7 +11,6 @@ from datetime import date
 from farm.contract.canonical import short_digest
 from farm.contract.record import Record
 from farm.history.causes import causes
-from farm.history.detect import base_nights
 from farm.history.memory import Said
 from farm.history.model import Event, Series, State
 
@@ -67,7 +66,7 @@ def _event(name: str, said: Said, series: Series, before: Event | None, read: Ca
             worse=said.worse,
             triggers=trigger,
             confirmations=measured,
-            cause=_causes(series, said, read),
+            cause=_causes(series, said.since, read),
             notes=notes,
         )
     return replace(
@@ -83,20 +82,21 @@ def _event(name: str, said: Said, series: Series, before: Event | None, read: Ca
     )
 
 
-def sides(series: Series, since: str, said: Said | None = None) -> tuple[list[str], list[str]]:
-    """Ids of some runs of before and of now, the newest last. `series` has the runs of its points."""
-    trigger = said.trigger if said else None
-    before = [point for point in series.points if point.night < since]
-    base = base_nights(before, replace(trigger, since=since)) if trigger else tuple(reversed(before))
-    old = [run for point in base[:_SIDE_RUNS] for run in point.runs[-1:]]
+def sides(series: Series, since: str) -> tuple[list[str], list[str]]:
+    """Ids of runs on the last nights before an event and on its first ones, one a night, the newest last.
+
+    `series` has the runs of its points.
+    """
+    old = [run for point in series.points if point.night < since for run in point.runs[-1:]]
     new = [run for point in series.points if point.night >= since for run in point.runs[-1:]]
-    return old[::-1], new[-_SIDE_RUNS:]
+    return old[-_SIDE_RUNS:], new[:_SIDE_RUNS]
 
 
-def _causes(series: Series, said: Said, read: Callable[[str], Record | None]) -> tuple[str, ...]:
-    old, new = sides(series, said.since, said)
-    base, now = ([record for run in side if (record := read(run))] for side in (old, new))
-    return causes(base, now)
+def _causes(series: Series, since: str, read: Callable[[str], Record | None]) -> tuple[str, ...]:
+    """What differs from the night before to the first night; if nothing does, over some nights on both sides, since a
+    small change may be dated wrongly by a few."""
+    old, new = ([record for run in side if (record := read(run))] for side in sides(series, since))
+    return causes(old[-1:], new[:1]) or causes(old[:1], new[-1:])
 
 
 def _unsaid(event: Event, night: str, series: Mapping[str, Series]) -> Event | None:
