@@ -118,9 +118,9 @@ def _lines(
         return table, None
     look = _used(looks(view.paper), dots)
     zero = not quantity.metric.startswith("top")
-    titles = (x, quantity.axis)
-    chart = charts.batch_chart(dots, look, titles, zero=zero, sizes=sizes)
-    sheet = charts.batch_chart(dots, look, titles, legend=True, zero=zero, sizes=sizes)
+    y = charts.plain_axis(quantity.axis, zero=zero)
+    chart = charts.batch_chart(dots, look, x, y, sizes=sizes)
+    sheet = charts.batch_chart(dots, look, x, y, legend=True, sizes=sizes)
     words = "; ".join(f"{d.series} at {d.batch}: {text.number(d.value)} {quantity.unit}" for d in dots)
     drawn = sheet.properties(width=_SHEET_WIDTH, height=_SHEET_HEIGHT)
     panel = _panel(exhibit, words, charts.single(chart, charts.PANEL_HEIGHT), drawn)
@@ -222,8 +222,9 @@ def _panel(exhibit: Exhibit, words: str, spec: dict[str, Any], sheet: Any) -> Pa
 
 def _figure(exhibit: Exhibit, panels: list[Panel], look: Mapping[str, Style], dots: Sequence[Dot], bars: str) -> Figure:
     hollow = any(d.doubtful for d in dots)
-    caption = (bars if any(d.low is not None for d in dots) else "") + (" Hollow points are flagged." if hollow else "")
-    return _finished(exhibit, panels, caption.strip(), look, hollow)
+    bounded = any(d.low is not None for d in dots)
+    caption = (bars if bounded else "Recorded without an interval.") + (" Hollow points are flagged." if hollow else "")
+    return _finished(exhibit, panels, caption, look, hollow)
 
 
 def _finished(exhibit: Exhibit, panels: list[Panel], caption: str, look: Mapping[str, Style], hollow: bool) -> Figure:
