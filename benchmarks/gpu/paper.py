@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A page for docs/results with a paper's tables and figures: `python benchmarks/gpu/paper.py PAPER STORE... -o PAGE.md`.
+"""A page for docs/results with a paper's tables and figures: `benchmarks/gpu/paper.py PAPER STORE... -o PAGE.md`.
 
 The same tables as `farm report --paper` gives of one store, from several: figures go beside the page, in a directory of
 its name. Needs Pillow, to make them small.

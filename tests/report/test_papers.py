@@ -262,6 +262,8 @@ def test_each_device_class_has_a_document_and_jobs_that_are_no_cell_of_the_paper
     assert [f.html.parent.name for f in files] == ["made-up-gpu", "other-gpu"]
     (alone,) = write_paper("exploring-tensorrt", first, tmp_path / "one")
     assert alone.html == tmp_path / "one" / "index.html"
+    graphs = [replace(r, job=replace(r.job, job_id=f"g{n}", options={"cuda_graph": True})) for n, r in enumerate(first)]
+    (alone,) = write_paper("exploring-tensorrt", [*first, *graphs], tmp_path / "one")
     assert alone.csv is not None and alone.csv.read_text().count(",ok,") == 4
     with pytest.raises(UnavailableError, match="no record here belongs"):
         compose_paper(QUANTIZATION, [replace(r, job=replace(r.job, precision="fp16")) for r in first])
@@ -281,3 +283,15 @@ def test_samples_that_cannot_be_read_are_listed_and_the_rest_is_written() -> Non
     assert any(f.key == "fig-3" for f in made.all_figures)
     assert made.selection is not None
     assert {p.problem for p in made.selection.problems} == {"its samples could not be read: gone"}
+
+
+def test_older_records_of_a_cell_are_left_out_of_the_records_behind_the_page() -> None:
+    old = [r for r in whole(EXPLORING) if r.job.model.name == "resnet18"]
+    later = "2026-06-01T00:00:00.000000+00:00"
+    new = [
+        replace(r, job=replace(r.job, job_id=r.job.job_id + "x"), run_id=r.run_id + "x", finished_at=later) for r in old
+    ]
+    made = composed(EXPLORING, [*old, *new])
+    assert made.selection is not None
+    assert {p.record.finished_at for p in made.selection.points} == {later}
+    assert len(made.selection.points) == len(new)

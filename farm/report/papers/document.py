@@ -86,7 +86,7 @@ def compose(view: View, samples: Samples | None = None) -> Document:
         table, figure = _made(view, exhibit, samples, problems)
         drawn = (figure,) if figure is not None else ()
         sections.append(Section(exhibit.key.replace("_", "-"), exhibit.label, "", (table,), (), drawn))
-    selection = replace(view.selection, problems=(*view.selection.problems, *problems))
+    selection = replace(view.standing, problems=(*view.selection.problems, *problems))
     facts = differences(view)
     if facts:
         sections.insert(0, Section("differing", "What differs from the paper", "", (difference_table(view, facts),)))

@@ -14,6 +14,7 @@ from farm.report import stats, text
 from farm.report.coverage import GAP_WORDS
 from farm.report.papers.published import BASE, Paper, Way
 from farm.report.select import Gap, Point, Selection
+from farm.report.series import device_id
 from farm.report.stats import Absent, Ratio
 
 NOT_ASKED, OTHER_INPUTS = "not asked", "other inputs"
@@ -107,8 +108,10 @@ class View:
     def _speed_up(self, model: str, way: Way, batch: int, statistic: str) -> SpeedUp | None:
         bases = [p for p in self._of(model, self.paper.way(BASE)) if p.ok and p.batch == batch]
         ran = [p for p in self._of(model, way) if p.ok and p.batch == batch]
-        for point in ran:
-            medians = stats.speed_up(point, bases)
+        # The same unit before another of its class, and of those the newest.
+        pairs = [(p, b) for p in ran for b in sorted(bases, key=lambda b: device_id(b.record) != device_id(p.record))]
+        for point, base in pairs:
+            medians = stats.speed_up(point, [base])
             if isinstance(medians, Absent):
                 continue
             over, under = stats.value(medians.base.record, statistic), stats.value(point.record, statistic)
@@ -134,6 +137,21 @@ class View:
         """The timed points that stand in a cell."""
         cells = [slot for model in self.paper.models for way in self.paper.ways for slot in self.slots(model, way)]
         return tuple(slot.ok for slot in cells if slot.ok is not None)
+
+    @cached_property
+    def standing(self) -> Selection:
+        """The selection with only those points that a table or figure of the paper leads to."""
+        found: list[Point | None] = []
+        for model in self.paper.models:
+            for way in self.paper.ways:
+                evaluated = [self.accuracy(model, way, metric) for metric in ("top1", "top5")]
+                slots = [*self.slots(model, way), *evaluated, *self.by_calibration(model, way).values()]
+                found += [*(slot.point for slot in slots), *self.ladder(model, way)]
+                for statistic in {e.statistic for e in self.paper.exhibits if e.statistic}:
+                    for pair in self.speed_ups(model, way, self.paper.batches, statistic):
+                        found += [pair.point, pair.medians.base]
+        ids = {id(point) for point in found}
+        return replace(self.selection, points=tuple(p for p in self.selection.points if id(p) in ids))
 
     @cached_property
     def dataset(self) -> str:
@@ -185,13 +203,17 @@ class View:
 def way_of(paper: Paper, job: JobSpec) -> Way | None:
     """Which of a paper's workflows a job is; None for any that is none of them.
 
-    One request in flight, as the papers have it; builds of a study of rebuilds are no cells of theirs.
+    One request in flight and no CUDA graph, as the papers have it, W0 without any option; builds of a study of rebuilds
+    are no cells of theirs.
     """
     if is_canary(job) or job.protocol.scenario != "single" or job.rebuild is not None:
         return None
     if job.model.name not in paper.models or job.model.source != "torchvision":
         return None
-    return next((w for w in paper.ways if (w.workflow, w.precision) == (job.workflow, job.precision)), None)
+    way = next((w for w in paper.ways if (w.workflow, w.precision) == (job.workflow, job.precision)), None)
+    if job.options.get("cuda_graph") or (way is not None and way.tag == BASE and any(job.options.values())):
+        return None
+    return way
 
 
 def views(paper: Paper, selection: Selection) -> list[View]:
@@ -204,7 +226,8 @@ def views(paper: Paper, selection: Selection) -> list[View]:
     for name in sorted(measured or asked):
         own = _shaped(paper, [p for p in points if p.series.device_class == name], lambda p: p.is_accuracy)
         left = _shaped(paper, [g for g in gaps if g.series.device_class == name], lambda g: g.accuracy)
-        aside = tuple(p for p in points if p.series.device_class == name and p not in own)
+        kept = {id(p) for p in own}
+        aside = tuple(p for p in points if p.series.device_class == name and id(p) not in kept)
         made.append(View(paper, name, replace(selection, points=tuple(own), gaps=tuple(left)), aside))
     return made
 
