@@ -45,7 +45,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    words = escape(cell.text)
+    words = f"[{escape(cell.text)}]({cell.href})" if cell.href else escape(cell.text)
     if cell.sub:
         words += f" ({escape(cell.sub)})"
     return words + (f" {cell.mark}" if cell.mark else "")

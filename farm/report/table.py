@@ -28,7 +28,9 @@ class Column:
 class Cell:
     """What a cell shows. `sub` is the smaller second line, `note` the explanation on hover and for screen readers.
 
-    `anchor` is the appendix row of the record the number comes from; `mark` points to a footnote of the table.
+    `anchor` is the appendix row of the record the number comes from, `href` another page, relative to this one; `mark`
+    points to a footnote of the table. `status` (`ok`, `flagged`, `refused`, `failed`, `missing`, `not-run`) tints the
+    cell; its words say the same.
     """
 
     text: str = ""
@@ -37,6 +39,8 @@ class Cell:
     mark: str = ""
     anchor: str = ""
     muted: bool = False
+    href: str = ""
+    status: str = ""
 
 
 @dataclass(frozen=True)

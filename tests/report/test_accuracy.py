@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from farm.contract.record import BlobRef, Record
-from farm.report import coverage, results, tables
+from farm.report import coverage, results, tables, write_report
 from farm.report.accuracy import accuracy_table
-from farm.report.render import write_report
 from farm.report.select import Selection, select
 from farm.report.table import Cell
 from tests.report import demo

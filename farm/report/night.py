@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a night: what changed, how the night went, and the usual report of the night's sweeps below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from farm.contract.job import JobSpec
+from farm.contract.record import Record
+from farm.history.document import Night, decode
+from farm.report import text
+from farm.report.changes import change_sentences, changes_section
+from farm.report.compose import compose
+from farm.report.document import Document, Section, Sentence
+from farm.report.naming import series_names
+from farm.report.render import ReportFiles, write_document
+from farm.report.table import Cell, Column, Group, Row, Table
+from farm.store import Store
+
+
+def write_night_report(
+    store: Store,
+    night: str,
+    out_dir: Path,
+    *,
+    samples: Callable[[Record], list[int] | None] | None = None,
+    expected: Iterable[JobSpec] = (),
+) -> ReportFiles:
+    """Write the report of the night named into `out_dir`. `samples` and `expected` are as for `write_report`.
+
+    Raises:
+        UsageError: there is no such night.
+        IntegrityError: its document cannot be used.
+        UnavailableError: the store cannot be read or `out_dir` cannot be written.
+    """
+    found = decode(store.nights.read(night), night)
+    records = store.of_sweeps(found.sweeps)
+    usual = compose(records, title=f"Night {night}", samples=samples, expected=expected)
+    return write_document(night_document(found, usual, series_names(store, found.events)), out_dir)
+
+
+def night_document(night: Night, usual: Document, names: Mapping[str, str]) -> Document:
+    """The usual report with what changed before it, in words and tables, and how the night went. Pure.
+
+    Args:
+        names: what series are called, by their key.
+    """
+    changed = (changes_section(night.events, names, _page),) if night.assessed_at else ()
+    tables = tuple(table for table in (missing_table(night), canary_table(night)) if table.groups)
+    own = (Section("night", "How the night went", "", tables),) if tables else ()
+    subtitle = text.moment(night.run["began_at"]) if night.run.get("began_at") else usual.subtitle
+    sentences = (*_sentences(night, names), *usual.summary)
+    return replace(usual, subtitle=subtitle, summary=sentences, sections=(*changed, *own, *usual.sections))
+
+
+def _page(key: str) -> str:
+    """The page of a series, from a night's."""
+    return f"../series/{key.partition(':')[0]}/index.html"
+
+
+def _sentences(night: Night, names: Mapping[str, str]) -> list[Sentence]:
+    found = change_sentences(night.events, names)
+    if night.assessed_at and not any(event.state.is_open for event in night.events):
+        found.append(Sentence("settled", "Nothing changed that is not settled."))
+    if not night.assessed_at:
+        found.append(Sentence("doubt", "This night has not been judged against those before it."))
+    if night.run.get("missing"):
+        found.append(
+            Sentence("missing", f"{text.plural(len(night.run['missing']), 'job')} without a result.", "missing")
+        )
+    problems = [row["problem"] for row in night.run.get("sweeps", []) if row.get("problem")]
+    problems += [f"{name.replace('_', ' ')}: {facts['problem']}" for name, facts in _failed(night)]
+    found += [Sentence("broke", f"{problem}.") for problem in (*problems, *night.problems)]
+    if night.run.get("missed"):
+        found.append(Sentence("missing", f"Nights that never were: {text.listed(night.run['missed'])}."))
+    return found
+
+
+def _failed(night: Night) -> list[tuple[str, dict[str, str]]]:
+    return [(name, facts) for name, facts in night.run.get("steps", {}).items() if facts.get("problem")]
+
+
+def missing_table(night: Night) -> Table:
+    """Jobs without a result."""
+    rows = tuple(
+        Row(job_id, (Cell(facts["job"]), Cell(facts["reason"])))
+        for job_id, facts in sorted(night.run.get("missing", {}).items())
+    )
+    columns = (Column("Of", numeric=False), Column("Why", numeric=False))
+    groups = (Group("", rows),) if rows else ()
+    return Table("missing", "Without a result", "Jobs that this night should have had.", "Job", columns, groups)
+
+
+def canary_table(night: Night) -> Table:
+    """What each device's canary said first and last."""
+    said = {
+        step: night.run.get("steps", {}).get(step, {}).get("said", {}) for step in ("canaries_first", "canaries_last")
+    }
+    rows = tuple(
+        Row(device, tuple(Cell(found.get(device, {}).get("summary", "")) for found in said.values()))
+        for device in sorted({device for found in said.values() for device in found})
+    )
+    columns = (Column("Before", numeric=False), Column("After", numeric=False))
+    groups = (Group("", rows),) if rows else ()
+    return Table("canaries", "Canaries", "One small job that stays the same.", "Device", columns, groups)
