@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,20 +27,10 @@ from farm.contract.outcome import Outcome
 from farm.contract.record import Record
 from farm.errors import UnavailableError, UsageError
 from farm.progress import Progress, sweep_progress
+from farm.retrying import RETRY_OUTCOMES, record_cancelled, retry
 from farm.settings import Settings, load_settings
 from farm.store import BadRecord, Store
 from farm.sweep import SweepSpec, load_sweep
-
-#: Outcomes that `retry` runs again unless told otherwise: refusals would only be refused again.
-RETRY_OUTCOMES = (
-    Outcome.FAILED,
-    Outcome.CRASHED,
-    Outcome.TIMED_OUT,
-    Outcome.LOST,
-    Outcome.CONTAMINATED,
-    Outcome.CANCELLED,
-    Outcome.OUT_OF_MEMORY,
-)
 
 
 @dataclass(frozen=True)
@@ -137,19 +126,9 @@ class Farm:
         states = [self.jobs.cancel(view.job_id) for view in views]
         for view, state in zip(views, states, strict=True):
             if state is JobState.CANCELLED and not view.state.ended:
-                self._record_cancelled(view)
+                record_cancelled(self.store, self.jobs, view)
         running = sum(state in (JobState.CLAIMED, JobState.RUNNING) for state in states)
         return Cancelled(at_once=sum(state is JobState.CANCELLED for state in states), asked=running)
-
-    def _record_cancelled(self, view: JobView) -> None:
-        """Without a record a Redis that lost its data would queue the job again."""
-        from scheduler.records import cancelled_records, utc_now
-
-        # Where the store is away the scheduler writes them later: the job is owed its records.
-        with contextlib.suppress(UnavailableError):
-            for record in cancelled_records(view.spec, view.attempt, utc_now()):
-                self.store.records.write(record)
-            self.jobs.settled(view.job_id)
 
     def retry(self, name: str, *, outcomes: Sequence[Outcome] = RETRY_OUTCOMES) -> int:
         """Queue again the runs of a sweep's ended jobs (or of one job) that ended with one of `outcomes`.
@@ -159,32 +138,7 @@ class Farm:
         """
         job = self.jobs.get(name)
         views = [view for view in ([job] if job else self.status(name)) if view.state.ended]
-        return sum(self._retry(view, outcomes) for view in views)
-
-    def _retry(self, view: JobView, outcomes: Sequence[Outcome]) -> bool:
-        spec = view.spec
-        wanted = {size for size in spec.batches.sizes if self._outcome(spec, spec.run_id(size)) in outcomes}
-        accuracy = spec.accuracy if self._outcome(spec, spec.accuracy_run_id) in outcomes else None
-        if accuracy is not None:
-            # It is taken with a point that is ok, so the one that it was taken with is measured again beside it.
-            wanted.add(self._accuracy_batch(spec) or spec.batches.sizes[0])
-        if not wanted:
-            return False
-        ladder = dataclasses.replace(spec.batches, sizes=tuple(sorted(wanted)))
-        again = dataclasses.replace(spec, generation=spec.generation + 1, batches=ladder, accuracy=accuracy)
-        return self.jobs.retry(again) == JobState.QUEUED
-
-    def _accuracy_batch(self, spec: JobSpec) -> int | None:
-        """The batch size at which a job's accuracy was taken, if it was."""
-        known = self.store.records.exists(spec.accuracy_run_id)
-        return self.store.records.read(spec.accuracy_run_id).batch_size if known else None
-
-    def _outcome(self, spec: JobSpec, run_id: str) -> Outcome | None:
-        """How a run ended; a job that was given up has one record for all of its runs."""
-        for known in (run_id, spec.run_id(None)):
-            if self.store.records.exists(known):
-                return self.store.records.read(known).outcome
-        return None
+        return sum(retry(self.store, self.jobs, view, outcomes) for view in views)
 
     def devices(self) -> list[DeviceEntry]:
         """All devices that ever announced themselves."""
@@ -338,13 +292,18 @@ class Farm:
         made = session_turns(self.store, _spec(base), _spec(new), processes, seed=seed, again=again)
         left = unmeasured(made, self.store)
         with self._local(devices if left else None, say):
-            for i, turn in enumerate(left):
-                on_turn(turn, len(left) - i)
-                if self.submit(turn.spec).total:
-                    # A turn takes seconds: to look at every quarter of one would add a tenth to a session.
-                    for progress in self.watch(turn.spec.sweep_id, interval_s=0.1):
-                        on_progress(progress)
+            self._take_turns(left, on_turn, on_progress)
         return require_cells(compare(*turn_records(made, self.store), rules))
+
+    def _take_turns(
+        self, left: Sequence[Turn], on_turn: Callable[[Turn, int], None], on_progress: Callable[[Progress], None]
+    ) -> None:
+        for i, turn in enumerate(left):
+            on_turn(turn, len(left) - i)
+            if self.submit(turn.spec).total:
+                # A turn takes seconds: to look at every quarter of one would add a tenth to a session.
+                for progress in self.watch(turn.spec.sweep_id, interval_s=0.1):
+                    on_progress(progress)
 
     def _local(
         self, devices: Sequence[str] | None, say: Callable[[str], None]
