@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from farm.broker.canaries import RESUMED, CanaryBook
+from farm import operating
 from farm.broker.connection import connect
 from farm.broker.jobs import JobState, JobStore, JobView, SweepView
 from farm.broker.register import DeviceEntry, Register
@@ -31,6 +31,7 @@ from farm.retrying import RETRY_OUTCOMES, record_cancelled, retry
 from farm.settings import Settings, load_settings
 from farm.store import BadRecord, Store
 from farm.sweep import SweepSpec, load_sweep
+from farm.waiting import why_waiting
 
 
 @dataclass(frozen=True)
@@ -146,16 +147,18 @@ class Farm:
 
     def set_device(self, device_id: str, state: str, reason: str | None = None) -> None:
         """Set a device `ready`, `drained` or `quarantined`. One whose canary has shifted and that is ready gets one."""
-        known = {entry.device_id: entry for entry in self.devices()}
-        if device_id not in known:
-            raise UsageError(
-                f"no device {device_id!r}",
-                hint=f"Known: {', '.join(sorted(known)) or 'none yet: start a worker with `farm worker`'}.",
-            )
-        canary = known[device_id].canary.state
-        if state == "ready" and canary is not None and canary.shifted:
-            CanaryBook(self._client).ask(device_id, RESUMED)
-        self.register.set_state(device_id, state, reason)
+        operating.set_device(self._client, device_id, state, reason)
+
+    def maintenance(
+        self, device_id: str, reason: str, *, for_s: float | None = None, until_s: float | None = None
+    ) -> None:
+        """Put a device into maintenance, for `for_s`, until `until_s` (Unix seconds), or until it is resumed."""
+        operating.maintain(self._client, device_id, reason, for_s=for_s, until_s=until_s)
+
+    def waiting(self, targets: Iterable[str] | None = None) -> dict[str, str]:
+        """Why nothing serves these targets of jobs (`dev:ID`, `cls:NAME`), or those of all that waits."""
+        asked = [head.target_key for head in self.jobs.heads()] if targets is None else targets
+        return why_waiting(asked, self.devices())
 
     def canary(
         self,

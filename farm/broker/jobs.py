@@ -56,6 +56,7 @@ class RenewAnswer(Enum):
 
     HELD = 1
     CANCEL = 0
+    HAND_BACK = 2
     FENCED = -1
 
 
@@ -175,9 +176,13 @@ class JobStore:
         """claimed -> running; False when fenced."""
         return bool(self._call("running", claim.job.job_id, claim.token))
 
-    def renew(self, claim: Claim, lease_s: float) -> RenewAnswer:
-        """Extend the lease, and learn whether to go on."""
-        return RenewAnswer(int(self._call("renew", claim.job.job_id, claim.token, int(lease_s * 1000))))
+    def renew(self, claim: Claim, lease_s: float, drain_limit_s: float | None = None) -> RenewAnswer:
+        """Extend the lease, and learn whether to go on.
+
+        `drain_limit_s`: how long a job may go on once its device is in maintenance; None: to its end.
+        """
+        limit = "" if drain_limit_s is None else int(drain_limit_s * 1000)
+        return RenewAnswer(int(self._call("renew", claim.job.job_id, claim.token, int(lease_s * 1000), limit)))
 
     def progress(self, claim: Claim, progress: dict[str, Any]) -> None:
         """Tell watchers where the job is. Ignored when fenced."""

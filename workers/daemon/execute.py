@@ -69,7 +69,7 @@ def execute(
     `claimed_at` is CLOCK_BOOTTIME from before the claim was asked for: the lease cannot have begun earlier.
     """
     with (
-        Lease(jobs, claim, bench.settings.lease_s, claimed_at) as lease,
+        Lease(jobs, claim, bench.settings.lease_s, claimed_at, bench.settings.drain_limit_s) as lease,
         (hand_back or HandBack()).of(lease),
         Reporter(lambda progress: jobs.progress(claim, progress), on_progress) as reporter,
     ):
@@ -329,7 +329,7 @@ class _Execution:
 
     def _finish(self) -> str:
         if self._lease.reason == HANDED_BACK:
-            return self._hand_back("its worker was told to end", time.monotonic())
+            return self._hand_back("its worker was told to end, or its device to stand still", time.monotonic())
         if self._lease.lost:
             return f"lost: {self._lease.reason}"
         cancelled = self._lease.reason == CANCELLED and not self._is_complete()
