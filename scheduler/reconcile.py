@@ -13,6 +13,7 @@ from typing import Any
 from farm.broker.jobs import WORKERS_KILLED, JobState, JobStore, JobView
 from farm.broker.register import DeviceEntry
 from farm.canary import is_canary_sweep
+from farm.contract.catalogue import WORKFLOWS
 from farm.contract.job import JobSpec
 from farm.contract.names import device_queue
 from farm.contract.outcome import Failure, Outcome
@@ -23,8 +24,9 @@ from farm.sweep import SweepSpec
 from scheduler.choose import Slot
 from scheduler.dispatch import Send, recall_all
 from scheduler.expand import jobs_at
+from scheduler.learn import learn
+from scheduler.learned import Predictor
 from scheduler.match import working
-from scheduler.predict import predicted_s
 from scheduler.records import cancelled_records, recorded, utc_now
 
 log = logging.getLogger("inferfarm.scheduler")
@@ -67,8 +69,10 @@ def outstanding(store: Store, before_s: float = math.inf) -> Iterator[Outstandin
 def rebuild(store: Store, jobs: JobStore, before_s: float = math.inf) -> int:
     """Queue all outstanding work again; harmless where it is queued. Returns how many jobs were added."""
     added = 0
+    predict: Predictor | None = None
     for left in outstanding(store, before_s):
-        predicted = [predicted_s(job) for job in left.jobs]
+        predict = predict or learn(store, WORKFLOWS)
+        predicted = [predict.predicted_s(job) for job in left.jobs]
         new = jobs.submit(left.spec.sweep_id, left.spec.name, left.spec.priority, left.jobs, predicted)
         if new:
             log.warning("queued again sweep=%s jobs=%d", left.spec.sweep_id, new)
