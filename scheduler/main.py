@@ -68,11 +68,11 @@ class Scheduler:
             redis.RedisError, kombu.exceptions.OperationalError: Redis went away; the next tick goes on from there.
         """
         self._rebuild_if_emptied()
-        reap(self._jobs, self._store, self._settings.max_attempts)
+        now_s = self._register.now_s()
+        reap(self._jobs, self._store, self._settings.max_attempts, now_s)
         entries = self._register.devices()
         if quarantine_failing(self._jobs, self._register, entries, self._settings.device_failures_quarantine):
             entries = self._register.devices()
-        now_s = self._register.now_s()
         if see_to_maintenance(self._register, self._jobs, entries, now_s, canary=self._settings.canary):
             entries = self._register.devices()
         recall_from_absent(self._jobs, entries)

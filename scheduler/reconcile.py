@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,10 +15,11 @@ from farm.broker.jobs import WORKERS_KILLED, JobState, JobStore, JobView
 from farm.broker.register import DeviceEntry
 from farm.canary import is_canary_sweep
 from farm.contract.catalogue import WORKFLOWS
+from farm.contract.codec import DecodeError, from_json
 from farm.contract.job import JobSpec
-from farm.contract.names import device_queue
+from farm.contract.names import check_sha256, device_queue
 from farm.contract.outcome import Failure, Outcome
-from farm.contract.record import Record
+from farm.contract.record import BlobRef, Record
 from farm.errors import FarmError, IntegrityError, UnavailableError
 from farm.store import Store
 from farm.sweep import SweepSpec
@@ -33,6 +35,9 @@ log = logging.getLogger("inferfarm.scheduler")
 
 #: A message is taken within milliseconds by a worker that is free.
 RESEND_AFTER_S = 10.0
+#: How long the record of a job that was given up waits for logs of its attempts. A worker that is told that it lost its
+#: claim, or that starts anew, brings them within seconds; a host that stays away must not keep a job without a record.
+LOGS_WAIT_S = 30.0
 #: A worker that takes no messages is not helped by more of them.
 RESEND_AT_MOST_S = 600.0
 
@@ -89,25 +94,30 @@ def recall_from_absent(jobs: JobStore, entries: Iterable[DeviceEntry]) -> list[s
     return recall_all(jobs, waiting)
 
 
-def reap(jobs: JobStore, store: Store, max_attempts: int) -> list[tuple[str, JobState]]:
-    """Deal with leases that ended, and write the records that are owed: no cell of a table is just empty."""
+def reap(jobs: JobStore, store: Store, max_attempts: int, now_s: float = math.inf) -> list[tuple[str, JobState]]:
+    """Deal with leases that ended, and write the records that are owed: no cell of a table is just empty.
+
+    `now_s`: Redis's clock, Unix seconds; the record of a job that is given up waits a little for its attempts' logs.
+    """
     ended = jobs.reap(max_attempts)
     for job_id, state in ended:
         log.warning("lease ended job=%s now=%s", job_id, state)
-    settle(jobs, store)
+    settle(jobs, store, now_s)
     return ended
 
 
-def settle(jobs: JobStore, store: Store) -> int:
+def settle(jobs: JobStore, store: Store, now_s: float = math.inf) -> int:
     """Write the records of jobs that ended outside of any worker; return how many of those looked at still wait.
 
     What is owed stays in Redis until it is written: a store that is away, or a scheduler that dies, costs only time.
     """
     owed = jobs.owed()
     for done, view in enumerate(owed):
+        if awaits_logs(view, now_s):
+            continue
         try:
             if not recorded(store.records, view.spec, refusals=True):
-                for record in owed_records(view, utc_now()):
+                for record in owed_records(_with_stored_logs(view, store), utc_now()):
                     store.records.write(record)
         except UnavailableError as error:
             log.warning("%d job(s) wait for their records, the store is away: %s", len(owed) - done, error.message)
@@ -116,6 +126,31 @@ def settle(jobs: JobStore, store: Store) -> int:
             log.error("no record of job=%s: %s", view.job_id, error)
         jobs.settled(view.job_id)
     return 0
+
+
+def _with_stored_logs(view: JobView, store: Store) -> JobView:
+    """The job with those logs that are there: a record must not name a blob that is not."""
+    names = (str(ref.get("sha256")) for ref in view.logs)
+    there = {name for name in names if _is_sha256(name) and store.blobs.exists(name)}
+    return replace(view, logs=tuple(ref for ref in view.logs if ref.get("sha256") in there))
+
+
+def _is_sha256(name: str) -> bool:
+    with contextlib.suppress(ValueError):
+        check_sha256(name)
+        return True
+    return False
+
+
+def awaits_logs(view: JobView, now_s: float) -> bool:
+    """Whether the record of a job that was given up should wait: a worker that was cut off may bring a log. Pure."""
+    if view.state is not JobState.QUARANTINED:
+        return False
+    kept = {ref.get("kind") for ref in view.logs}
+    # A worker that died has another one in its place, which brought what there was before it ended the lease.
+    cut_off = [lost for lost in view.lost if lost.get("how") != "worker died"]
+    missing = any(f"log:attempt-{lost.get('attempt')}" not in kept for lost in cut_off)
+    return missing and now_s - view.times.get(view.state, 0.0) < LOGS_WAIT_S
 
 
 def owed_records(view: JobView, now: str) -> list[Record]:
@@ -144,7 +179,19 @@ def lost_record(view: JobView, now: str) -> Record:
         message = f"{attempts} attempts ended without a word: each time the worker or its machine died or was cut off"
         hint = "See the worker's log and the machine's for that time; then `farm retry` the job."
     failure = Failure("start", reference, message, hint, "\n".join(map(_told, view.lost)) or None)
-    return Record(job.run_id(None), Outcome.LOST, job, None, attempts, now, now, failure, ladder_stop="lost")
+    return Record(
+        job.run_id(None), Outcome.LOST, job, None, attempts, now, now, failure,
+        artifacts=_logs(view), ladder_stop="lost",
+    )  # fmt: skip
+
+
+def _logs(view: JobView) -> list[BlobRef]:
+    """What the lost attempts left. A worker wrote it: what is no reference to a blob is left out."""
+    found = []
+    for document in view.logs:
+        with contextlib.suppress(DecodeError):
+            found.append(from_json(BlobRef, document))
+    return sorted(found, key=lambda ref: (ref.kind, ref.sha256))
 
 
 def _told(lost: Mapping[str, Any]) -> str:

@@ -106,6 +106,8 @@ class JobView:
     kills: int = 0
     #: Attempts that ended without a word: `attempt`, `device`, `at` (ms), `how` (`worker died` or `lease ended`).
     lost: tuple[dict[str, Any], ...] = ()
+    #: What lost attempts left in the store: `BlobRef`s as JSON.
+    logs: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,10 @@ class JobStore:
     def disown(self, device_id: str, owner: str) -> int:
         """End at once the leases of an earlier worker of this device; only its lock's holder may say so."""
         return int(self._call("disown", device_id, owner))
+
+    def keep_logs(self, job_id: str, refs: Sequence[dict[str, Any]]) -> None:
+        """Note blobs that a lost attempt left, for the record of a job that is given up. An unknown job has none."""
+        self._call("keep_logs", job_id, *map(_dump, refs))
 
     def owed(self, most: int = OWED_BLOCK) -> list[JobView]:
         """Jobs that ended outside of any worker, or that theirs could not record: records may be missing."""
@@ -341,4 +347,5 @@ def _view(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, int])
         spec=_spec(job_id, spec),
         kills=int(h.get("kills") or 0),
         lost=tuple(json.loads(h.get("lost") or "[]")),
+        logs=tuple(json.loads(h.get("logs") or "[]")),
     )

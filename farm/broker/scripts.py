@@ -81,7 +81,7 @@ RETRY = """
 local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','sweep','target','order')
 if not h[1] then return 'unknown' end
 if h[1]~='done' and h[1]~='failed' and h[1]~='cancelled' and h[1]~='quarantined' then return h[1] end
-redis.call('HDEL',key(id),'cancel','token','device','summary','progress','reason','kills','lost')
+redis.call('HDEL',key(id),'cancel','token','device','summary','progress','reason','kills','lost','logs')
 redis.call('SREM','farm:owed',id)
 redis.call('SET',spec(id),ARGV[2]); redis.call('HSET',key(id),'attempt',0)
 set_state(id,h[2],h[1],'queued'); enqueue(id,h[2],h[3],h[4]); wake(); return 'queued'
@@ -227,6 +227,19 @@ if n>0 then wake() end
 return n
 """
 
+#: ARGV: job, then blobs as JSON. Each is noted once; so many belong to more attempts than a job is given.
+KEEP_LOGS = """
+local id=ARGV[1]; if redis.call('EXISTS',key(id))==0 then return 0 end
+local logs=cjson.decode(redis.call('HGET',key(id),'logs') or '[]'); local seen={}
+for _,l in ipairs(logs) do seen[l.kind..l.sha256]=true end
+for i=2,#ARGV do
+  local l=cjson.decode(ARGV[i])
+  if not seen[l.kind..l.sha256] and #logs<100 then logs[#logs+1]=l end
+end
+if #logs>0 then redis.call('HSET',key(id),'logs',cjson.encode(logs)) end
+return #logs
+"""
+
 #: No ARGV. For each line its first job: line, job, order, predicted, priority, served.
 HEADS = """
 local out={}
@@ -256,5 +269,6 @@ SCRIPTS = {
     "cancel": CANCEL,
     "reap": REAP,
     "disown": DISOWN,
+    "keep_logs": KEEP_LOGS,
     "heads": HEADS,
 }
