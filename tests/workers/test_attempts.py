@@ -14,7 +14,7 @@ from farm.contract.names import SAMPLES_DIR
 from farm.store import Store
 from scheduler.reconcile import awaits_logs, settle
 from tests.factories import make_job
-from tests.workers.support import make_control
+from tests.workers.support import make_control, wait_until
 from workers.daemon.attempts import keep_lost, lost_of, set_aside_leftovers
 
 JOB = make_job()
@@ -90,8 +90,8 @@ def test_the_record_waits_a_little_for_a_log_that_may_come_and_names_only_blobs_
     jobs: JobStore, store: Store, client: redis.Redis
 ) -> None:
     assert jobs.dispatch(JOB.job_id, "box-cpu")
-    assert not isinstance(jobs.claim(JOB.job_id, "box-cpu", "worker", 0.0), str)
-    assert jobs.reap(max_attempts=1) == [(JOB.job_id, JobState.QUARANTINED)]
+    assert not isinstance(jobs.claim(JOB.job_id, "box-cpu", "worker", 0.001), str)
+    wait_until(lambda: jobs.reap(max_attempts=1) == [(JOB.job_id, JobState.QUARANTINED)], "the end of the lease")
     given_up_s = view(jobs).times["quarantined"]
     assert awaits_logs(view(jobs), given_up_s + 1)
     assert not awaits_logs(view(jobs), given_up_s + 3600)
