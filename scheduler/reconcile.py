@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +16,6 @@ from farm.broker.jobs import WORKERS_KILLED, JobState, JobStore, JobView
 from farm.broker.register import DeviceEntry
 from farm.canary import is_canary_sweep
 from farm.contract.catalogue import WORKFLOWS
-from farm.contract.codec import DecodeError, from_json
 from farm.contract.job import JobSpec
 from farm.contract.names import check_sha256, device_queue
 from farm.contract.outcome import Failure, Outcome
@@ -35,6 +35,8 @@ log = logging.getLogger("inferfarm.scheduler")
 
 #: A message is taken within milliseconds by a worker that is free.
 RESEND_AFTER_S = 10.0
+#: What workers may name of a lost attempt; see `workers.daemon.attempts`.
+_LOG_KIND = re.compile(r"(log|failure):attempt-\d{1,6}")
 #: How long the record of a job that was given up waits for logs of its attempts. A worker that is told that it lost its
 #: claim, or that starts anew, brings them within seconds; a host that stays away must not keep a job without a record.
 LOGS_WAIT_S = 30.0
@@ -117,7 +119,7 @@ def settle(jobs: JobStore, store: Store, now_s: float = math.inf) -> int:
             continue
         try:
             if not recorded(store.records, view.spec, refusals=True):
-                for record in owed_records(_with_stored_logs(view, store), utc_now()):
+                for record in owed_records(view, utc_now(), stored_logs(view, store)):
                     store.records.write(record)
         except UnavailableError as error:
             log.warning("%d job(s) wait for their records, the store is away: %s", len(owed) - done, error.message)
@@ -128,37 +130,39 @@ def settle(jobs: JobStore, store: Store, now_s: float = math.inf) -> int:
     return 0
 
 
-def _with_stored_logs(view: JobView, store: Store) -> JobView:
-    """The job with those logs that are there: a record must not name a blob that is not."""
-    names = (str(ref.get("sha256")) for ref in view.logs)
-    there = {name for name in names if _is_sha256(name) and store.blobs.exists(name)}
-    return replace(view, logs=tuple(ref for ref in view.logs if ref.get("sha256") in there))
-
-
-def _is_sha256(name: str) -> bool:
-    with contextlib.suppress(ValueError):
-        check_sha256(name)
-        return True
-    return False
+def stored_logs(view: JobView, store: Store) -> list[BlobRef]:
+    """What the lost attempts left and the store has. Workers wrote it, so all but what it should be is left out."""
+    found = []
+    for told in view.logs:
+        kind, sha256, size = (told.get(name) for name in ("kind", "sha256", "size_bytes"))
+        if isinstance(kind, str) and _LOG_KIND.fullmatch(kind) and isinstance(size, int) and 0 <= size < 2**53:
+            with contextlib.suppress(ValueError):
+                # A record must not name a blob that is not there.
+                if store.blobs.exists(check_sha256(str(sha256))):
+                    found.append(BlobRef(kind, str(sha256), size))
+    return sorted(found, key=lambda ref: (ref.kind, ref.sha256))
 
 
 def awaits_logs(view: JobView, now_s: float) -> bool:
     """Whether the record of a job that was given up should wait: a worker that was cut off may bring a log. Pure."""
     if view.state is not JobState.QUARANTINED:
         return False
-    kept = {ref.get("kind") for ref in view.logs}
+    kept = {str(ref.get("kind")) for ref in view.logs}
     # A worker that died has another one in its place, which brought what there was before it ended the lease.
     cut_off = [lost for lost in view.lost if lost.get("how") != "worker died"]
     missing = any(f"log:attempt-{lost.get('attempt')}" not in kept for lost in cut_off)
     return missing and now_s - view.times.get(view.state, 0.0) < LOGS_WAIT_S
 
 
-def owed_records(view: JobView, now: str) -> list[Record]:
-    """What to record of a job that no worker recorded; nothing if it has been queued again since. Pure."""
+def owed_records(view: JobView, now: str, logs: Sequence[BlobRef] = ()) -> list[Record]:
+    """What to record of a job that no worker recorded; nothing if it has been queued again since. Pure.
+
+    `logs` are what its lost attempts left.
+    """
     if view.state is JobState.CANCELLED:
         return cancelled_records(view.spec, view.attempt, now)
     if view.state is JobState.QUARANTINED:
-        return [lost_record(view, now)]
+        return [replace(lost_record(view, now), artifacts=list(logs))]
     if view.state is JobState.FAILED:
         message = f"the farm itself failed: {view.summary.get('error', 'without a word')}"
         hint = "Look at the worker's log and its disk; then `farm retry` the job."
@@ -179,25 +183,16 @@ def lost_record(view: JobView, now: str) -> Record:
         message = f"{attempts} attempts ended without a word: each time the worker or its machine died or was cut off"
         hint = "See the worker's log and the machine's for that time; then `farm retry` the job."
     failure = Failure("start", reference, message, hint, "\n".join(map(_told, view.lost)) or None)
-    return Record(
-        job.run_id(None), Outcome.LOST, job, None, attempts, now, now, failure,
-        artifacts=_logs(view), ladder_stop="lost",
-    )  # fmt: skip
-
-
-def _logs(view: JobView) -> list[BlobRef]:
-    """What the lost attempts left. A worker wrote it: what is no reference to a blob is left out."""
-    found = []
-    for document in view.logs:
-        with contextlib.suppress(DecodeError):
-            found.append(from_json(BlobRef, document))
-    return sorted(found, key=lambda ref: (ref.kind, ref.sha256))
+    return Record(job.run_id(None), Outcome.LOST, job, None, attempts, now, now, failure, ladder_stop="lost")
 
 
 def _told(lost: Mapping[str, Any]) -> str:
     how = "its worker died" if lost.get("how") == "worker died" else "its lease ended"
-    at = datetime.fromtimestamp(float(lost.get("at", 0)) / 1000, UTC).isoformat(timespec="seconds")
-    return f"attempt {lost.get('attempt')} on {lost.get('device')}: {how}, {at}"
+    try:
+        at = datetime.fromtimestamp(float(lost.get("at", 0)) / 1000, UTC).isoformat(timespec="seconds")
+    except (TypeError, ValueError, OverflowError, OSError):
+        at = "at a time that was not kept"
+    return f"attempt {str(lost.get('attempt'))[:20]} on {str(lost.get('device'))[:200]}: {how}, {at}"
 
 
 class Resender:

@@ -328,6 +328,12 @@ def _readable(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, i
         return None
 
 
+def _objects(text: str | None) -> tuple[dict[str, Any], ...]:
+    """The objects of a JSON list. A worker can write states, so what is none is left out."""
+    found = json.loads(text or "[]")
+    return tuple(one for one in found if isinstance(one, dict)) if isinstance(found, list) else ()
+
+
 def _view(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, int]) -> JobView:
     return JobView(
         job_id=job_id,
@@ -346,6 +352,6 @@ def _view(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, int])
         reason=h.get("reason"),
         spec=_spec(job_id, spec),
         kills=int(h.get("kills") or 0),
-        lost=tuple(json.loads(h.get("lost") or "[]")),
-        logs=tuple(json.loads(h.get("logs") or "[]")),
+        lost=_objects(h.get("lost")),
+        logs=_objects(h.get("logs")),
     )

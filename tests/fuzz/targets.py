@@ -36,7 +36,7 @@ from farm.store.columns import row_of
 from farm.store.records import load_record
 from farm.store.schema import encode_record
 from farm.sweep import SweepSpec, load_sweep, parse_sweep
-from scheduler.reconcile import _with_stored_logs, awaits_logs, outstanding, owed_records
+from scheduler.reconcile import awaits_logs, outstanding, owed_records, stored_logs
 from scheduler.records import utc_now
 from tests.factories import DEVICE, STACK, make_job, make_record, make_ref
 from tests.workers.support import make_control
@@ -111,11 +111,12 @@ def lost_logs(data: bytes, place: Path) -> None:
     state = {
         "name": "n", "sweep": "s", "state": "quarantined", "target": "dev:d", "attempt": "1", "predicted": "1", "order": "0",
         "logs": data.decode("utf-8", "surrogateescape"),
+        "lost": data.decode("utf-8", "surrogateescape"),
     }  # fmt: skip
     view = _readable(make_job().job_id, state, json.dumps(to_json(make_job())), {"s": 5})
     if view is not None:
         awaits_logs(view, 0.0)
-        encode_record(owed_records(_with_stored_logs(view, Store(place / "store")), utc_now())[0])
+        encode_record(owed_records(view, utc_now(), stored_logs(view, Store(place / "store")))[0])
 
 
 def announcement(data: bytes, place: Path) -> None:
@@ -325,7 +326,7 @@ DECISION = {
 }
 LOGS = [
     {"kind": "log:attempt-1", "sha256": "ab" * 32, "size_bytes": 5},
-    {"kind": "failure:attempt-1", "sha256": "cd" * 32, "size_bytes": 6},
+    {"attempt": 1, "device": "d", "at": 1700000000000, "how": "lease ended"},
 ]
 NAMES = [b"sweep-1", b"../x", b"artifacts/a", b"cache/b", b"a\x00b", b"/etc/passwd", "é/\uff4e".encode()]
 
