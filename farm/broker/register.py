@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
@@ -49,6 +50,9 @@ redis.call('HSET',k,'state','ready','reason','','state_by','','state_until','',
 if ARGV[2]~='' then redis.call('HSET',k,'back','1','canary_asked',ARGV[2]) end
 return 1
 """
+
+#: The year 9000, Unix time in ms.
+_LATEST_MS = 221_845_392_000_000.0
 
 READY, DRAINED, MAINTENANCE, QUARANTINED = "ready", "drained", "maintenance", "quarantined"
 
@@ -161,20 +165,21 @@ def _entry(device_id: str, h: dict[str, Any], now_s: float) -> DeviceEntry | Non
         check_name(announcement.device.device_id, "device id")
         check_name(announcement.device.device_class, "device class")
         age_s = now_s - float(h["seen"]) / 1000
-    except (KeyError, ValueError, RecursionError):
+        canary = read_canary(h)
+    except (KeyError, ValueError, OverflowError, RecursionError):
         return None
     if announcement.device.device_id != device_id:
         return None  # one device's worker does not speak for another
     online = age_s < OFFLINE_AFTER_S and "withdrawn" not in h
-    since_s = _number(h.get("state_at"))
+    since_ms = _number(h.get("state_at"))
     return DeviceEntry(
         announcement,
         age_s,
         online,
         h.get("state") or READY,
         h.get("reason") or None,
-        read_canary(h),
-        since_s=None if since_s is None else since_s / 1000,
+        canary,
+        since_s=None if since_ms is None else since_ms / 1000,
         by=h.get("state_by") or None,
         until_s=_number(h.get("state_until")),
         back=bool(h.get("back")),
@@ -182,12 +187,16 @@ def _entry(device_id: str, h: dict[str, Any], now_s: float) -> DeviceEntry | Non
 
 
 def _number(text: str | None) -> float | None:
+    """A time; None for what is none: a worker can write its device's entry, and must stop nobody else with it."""
     try:
-        return float(text) if text else None
+        found = float(text) if text else math.nan
     except ValueError:
         return None
+    return found if 0 <= found < _LATEST_MS else None
 
 
 def _minute(at_s: float) -> str:
     """`2026-11-21 14:05`, in this machine's time."""
+    if at_s > _LATEST_MS / 1000:
+        return "the end of time"
     return datetime.fromtimestamp(at_s).strftime("%Y-%m-%d %H:%M")

@@ -36,6 +36,8 @@ from farm.store.columns import row_of
 from farm.store.records import load_record
 from farm.store.schema import encode_record
 from farm.sweep import SweepSpec, load_sweep, parse_sweep
+from scheduler.canary import due
+from scheduler.maintenance import is_over
 from scheduler.reconcile import awaits_logs, outstanding, owed_records, stored_logs
 from scheduler.records import utc_now
 from tests.factories import DEVICE, STACK, make_job, make_record, make_ref
@@ -123,6 +125,22 @@ def announcement(data: bytes, place: Path) -> None:
     hashed = {"announcement": data.decode("utf-8", "surrogateescape"), "seen": "1"}
     entry = _entry(DEVICE.device_id, hashed, 1.0)
     assert entry is None or entry.device_id == DEVICE.device_id
+
+
+def device_state(data: bytes, place: Path) -> None:
+    """A device's whole entry, which its worker can write: it is read, or it is passed over."""
+    try:
+        state = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(state, dict):
+        sound = {"announcement": as_json(Announcement(DEVICE, [STACK], "0", 1)).decode(), "seen": "1"}
+        for hashed in (state, sound | state):
+            entry = _entry(DEVICE.device_id, {str(k): str(v) for k, v in hashed.items()}, 1.0)
+            if entry is not None:
+                assert entry.standing
+                is_over(entry, 1.0)
+                due(entry, 1.0, automatic=True, every_s=1.0)
 
 
 def record(data: bytes, place: Path) -> None:
@@ -316,6 +334,9 @@ STATE = {"name": "n", "sweep": "s", "state": "running", "target": "dev:d", "atte
 EXIT = {"exit_code": 0, "signal": None, "reason": None, "error": None, "max_rss_bytes": 1, "user_s": 0.5, "system_s": 0.5,
         "killed_stragglers": 0, "started_ns": 1, "ended_ns": 2}  # fmt: skip
 TOML = b'home = "/x"\nbroker_url = "rediss://h:1/0"\nlease_s = 30\n[stacks.a]\npython = "p"\nenv = { A = "b" }\n[thresholds.all]\nclock_drift = 0.05\n'
+DEVICE_STATE = {"announcement": json.dumps(to_json(Announcement(DEVICE, [STACK], "0", 1))), "seen": "1000", "state": "maintenance",
+                "state_at": "1000", "state_until": "1800000000.5", "state_by": "ann@lab1", "reason": "new fan", "back": "1",
+                "canary_began": "5.5", "canary_number": "2", "canary_asked": "resumed"}  # fmt: skip
 NIGHT = {"night": "2026-11-21", "state": "running", "sweeps": ["s-1"], "evidence": {"engine": "ab" * 32}, "at": 1.5}
 DECISION = {
     "series": "0123456789abcdef",
@@ -336,6 +357,7 @@ TARGETS = [
     Target("job in Redis", [as_json(JOB)], job_in_redis, (ValueError,)),
     Target("job's state in Redis", [json.dumps(STATE).encode()], state_in_redis),
     Target("device in Redis", [as_json(Announcement(DEVICE, [STACK], "0", 1))], announcement),
+    Target("device's state in Redis", [json.dumps(DEVICE_STATE).encode()], device_state),
     Target("record", [encode_record(each) for each in RECORDS], record, (FarmError,), ("store",)),
     Target(
         "stored sweep",
