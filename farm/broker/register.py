@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
@@ -20,15 +21,20 @@ from farm.contract.names import check_name
 HEARTBEAT_S = 10.0
 OFFLINE_AFTER_S = 35.0
 
-#: ARGV: device, announcement. Wakes the scheduler when it is new or changed.
-#: Times come from Redis: workers' clocks may be off.
+#: ARGV: device, announcement, then what its state was when it was last announced, or nothing. Wakes the scheduler when
+#: it is new or changed. Times come from Redis: workers' clocks may be off. A Redis that lost its data is told the state
+#: again: what people took out of work must not be back in it.
 _ANNOUNCE = """
 local t=redis.call('TIME'); local k='farm:device:'..ARGV[1]
 local before=redis.call('HGET',k,'announcement')
+if not before and ARGV[3] and not redis.call('HGET',k,'state') then
+  redis.call('HSET',k,'state',ARGV[3],'reason',ARGV[4],'state_by',ARGV[5],'state_until',ARGV[6],'state_at',ARGV[7])
+end
 redis.call('HSET',k,'announcement',ARGV[2],'seen',t[1]*1000+math.floor(t[2]/1000))
 redis.call('SADD','farm:devices',ARGV[1])
 local away=redis.call('HDEL',k,'withdrawn')
 if before~=ARGV[2] or away==1 then redis.call('LPUSH','farm:wake','1'); redis.call('LTRIM','farm:wake',0,0) end
+return redis.call('HMGET',k,'state','reason','state_by','state_until','state_at')
 """
 
 
@@ -111,10 +117,14 @@ class Register:
         self._set_state = client.register_script(_SET_STATE)
         self._end_maintenance = client.register_script(_END_MAINTENANCE)
 
-    def announce(self, announcement: Announcement) -> None:
-        """Enter or refresh a device. The state set by `set_state` is kept."""
+    def announce(self, announcement: Announcement, said: Sequence[str] = ()) -> Sequence[str]:
+        """Enter or refresh a device. The state set by `set_state` is kept.
+
+        Returns what to hand in as `said` the next time, so that a state outlives a Redis that loses its data.
+        """
         text = json.dumps(to_json(announcement), sort_keys=True)
-        self._announce(args=[announcement.device.device_id, text])
+        found = cast(list[str | None], self._announce(args=[announcement.device.device_id, text, *said]))
+        return tuple(value or "" for value in found) if found[0] not in (None, READY) else ()
 
     def withdraw(self, device_id: str) -> None:
         """Say that the device's worker has stopped; the entry stays, offline."""

@@ -12,7 +12,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -63,6 +63,7 @@ class Service:
         self._heart: threading.Thread | None = None
         self._client: redis.Redis | None = None
         self._owner = "nobody"
+        self._said: Sequence[str] = ()
         self._taking_back: threading.Thread | None = None
         self._hand_back = HandBack()
 
@@ -203,7 +204,8 @@ class Service:
     def _announce(self, register: Register) -> None:
         if self.bench is None:
             return
-        register.announce(Announcement(self.device, self.bench.stacks, farm.__version__, os.getpid()))
+        announcement = Announcement(self.device, self.bench.stacks, farm.__version__, os.getpid())
+        self._said = register.announce(announcement, self._said)
         self._flush_spool()
         if attempts.lost_of(self.settings.work_dir, self.device.device_id):
             self._keep_lost(JobStore(connect(self.settings)))
