@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,34 +13,24 @@ from typing import Any
 
 import redis
 
-from farm.broker.canaries import RESUMED, CanaryBook
+from farm import operating
 from farm.broker.connection import connect
 from farm.broker.jobs import JobState, JobStore, JobView, SweepView
 from farm.broker.register import DeviceEntry, Register
 from farm.compare.model import Comparison, Rules
 from farm.compare.order import Turn
 from farm.contract.device import Announcement
-from farm.contract.job import JobSpec
 from farm.contract.names import check_name
 from farm.contract.outcome import Outcome
 from farm.contract.record import Record
 from farm.errors import UnavailableError, UsageError
 from farm.notebook import Records
 from farm.progress import Progress, sweep_progress
+from farm.retrying import RETRY_OUTCOMES, record_cancelled, retry
 from farm.settings import Settings, load_settings
 from farm.store import Store
 from farm.sweep import SweepSpec, load_sweep
-
-#: Outcomes that `retry` runs again unless told otherwise: refusals would only be refused again.
-RETRY_OUTCOMES = (
-    Outcome.FAILED,
-    Outcome.CRASHED,
-    Outcome.TIMED_OUT,
-    Outcome.LOST,
-    Outcome.CONTAMINATED,
-    Outcome.CANCELLED,
-    Outcome.OUT_OF_MEMORY,
-)
+from farm.waiting import why_waiting
 
 
 @dataclass(frozen=True)
@@ -137,19 +126,9 @@ class Farm:
         states = [self.jobs.cancel(view.job_id) for view in views]
         for view, state in zip(views, states, strict=True):
             if state is JobState.CANCELLED and not view.state.ended:
-                self._record_cancelled(view)
+                record_cancelled(self.store, self.jobs, view)
         running = sum(state in (JobState.CLAIMED, JobState.RUNNING) for state in states)
         return Cancelled(at_once=sum(state is JobState.CANCELLED for state in states), asked=running)
-
-    def _record_cancelled(self, view: JobView) -> None:
-        """Without a record a Redis that lost its data would queue the job again."""
-        from scheduler.records import cancelled_records, utc_now
-
-        # Where the store is away the scheduler writes them later: the job is owed its records.
-        with contextlib.suppress(UnavailableError):
-            for record in cancelled_records(view.spec, view.attempt, utc_now()):
-                self.store.records.write(record)
-            self.jobs.settled(view.job_id)
 
     def retry(self, name: str, *, outcomes: Sequence[Outcome] = RETRY_OUTCOMES) -> int:
         """Queue again the runs of a sweep's ended jobs (or of one job) that ended with one of `outcomes`.
@@ -159,32 +138,7 @@ class Farm:
         """
         job = self.jobs.get(name)
         views = [view for view in ([job] if job else self.status(name)) if view.state.ended]
-        return sum(self._retry(view, outcomes) for view in views)
-
-    def _retry(self, view: JobView, outcomes: Sequence[Outcome]) -> bool:
-        spec = view.spec
-        wanted = {size for size in spec.batches.sizes if self._outcome(spec, spec.run_id(size)) in outcomes}
-        accuracy = spec.accuracy if self._outcome(spec, spec.accuracy_run_id) in outcomes else None
-        if accuracy is not None:
-            # It is taken with a point that is ok, so the one that it was taken with is measured again beside it.
-            wanted.add(self._accuracy_batch(spec) or spec.batches.sizes[0])
-        if not wanted:
-            return False
-        ladder = dataclasses.replace(spec.batches, sizes=tuple(sorted(wanted)))
-        again = dataclasses.replace(spec, generation=spec.generation + 1, batches=ladder, accuracy=accuracy)
-        return self.jobs.retry(again) == JobState.QUEUED
-
-    def _accuracy_batch(self, spec: JobSpec) -> int | None:
-        """The batch size at which a job's accuracy was taken, if it was."""
-        known = self.store.records.exists(spec.accuracy_run_id)
-        return self.store.records.read(spec.accuracy_run_id).batch_size if known else None
-
-    def _outcome(self, spec: JobSpec, run_id: str) -> Outcome | None:
-        """How a run ended; a job that was given up has one record for all of its runs."""
-        for known in (run_id, spec.run_id(None)):
-            if self.store.records.exists(known):
-                return self.store.records.read(known).outcome
-        return None
+        return sum(retry(self.store, self.jobs, view, outcomes) for view in views)
 
     def devices(self) -> list[DeviceEntry]:
         """All devices that ever announced themselves."""
@@ -192,16 +146,18 @@ class Farm:
 
     def set_device(self, device_id: str, state: str, reason: str | None = None) -> None:
         """Set a device `ready`, `drained` or `quarantined`. One whose canary has shifted and that is ready gets one."""
-        known = {entry.device_id: entry for entry in self.devices()}
-        if device_id not in known:
-            raise UsageError(
-                f"no device {device_id!r}",
-                hint=f"Known: {', '.join(sorted(known)) or 'none yet: start a worker with `farm worker`'}.",
-            )
-        canary = known[device_id].canary.state
-        if state == "ready" and canary is not None and canary.shifted:
-            CanaryBook(self._client).ask(device_id, RESUMED)
-        self.register.set_state(device_id, state, reason)
+        operating.set_device(self._client, device_id, state, reason)
+
+    def maintenance(
+        self, device_id: str, reason: str, *, for_s: float | None = None, until_s: float | None = None
+    ) -> None:
+        """Put a device into maintenance, for `for_s`, until `until_s` (Unix seconds), or until it is resumed."""
+        operating.maintain(self._client, device_id, reason, for_s=for_s, until_s=until_s)
+
+    def waiting(self, targets: Iterable[str] | None = None) -> dict[str, str]:
+        """Why nothing serves these targets of jobs (`dev:ID`, `cls:NAME`), or those of all that waits."""
+        asked = [head.target_key for head in self.jobs.heads()] if targets is None else targets
+        return why_waiting(asked, self.devices())
 
     def canary(
         self,
@@ -341,13 +297,18 @@ class Farm:
         made = session_turns(self.store, _spec(base), _spec(new), processes, seed=seed, again=again)
         left = unmeasured(made, self.store)
         with self._local(devices if left else None, say):
-            for i, turn in enumerate(left):
-                on_turn(turn, len(left) - i)
-                if self.submit(turn.spec).total:
-                    # A turn takes seconds: to look at every quarter of one would add a tenth to a session.
-                    for progress in self.watch(turn.spec.sweep_id, interval_s=0.1):
-                        on_progress(progress)
+            self._take_turns(left, on_turn, on_progress)
         return require_cells(compare(*turn_records(made, self.store), rules))
+
+    def _take_turns(
+        self, left: Sequence[Turn], on_turn: Callable[[Turn, int], None], on_progress: Callable[[Progress], None]
+    ) -> None:
+        for i, turn in enumerate(left):
+            on_turn(turn, len(left) - i)
+            if self.submit(turn.spec).total:
+                # A turn takes seconds: to look at every quarter of one would add a tenth to a session.
+                for progress in self.watch(turn.spec.sweep_id, interval_s=0.1):
+                    on_progress(progress)
 
     def _local(
         self, devices: Sequence[str] | None, say: Callable[[str], None]

@@ -10,7 +10,7 @@ import redis
 
 from farm.broker.canaries import ASKED, CanaryBook
 from farm.broker.jobs import JobStore
-from farm.broker.register import DeviceEntry, Register
+from farm.broker.register import READY, DeviceEntry, Register
 from farm.errors import UnavailableError, UsageError
 from farm.progress import Progress, sweep_progress
 from scheduler.leader import KEY
@@ -71,10 +71,9 @@ def _check(device: str, known: dict[str, DeviceEntry]) -> None:
         raise UsageError(f"no device {device!r}", hint=f"Known: {there}.")
     entry = known[device]
     if not working(entry):
-        state = entry.state if entry.state != "ready" else "offline"
-        why = f" ({entry.reason})" if entry.reason else ""
-        hint = "Start its worker." if state == "offline" else f"`farm devices resume {device}` lets it."
-        raise UsageError(f"{device} is {state}{why} and takes no jobs", hint=hint)
+        offline = entry.state == READY
+        hint = "Start its worker." if offline else f"`farm devices resume {device}` lets it."
+        raise UsageError(f"{device} takes no jobs: it is {entry.standing}", hint=hint)
 
 
 def _no_scheduler() -> UnavailableError:

@@ -25,6 +25,7 @@ from farm.store import Store
 from farm.thresholds import limits_for
 from scheduler.canary_job import PRIORITY, canary_sweep
 from scheduler.canary_points import read_canaries
+from scheduler.failing import BY
 from scheduler.match import working
 from scheduler.records import recorded
 from scheduler.submit import submit
@@ -159,7 +160,7 @@ class Canaries:
     def _shifted(self, entry: DeviceEntry, state: CanaryState) -> None:
         log.warning("canary of %s has shifted: %s", entry.device_id, state.evidence)
         if self._settings.canary_quarantine and entry.state == "ready":
-            self._register.set_state(entry.device_id, "quarantined", f"its canary has {state.summary}")
+            self._register.set_state(entry.device_id, "quarantined", f"its canary has {state.summary}", by=BY)
 
 
 def due(entry: DeviceEntry, now_s: float, *, automatic: bool, every_s: float) -> str | None:

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from farm.canary import NAME, Point, is_canary, pooled
@@ -41,31 +40,29 @@ def read_canaries(store: Store, device: DeviceInfo, limits: Limits) -> tuple[lis
         NAME, "protocol = 'canary' AND point = 'latency'", _COLUMNS, ("finished_at", "run_id"), latest=True
     )
     rows = table.objects()
-    jobs: dict[str, list[str]] = {}
-    for row in rows:
-        if row["device_id"] == device.device_id:
-            jobs.setdefault(str(row["job_id"]), []).append(str(row["run_id"]))
-    points = [point for runs in list(jobs.values())[-_MOST:] if (point := point_of(_read(store, runs))) is not None]
+    # A canary has one batch size, so one record; of a job that was given up after it the later one speaks.
+    jobs = {str(row["job_id"]): str(row["run_id"]) for row in rows if row["device_id"] == device.device_id}
+    records = [_read(store, run_id) for run_id in list(jobs.values())[-_MOST:]]
+    points = [point for record in records if record is not None and (point := point_of(record)) is not None]
     return sorted(points, key=lambda point: (point.at, point.run_id)), pooled(_others(rows, device), limits)
 
 
-def point_of(records: Sequence[Record]) -> Point | None:
-    """One canary from the records of its job: the median of the medians of those that speak of the device."""
-    own = [record for record in records if is_canary(record.job)]
-    if not own:
+def point_of(record: Record) -> Point | None:
+    """One canary from its record, whose time is the median over its processes; None if it is no canary's."""
+    if not is_canary(record.job):
         return None
-    sound = [record for record in own if _problem(record) is None and record.metrics.get("latency_ms")]
-    last = max(sound or own, key=lambda record: (record.finished_at, record.run_id))
-    times = [record.metrics["latency_ms"] or 0.0 for record in sound]
+    latency_ms, problem = record.metrics.get("latency_ms"), _problem(record)
+    if problem is None and not latency_ms:
+        problem = "it has no time"
     return Point(
-        at=last.finished_at,
-        run_id=last.run_id,
-        latency_ms=statistics.median(times) if times else None,
-        software=series_fields(last),
-        problem="" if sound else _problem(last) or "it has no time",
-        clock_mhz=_clock(sound),
-        settings=device_settings(last),
-        number=last.job.seed,
+        at=record.finished_at,
+        run_id=record.run_id,
+        latency_ms=latency_ms if problem is None else None,
+        software=series_fields(record),
+        problem=problem or "",
+        clock_mhz=_clock(record) if problem is None else None,
+        settings=device_settings(record),
+        number=record.job.seed,
     )
 
 
@@ -93,12 +90,8 @@ def _disturbs(flag: Flag) -> bool:
     return flag.name in NOT_THE_DEVICE or (flag.level == "invalid" and flag.name != "throttled")
 
 
-def _clock(records: Iterable[Record]) -> float | None:
-    for name in _CLOCKS:
-        found = [clock for record in records if (clock := record.metrics.get(name))]
-        if found:
-            return statistics.median(found)
-    return None
+def _clock(record: Record) -> float | None:
+    return next((clock for name in _CLOCKS if (clock := record.metrics.get(name))), None)
 
 
 def _others(rows: Sequence[Mapping[str, Any]], device: DeviceInfo) -> list[list[float]]:
@@ -113,11 +106,8 @@ def _others(rows: Sequence[Mapping[str, Any]], device: DeviceInfo) -> list[list[
     return [times[key][-HISTORY:] for key in latest.values()]
 
 
-def _read(store: Store, runs: Iterable[str]) -> list[Record]:
-    found = []
-    for run_id in runs:
-        try:
-            found.append(store.records.read(run_id))
-        except IntegrityError:
-            continue  # `farm artifacts verify` names it
-    return found
+def _read(store: Store, run_id: str) -> Record | None:
+    try:
+        return store.records.read(run_id)
+    except IntegrityError:
+        return None  # `farm artifacts verify` names it

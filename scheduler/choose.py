@@ -20,6 +20,8 @@ class Slot:
     device_id: str
     device_class: str
     window: tuple[JobView, ...] = ()
+    #: It comes from a maintenance, and its canary is to say how it is before it does anything else.
+    canary_only: bool = False
 
     @property
     def keys(self) -> tuple[str, str]:
@@ -34,9 +36,14 @@ class Slot:
 
 
 def choose(
-    heads: Sequence[Head], device_id: str, device_class: str, submitted: Mapping[str, float] | None = None
+    heads: Sequence[Head],
+    device_id: str,
+    device_class: str,
+    submitted: Mapping[str, float] | None = None,
+    *,
+    least: int = 0,
 ) -> Head | None:
-    """The waiting job to run next on a device, or None.
+    """The waiting job to run next on a device, or None; `least`: the lowest priority that it takes.
 
     Highest priority first; then the sweep that was served least; then the sweep submitted first (`submitted`: Unix
     seconds by sweep); then the sweep's own order.
@@ -44,7 +51,7 @@ def choose(
     keys = Slot(device_id, device_class).keys
     known = submitted or {}
     return min(
-        (head for head in heads if head.target_key in keys),
+        (head for head in heads if head.target_key in keys and head.priority >= least),
         key=lambda h: (-h.priority, h.served_s, known.get(h.sweep_id, 0.0), h.sweep_id, h.order, h.target_key),
         default=None,
     )
@@ -64,7 +71,7 @@ def stealable(slots: Sequence[Slot], heads: Sequence[Head]) -> list[str]:
     """Jobs sent ahead to a busy device that an idle one of the same class could start now, one for each idle device."""
     taken: list[str] = []
     for idle in sorted(slots, key=lambda slot: slot.device_id):
-        if idle.window or choose(heads, idle.device_id, idle.device_class) is not None:
+        if idle.window or idle.canary_only or choose(heads, idle.device_id, idle.device_class) is not None:
             continue
         line = f"cls:{idle.device_class}"
         spare = [

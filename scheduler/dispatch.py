@@ -11,6 +11,7 @@ from farm.broker.jobs import Head, JobStore, JobView
 from farm.broker.register import DeviceEntry, Register
 from farm.canary import is_canary
 from farm.contract.names import device_queue
+from scheduler.canary_job import PRIORITY as CANARY_PRIORITY
 from scheduler.choose import Slot, choose, outranked, stealable
 from scheduler.match import working
 
@@ -54,10 +55,13 @@ def one_pass(jobs: JobStore, register: Register, send: Send, window: int) -> Pas
     return PassReport(tuple(sent), (*recalled, *stolen))
 
 
-def read_slots(jobs: JobStore, entries: Iterable[DeviceEntry]) -> list[Slot]:
+def read_slots(jobs: JobStore, entries: Sequence[DeviceEntry]) -> list[Slot]:
     """The devices that take jobs now, with their windows, by id."""
     devices = sorted((entry.announcement.device for entry in entries if working(entry)), key=lambda d: d.device_id)
-    return [Slot(d.device_id, d.device_class, tuple(jobs.window(d.device_id))) for d in devices]
+    settling = {entry.device_id for entry in entries if entry.back and entry.canary.busy}
+    return [
+        Slot(d.device_id, d.device_class, tuple(jobs.window(d.device_id)), d.device_id in settling) for d in devices
+    ]
 
 
 def recall_all(jobs: JobStore, job_ids: Iterable[str]) -> list[str]:
@@ -99,7 +103,8 @@ def _fill(jobs: JobStore, slots: Sequence[Slot], send: Send, window: int) -> lis
 def _dispatch_best(jobs: JobStore, slot: Slot, submitted: Mapping[str, float]) -> str | None:
     """Dispatch the best waiting job; heads are read anew each time, since each dispatch changes the shares."""
     for _ in range(_TRIES):
-        head: Head | None = choose(jobs.heads(), slot.device_id, slot.device_class, submitted)
+        least = CANARY_PRIORITY if slot.canary_only else 0
+        head: Head | None = choose(jobs.heads(), slot.device_id, slot.device_class, submitted, least=least)
         if head is None:
             return None
         if jobs.dispatch(head.job_id, slot.device_id):

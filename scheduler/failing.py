@@ -13,6 +13,8 @@ from scheduler.match import working
 log = logging.getLogger("inferfarm.scheduler")
 
 _NAMED = 5
+#: Who set a device's state, as `farm devices` shows it.
+BY = "the scheduler"
 
 
 def quarantine_failing(jobs: JobStore, register: Register, entries: Iterable[DeviceEntry], limit: int) -> list[str]:
@@ -25,7 +27,7 @@ def quarantine_failing(jobs: JobStore, register: Register, entries: Iterable[Dev
         failed = jobs.failures(entry.device_id) if working(entry) else []
         if blames_device(failed, limit):
             log.error("quarantined device=%s: its last %d jobs failed", entry.device_id, len(failed))
-            register.set_state(entry.device_id, "quarantined", evidence(failed))
+            register.set_state(entry.device_id, "quarantined", evidence(failed), by=BY)
             jobs.forget_failures(entry.device_id)
             found.append(entry.device_id)
     return found

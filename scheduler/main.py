@@ -28,6 +28,7 @@ from scheduler.canary import Canaries
 from scheduler.dispatch import Send, one_pass, read_slots
 from scheduler.failing import quarantine_failing
 from scheduler.leader import Leader
+from scheduler.maintenance import see_to_maintenance
 from scheduler.reconcile import Resender, reap, rebuild, recall_from_absent
 
 log = logging.getLogger("inferfarm.scheduler")
@@ -67,13 +68,14 @@ class Scheduler:
             redis.RedisError, kombu.exceptions.OperationalError: Redis went away; the next tick goes on from there.
         """
         self._rebuild_if_emptied()
-        reap(self._jobs, self._store, self._settings.max_attempts)
+        now_s = self._register.now_s()
+        reap(self._jobs, self._store, self._settings.max_attempts, now_s)
         entries = self._register.devices()
         if quarantine_failing(self._jobs, self._register, entries, self._settings.device_failures_quarantine):
             entries = self._register.devices()
+        if see_to_maintenance(self._register, self._jobs, entries, now_s, canary=self._settings.canary):
+            entries = self._register.devices()
         recall_from_absent(self._jobs, entries)
-        seconds, micros = self._redis.time()
-        now_s = seconds + micros / 1e6
         self._resender.resend(read_slots(self._jobs, entries), self._send, now_s)
         self._canaries.tick(entries, now_s)
         one_pass(self._jobs, self._register, self._send, self._settings.window)

@@ -72,7 +72,7 @@ class Plan:
 
 def working(entry: DeviceEntry) -> bool:
     """Whether a device takes jobs now."""
-    return entry.online and entry.state == "ready"
+    return entry.takes_jobs
 
 
 def match(spec: SweepSpec, cases: Sequence[Case], entries: Sequence[DeviceEntry]) -> Plan:
@@ -240,7 +240,5 @@ def _notes(places: Sequence[Place]) -> Iterator[str]:
     for place in places:
         idle = [entry for entry in place.devices if not working(entry)]
         for entry in idle:
-            state = entry.state if entry.state != "ready" else "offline"
-            why = f": {entry.reason}" if entry.reason and state != "offline" else ""
             then = f"jobs for {place.key} wait" if len(idle) == len(place.devices) else "others of its class work on"
-            yield f"{entry.device_id} is {state}{why}; {then}"
+            yield f"{entry.device_id} is {entry.standing}; {then}"

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long a job will take: a rough estimate from its protocol and ladder, before anything is known of the model.
 
-Fair share and progress need the right order of magnitude, not the right number.
+Fair share and progress need the right order of magnitude, not the right number. `scheduler.learned` puts what records
+say in place of the guesses.
 """
 
 from __future__ import annotations
@@ -24,19 +25,34 @@ STOP_CALLS = 600
 
 def predicted_s(job: JobSpec) -> float:
     """Estimate the device-seconds of a job: its preparation, every point of its ladder, its accuracy."""
+    points = sum(point_s(job.protocol, call_s(size)) for size in job.batches.sizes)
+    return prepare_s(job) + points + accuracy_s(job, INFERENCE_S)
+
+
+def call_s(batch_size: int) -> float:
+    """One call with a batch of a network that nothing is known of."""
+    return CALL_S + batch_size * INFERENCE_S
+
+
+def prepare_s(job: JobSpec) -> float:
+    """A job's preparation."""
     samples = job.calibration.samples if job.calibration else 0
-    prepare = PROCESS_S * 2 + samples * INFERENCE_S
-    if job.model.weights.startswith("digits:"):
-        prepare += TRAINING_S
-    accuracy = PROCESS_S + job.accuracy.images * INFERENCE_S if job.accuracy else 0.0
-    return prepare + sum(_point_s(job, size) for size in job.batches.sizes) + accuracy
+    training = TRAINING_S if job.model.weights.startswith("digits:") else 0.0
+    return PROCESS_S * 2 + samples * INFERENCE_S + training
 
 
-def _point_s(job: JobSpec, batch_size: int) -> float:
-    """All processes of a point. More than the fewest are not counted: whether they are needed is not known yet."""
-    call = CALL_S + batch_size * INFERENCE_S
-    one = PROCESS_S + _warm_up_s(job.protocol, call) + _timed_s(job.protocol, call) + (job.protocol.energy_s or 0.0)
-    return one * job.protocol.processes
+def accuracy_s(job: JobSpec, input_s: float) -> float:
+    """A job's accuracy, where one input takes `input_s`."""
+    return PROCESS_S + job.accuracy.images * input_s if job.accuracy else 0.0
+
+
+def point_s(protocol: Protocol, call: float) -> float:
+    """All processes of a point whose call takes `call` seconds.
+
+    More than the fewest processes are not counted: whether they are needed is not known yet.
+    """
+    one = PROCESS_S + _warm_up_s(protocol, call) + _timed_s(protocol, call) + (protocol.energy_s or 0.0)
+    return one * protocol.processes
 
 
 def _warm_up_s(protocol: Protocol, call_s: float) -> float:

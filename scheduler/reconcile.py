@@ -3,34 +3,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from farm.broker.jobs import WORKERS_KILLED, JobState, JobStore, JobView
 from farm.broker.register import DeviceEntry
 from farm.canary import is_canary_sweep
+from farm.contract.catalogue import WORKFLOWS
 from farm.contract.job import JobSpec
-from farm.contract.names import device_queue
+from farm.contract.names import check_sha256, device_queue
 from farm.contract.outcome import Failure, Outcome
-from farm.contract.record import Record
+from farm.contract.record import BlobRef, Record
 from farm.errors import FarmError, IntegrityError, UnavailableError
 from farm.store import Store
 from farm.sweep import SweepSpec
 from scheduler.choose import Slot
 from scheduler.dispatch import Send, recall_all
 from scheduler.expand import jobs_at
+from scheduler.learn import learn
+from scheduler.learned import Predictor
 from scheduler.match import working
-from scheduler.predict import predicted_s
 from scheduler.records import cancelled_records, recorded, utc_now
 
 log = logging.getLogger("inferfarm.scheduler")
 
 #: A message is taken within milliseconds by a worker that is free.
 RESEND_AFTER_S = 10.0
+#: What workers may name of a lost attempt; see `workers.daemon.attempts`.
+_LOG_KIND = re.compile(r"(log|failure):attempt-\d{1,6}")
+#: How long the record of a job that was given up waits for logs of its attempts. A worker that is told that it lost its
+#: claim, or that starts anew, brings them within seconds; a host that stays away must not keep a job without a record.
+LOGS_WAIT_S = 30.0
 #: A worker that takes no messages is not helped by more of them.
 RESEND_AT_MOST_S = 600.0
 
@@ -67,8 +76,10 @@ def outstanding(store: Store, before_s: float = math.inf) -> Iterator[Outstandin
 def rebuild(store: Store, jobs: JobStore, before_s: float = math.inf) -> int:
     """Queue all outstanding work again; harmless where it is queued. Returns how many jobs were added."""
     added = 0
+    predict: Predictor | None = None
     for left in outstanding(store, before_s):
-        predicted = [predicted_s(job) for job in left.jobs]
+        predict = predict or learn(store, WORKFLOWS)
+        predicted = [predict.predicted_s(job) for job in left.jobs]
         new = jobs.submit(left.spec.sweep_id, left.spec.name, left.spec.priority, left.jobs, predicted)
         if new:
             log.warning("queued again sweep=%s jobs=%d", left.spec.sweep_id, new)
@@ -85,25 +96,30 @@ def recall_from_absent(jobs: JobStore, entries: Iterable[DeviceEntry]) -> list[s
     return recall_all(jobs, waiting)
 
 
-def reap(jobs: JobStore, store: Store, max_attempts: int) -> list[tuple[str, JobState]]:
-    """Deal with leases that ended, and write the records that are owed: no cell of a table is just empty."""
+def reap(jobs: JobStore, store: Store, max_attempts: int, now_s: float = math.inf) -> list[tuple[str, JobState]]:
+    """Deal with leases that ended, and write the records that are owed: no cell of a table is just empty.
+
+    `now_s`: Redis's clock, Unix seconds; the record of a job that is given up waits a little for its attempts' logs.
+    """
     ended = jobs.reap(max_attempts)
     for job_id, state in ended:
         log.warning("lease ended job=%s now=%s", job_id, state)
-    settle(jobs, store)
+    settle(jobs, store, now_s)
     return ended
 
 
-def settle(jobs: JobStore, store: Store) -> int:
+def settle(jobs: JobStore, store: Store, now_s: float = math.inf) -> int:
     """Write the records of jobs that ended outside of any worker; return how many of those looked at still wait.
 
     What is owed stays in Redis until it is written: a store that is away, or a scheduler that dies, costs only time.
     """
     owed = jobs.owed()
     for done, view in enumerate(owed):
+        if awaits_logs(view, now_s):
+            continue
         try:
             if not recorded(store.records, view.spec, refusals=True):
-                for record in owed_records(view, utc_now()):
+                for record in owed_records(view, utc_now(), stored_logs(view, store)):
                     store.records.write(record)
         except UnavailableError as error:
             log.warning("%d job(s) wait for their records, the store is away: %s", len(owed) - done, error.message)
@@ -114,12 +130,39 @@ def settle(jobs: JobStore, store: Store) -> int:
     return 0
 
 
-def owed_records(view: JobView, now: str) -> list[Record]:
-    """What to record of a job that no worker recorded; nothing if it has been queued again since. Pure."""
+def stored_logs(view: JobView, store: Store) -> list[BlobRef]:
+    """What the lost attempts left and the store has. Workers wrote it, so all but what it should be is left out."""
+    found = []
+    for told in view.logs:
+        kind, sha256, size = (told.get(name) for name in ("kind", "sha256", "size_bytes"))
+        if isinstance(kind, str) and _LOG_KIND.fullmatch(kind) and isinstance(size, int) and 0 <= size < 2**53:
+            with contextlib.suppress(ValueError):
+                # A record must not name a blob that is not there.
+                if store.blobs.exists(check_sha256(str(sha256))):
+                    found.append(BlobRef(kind, str(sha256), size))
+    return sorted(found, key=lambda ref: (ref.kind, ref.sha256))
+
+
+def awaits_logs(view: JobView, now_s: float) -> bool:
+    """Whether the record of a job that was given up should wait: a worker that was cut off may bring a log. Pure."""
+    if view.state is not JobState.QUARANTINED:
+        return False
+    kept = {str(ref.get("kind")) for ref in view.logs}
+    # A worker that died has another one in its place, which brought what there was before it ended the lease.
+    cut_off = [lost for lost in view.lost if lost.get("how") != "worker died"]
+    missing = any(f"log:attempt-{lost.get('attempt')}" not in kept for lost in cut_off)
+    return missing and now_s - view.times.get(view.state, 0.0) < LOGS_WAIT_S
+
+
+def owed_records(view: JobView, now: str, logs: Sequence[BlobRef] = ()) -> list[Record]:
+    """What to record of a job that no worker recorded; nothing if it has been queued again since. Pure.
+
+    `logs` are what its lost attempts left.
+    """
     if view.state is JobState.CANCELLED:
         return cancelled_records(view.spec, view.attempt, now)
     if view.state is JobState.QUARANTINED:
-        return [lost_record(view, now)]
+        return [replace(lost_record(view, now), artifacts=list(logs))]
     if view.state is JobState.FAILED:
         message = f"the farm itself failed: {view.summary.get('error', 'without a word')}"
         hint = "Look at the worker's log and its disk; then `farm retry` the job."
@@ -145,8 +188,11 @@ def lost_record(view: JobView, now: str) -> Record:
 
 def _told(lost: Mapping[str, Any]) -> str:
     how = "its worker died" if lost.get("how") == "worker died" else "its lease ended"
-    at = datetime.fromtimestamp(float(lost.get("at", 0)) / 1000, UTC).isoformat(timespec="seconds")
-    return f"attempt {lost.get('attempt')} on {lost.get('device')}: {how}, {at}"
+    try:
+        at = datetime.fromtimestamp(float(lost.get("at", 0)) / 1000, UTC).isoformat(timespec="seconds")
+    except (TypeError, ValueError, OverflowError, OSError):
+        at = "at a time that was not kept"
+    return f"attempt {str(lost.get('attempt'))[:20]} on {str(lost.get('device'))[:200]}: {how}, {at}"
 
 
 class Resender:

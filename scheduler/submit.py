@@ -14,8 +14,8 @@ from farm.errors import UnavailableError, UsageError
 from farm.store import Store
 from farm.sweep import SweepSpec
 from scheduler.expand import expand
+from scheduler.learn import learn
 from scheduler.match import Plan, Refused, match
-from scheduler.predict import predicted_s
 from scheduler.records import recorded, refusal_record, utc_now
 
 __all__ = ["Plan", "Refused", "Submission", "plan", "submit"]
@@ -72,7 +72,8 @@ def submit(
         store.records.write(refusal_record(refused, utc_now()))
     left = [job for job in made.jobs if job.job_id not in made.recorded]
     wanted = spec.priority if priority is None else priority
-    new = jobs.submit(made.sweep_id, made.name, wanted, left, [predicted_s(job) for job in left])
+    predict = learn(store, {job.workflow for job in left}, register.devices(), refresh=True)
+    new = jobs.submit(made.sweep_id, made.name, wanted, left, [predict.predicted_s(job) for job in left])
     total, recorded_count = len(made.jobs), len(made.recorded)
     return Submission(made.sweep_id, made.name, new, total, recorded_count, made.refusals, made.notes)
 

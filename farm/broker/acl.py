@@ -74,7 +74,7 @@ ROLES: tuple[Role, ...] = (
     ),
     Role(
         "submitter",
-        "submits, cancels and retries sweeps, and drains or resumes devices",
+        "submits, cancels and retries sweeps; drains, maintains or resumes devices",
         f"{_CONNECT} {_SCRIPTS} {_LOOK} {_LINES} {_STATES} (+set ~farm:spec:*) (+hset ~farm:sweep:*) "
         "(+zadd ~farm:sweeps ~farm:sweep-jobs:*) (+srem ~farm:window:*) (+hset ~farm:device:*)",
     ),

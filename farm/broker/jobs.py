@@ -56,6 +56,7 @@ class RenewAnswer(Enum):
 
     HELD = 1
     CANCEL = 0
+    HAND_BACK = 2
     FENCED = -1
 
 
@@ -105,6 +106,8 @@ class JobView:
     kills: int = 0
     #: Attempts that ended without a word: `attempt`, `device`, `at` (ms), `how` (`worker died` or `lease ended`).
     lost: tuple[dict[str, Any], ...] = ()
+    #: What lost attempts left in the store: `BlobRef`s as JSON.
+    logs: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,9 +178,13 @@ class JobStore:
         """claimed -> running; False when fenced."""
         return bool(self._call("running", claim.job.job_id, claim.token))
 
-    def renew(self, claim: Claim, lease_s: float) -> RenewAnswer:
-        """Extend the lease, and learn whether to go on."""
-        return RenewAnswer(int(self._call("renew", claim.job.job_id, claim.token, int(lease_s * 1000))))
+    def renew(self, claim: Claim, lease_s: float, drain_limit_s: float | None = None) -> RenewAnswer:
+        """Extend the lease, and learn whether to go on.
+
+        `drain_limit_s`: how long a job may go on once its device is in maintenance; None: to its end.
+        """
+        limit = "" if drain_limit_s is None else int(drain_limit_s * 1000)
+        return RenewAnswer(int(self._call("renew", claim.job.job_id, claim.token, int(lease_s * 1000), limit)))
 
     def progress(self, claim: Claim, progress: dict[str, Any]) -> None:
         """Tell watchers where the job is. Ignored when fenced."""
@@ -209,6 +216,10 @@ class JobStore:
     def disown(self, device_id: str, owner: str) -> int:
         """End at once the leases of an earlier worker of this device; only its lock's holder may say so."""
         return int(self._call("disown", device_id, owner))
+
+    def keep_logs(self, job_id: str, refs: Sequence[dict[str, Any]]) -> None:
+        """Note blobs that a lost attempt left, for the record of a job that is given up. An unknown job has none."""
+        self._call("keep_logs", job_id, *map(_dump, refs))
 
     def owed(self, most: int = OWED_BLOCK) -> list[JobView]:
         """Jobs that ended outside of any worker, or that theirs could not record: records may be missing."""
@@ -317,6 +328,12 @@ def _readable(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, i
         return None
 
 
+def _objects(text: str | None) -> tuple[dict[str, Any], ...]:
+    """The objects of a JSON list. A worker can write states, so what is none is left out."""
+    found = json.loads(text or "[]")
+    return tuple(one for one in found if isinstance(one, dict)) if isinstance(found, list) else ()
+
+
 def _view(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, int]) -> JobView:
     return JobView(
         job_id=job_id,
@@ -335,5 +352,6 @@ def _view(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, int])
         reason=h.get("reason"),
         spec=_spec(job_id, spec),
         kills=int(h.get("kills") or 0),
-        lost=tuple(json.loads(h.get("lost") or "[]")),
+        lost=_objects(h.get("lost")),
+        logs=_objects(h.get("logs")),
     )

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, cast
 
 import redis
@@ -18,23 +21,55 @@ from farm.contract.names import check_name
 HEARTBEAT_S = 10.0
 OFFLINE_AFTER_S = 35.0
 
-#: ARGV: device, announcement. Wakes the scheduler when it is new or changed.
-#: Times come from Redis: workers' clocks may be off.
+#: ARGV: device, announcement, then what its state was when it was last announced, or nothing. Wakes the scheduler when
+#: it is new or changed. Times come from Redis: workers' clocks may be off. A Redis that lost its data is told the state
+#: again: what people took out of work must not be back in it.
 _ANNOUNCE = """
 local t=redis.call('TIME'); local k='farm:device:'..ARGV[1]
 local before=redis.call('HGET',k,'announcement')
+if not before and ARGV[3] and not redis.call('HGET',k,'state') then
+  redis.call('HSET',k,'state',ARGV[3],'reason',ARGV[4],'state_by',ARGV[5],'state_until',ARGV[6],'state_at',ARGV[7])
+end
 redis.call('HSET',k,'announcement',ARGV[2],'seen',t[1]*1000+math.floor(t[2]/1000))
 redis.call('SADD','farm:devices',ARGV[1])
 local away=redis.call('HDEL',k,'withdrawn')
 if before~=ARGV[2] or away==1 then redis.call('LPUSH','farm:wake','1'); redis.call('LTRIM','farm:wake',0,0) end
+return redis.call('HMGET',k,'state','reason','state_by','state_until','state_at')
 """
+
+
+#: ARGV: device, state, reason, by, end in Unix seconds or ''. `back` is of a maintenance that has ended by itself.
+_SET_STATE = """
+local t=redis.call('TIME'); local k='farm:device:'..ARGV[1]
+redis.call('HSET',k,'state',ARGV[2],'reason',ARGV[3],'state_by',ARGV[4],'state_until',ARGV[5],'back','',
+  'state_at',t[1]*1000+math.floor(t[2]/1000))
+redis.call('LPUSH','farm:wake','1'); redis.call('LTRIM','farm:wake',0,0)
+"""
+
+#: ARGV: device, why a canary is wanted first, or ''. Only what is still in maintenance, and past its end, comes back.
+_END_MAINTENANCE = """
+local t=redis.call('TIME'); local k='farm:device:'..ARGV[1]
+local h=redis.call('HMGET',k,'state','state_until'); local ends=tonumber(h[2] or '')
+if h[1]~='maintenance' or not ends or ends>t[1]+t[2]/1e6 then return 0 end
+redis.call('HSET',k,'state','ready','reason','','state_by','','state_until','',
+  'state_at',t[1]*1000+math.floor(t[2]/1000))
+if ARGV[2]~='' then redis.call('HSET',k,'back','1','canary_asked',ARGV[2]) end
+return 1
+"""
+
+#: The year 9000, Unix time in ms.
+_LATEST_MS = 221_845_392_000_000.0
+
+READY, DRAINED, MAINTENANCE, QUARANTINED = "ready", "drained", "maintenance", "quarantined"
 
 
 @dataclass(frozen=True)
 class DeviceEntry:
-    """A device in the register. `state` is the operator's or quarantine's word: ready, drained or quarantined.
+    """A device in the register. `state` is people's or quarantine's word: ready, drained, maintenance or quarantined.
 
-    `canary` is what its canary says of it, and whether one is asked for or waits.
+    `since_s`, `by`: when and by whom it was set; `until_s`: when a maintenance ends by itself. Unix seconds. `back`: it
+    comes from a maintenance, and takes nothing but the canary that is to say how it is. `canary` is what its canary
+    says of it, and whether one is asked for or waits.
     """
 
     announcement: Announcement
@@ -43,6 +78,29 @@ class DeviceEntry:
     state: str
     reason: str | None
     canary: CanaryEntry = field(default_factory=CanaryEntry)
+    since_s: float | None = None
+    by: str | None = None
+    until_s: float | None = None
+    back: bool = False
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether it takes jobs now."""
+        return self.online and self.state == READY
+
+    @property
+    def standing(self) -> str:
+        """Its state in words: `offline`, `drained by ann@lab1 since ...`, `in maintenance until ...: new fan`."""
+        if self.state == READY:
+            return READY if self.online else "offline"
+        words = ["in maintenance" if self.state == MAINTENANCE else self.state]
+        if self.until_s is not None:
+            words.append(f"until {_minute(self.until_s)}")
+        if self.since_s is not None:
+            words.append(f"since {_minute(self.since_s)}")
+        if self.by:
+            words.append(f"by {self.by}")
+        return " ".join(words) + (f": {self.reason}" if self.reason else "")
 
     @property
     def device_id(self) -> str:
@@ -56,20 +114,47 @@ class Register:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self._announce = client.register_script(_ANNOUNCE)
+        self._set_state = client.register_script(_SET_STATE)
+        self._end_maintenance = client.register_script(_END_MAINTENANCE)
 
-    def announce(self, announcement: Announcement) -> None:
-        """Enter or refresh a device. The state set by `set_state` is kept."""
+    def announce(self, announcement: Announcement, said: Sequence[str] = ()) -> Sequence[str]:
+        """Enter or refresh a device. The state set by `set_state` is kept.
+
+        Returns what to hand in as `said` the next time, so that a state outlives a Redis that loses its data.
+        """
         text = json.dumps(to_json(announcement), sort_keys=True)
-        self._announce(args=[announcement.device.device_id, text])
+        found = cast(list[str | None], self._announce(args=[announcement.device.device_id, text, *said]))
+        return tuple(value or "" for value in found) if found[0] not in (None, READY) else ()
 
     def withdraw(self, device_id: str) -> None:
         """Say that the device's worker has stopped; the entry stays, offline."""
         self._redis.hset(f"farm:device:{device_id}", "withdrawn", "1")
 
-    def set_state(self, device_id: str, state: str, reason: str | None) -> None:
-        """Drain, quarantine or resume a device. It takes no new jobs unless it is `ready`."""
-        self._redis.hset(f"farm:device:{device_id}", mapping={"state": state, "reason": reason or ""})
+    def set_state(
+        self, device_id: str, state: str, reason: str | None, *, by: str = "", until_s: float | None = None
+    ) -> None:
+        """Drain, maintain, quarantine or resume a device. It takes no new jobs unless it is `ready`.
+
+        `until_s`: when a maintenance ends by itself, in Unix seconds by Redis's clock.
+        """
+        self._set_state(args=[device_id, state, reason or "", by, "" if until_s is None else until_s])
+
+    def end_maintenance(self, device_id: str, canary: str = "") -> bool:
+        """Make a device ready whose maintenance is past its end; False if it is not, e.g. since it was prolonged.
+
+        `canary`: why one is wanted before the device takes anything else; '' for none.
+        """
+        return bool(self._end_maintenance(args=[device_id, canary]))
+
+    def settle_in(self, device_id: str) -> None:
+        """The device that came back from maintenance has had its canary: it takes jobs like any other."""
+        self._redis.hset(f"farm:device:{device_id}", "back", "")
         self._redis.lpush("farm:wake", "1")
+
+    def now_s(self) -> float:
+        """Redis's clock, Unix seconds: the one that ends of maintenance are held against."""
+        seconds, micros = self._redis.time()
+        return seconds + micros / 1e6
 
     def devices(self) -> list[DeviceEntry]:
         """All entries by device id. An entry that cannot be read is left out: its worker will announce anew."""
@@ -90,10 +175,38 @@ def _entry(device_id: str, h: dict[str, Any], now_s: float) -> DeviceEntry | Non
         check_name(announcement.device.device_id, "device id")
         check_name(announcement.device.device_class, "device class")
         age_s = now_s - float(h["seen"]) / 1000
-    except (KeyError, ValueError, RecursionError):
+        canary = read_canary(h)
+    except (KeyError, ValueError, OverflowError, RecursionError):
         return None
     if announcement.device.device_id != device_id:
         return None  # one device's worker does not speak for another
     online = age_s < OFFLINE_AFTER_S and "withdrawn" not in h
-    state, reason = h.get("state") or "ready", h.get("reason") or None
-    return DeviceEntry(announcement, age_s, online, state, reason, read_canary(h))
+    since_ms = _number(h.get("state_at"))
+    return DeviceEntry(
+        announcement,
+        age_s,
+        online,
+        h.get("state") or READY,
+        h.get("reason") or None,
+        canary,
+        since_s=None if since_ms is None else since_ms / 1000,
+        by=h.get("state_by") or None,
+        until_s=_number(h.get("state_until")),
+        back=bool(h.get("back")),
+    )
+
+
+def _number(text: str | None) -> float | None:
+    """A time; None for what is none: a worker can write its device's entry, and must stop nobody else with it."""
+    try:
+        found = float(text) if text else math.nan
+    except ValueError:
+        return None
+    return found if 0 <= found < _LATEST_MS else None
+
+
+def _minute(at_s: float) -> str:
+    """`2026-11-21 14:05`, in this machine's time."""
+    if at_s > _LATEST_MS / 1000:
+        return "the end of time"
+    return datetime.fromtimestamp(at_s).strftime("%Y-%m-%d %H:%M")

@@ -44,6 +44,7 @@ local function leave_device(id,device)
   if device and device~='' then redis.call('SREM','farm:window:'..device,id) end
   redis.call('ZREM','farm:leases',id)
 end
+local function maintained(device) return redis.call('HGET','farm:device:'..(device or ''),'state')=='maintenance' end
 local function owe(id) redis.call('SADD','farm:owed',id) end
 local function serve(sweep,seconds) redis.call('HINCRBYFLOAT','farm:sweep:'..sweep,'served',seconds) end
 """
@@ -80,7 +81,7 @@ RETRY = """
 local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','sweep','target','order')
 if not h[1] then return 'unknown' end
 if h[1]~='done' and h[1]~='failed' and h[1]~='cancelled' and h[1]~='quarantined' then return h[1] end
-redis.call('HDEL',key(id),'cancel','token','device','summary','progress','reason','kills','lost')
+redis.call('HDEL',key(id),'cancel','token','device','summary','progress','reason','kills','lost','logs')
 redis.call('SREM','farm:owed',id)
 redis.call('SET',spec(id),ARGV[2]); redis.call('HSET',key(id),'attempt',0)
 set_state(id,h[2],h[1],'queued'); enqueue(id,h[2],h[3],h[4]); wake(); return 'queued'
@@ -122,12 +123,17 @@ if h[1]=='claimed' then set_state(id,h[3],'claimed','running') end
 return 1
 """
 
-#: ARGV: job, token, lease in ms. 1 held, 0 asked to cancel, -1 fenced.
+#: ARGV: job, token, lease in ms, how long a job goes on in maintenance in ms or '' for to its end. 1 held, 0 asked to
+#: cancel, 2 to be handed back, -1 fenced.
 RENEW = """
-local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','token','cancel')
+local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','token','cancel','device')
 if h[2]~=ARGV[2] or (h[1]~='claimed' and h[1]~='running') then return -1 end
 redis.call('ZADD','farm:leases',now()+ARGV[3],id)
 if h[3] then return 0 end
+if ARGV[4]~='' and maintained(h[4]) then
+  local began=tonumber(redis.call('HGET','farm:device:'..h[4],'state_at') or '0')
+  if now()-began>=tonumber(ARGV[4]) then return 2 end
+end
 return 1
 """
 
@@ -177,7 +183,8 @@ return h[1]
 """
 
 #: ARGV: limit of attempts, Redis's uptime in ms, limit of workers killed. Leases that ended: back to the line, or an
-#: end state. A lease longer than Redis has been up is let be: while Redis was away nobody could renew.
+#: end state. A lease longer than Redis has been up is let be: while Redis was away nobody could renew. A device in
+#: maintenance is taken apart by people: what ended with it speaks neither against the job nor against the device.
 REAP = """
 local out={}
 for _,id in ipairs(redis.call('ZRANGEBYSCORE','farm:leases','-inf',now(),'LIMIT',0,100)) do
@@ -185,12 +192,16 @@ for _,id in ipairs(redis.call('ZRANGEBYSCORE','farm:leases','-inf',now(),'LIMIT'
     'lost')
   if tonumber(h[8] or '0')<=tonumber(ARGV[2]) then
     leave_device(id,h[5])
-    local lost=cjson.decode(h[10] or '[]')
-    lost[#lost+1]={attempt=tonumber(h[6]),device=h[5],at=now(),how=h[8]=='0' and 'worker died' or 'lease ended'}
-    redis.call('HSET',key(id),'lost',cjson.encode(lost))
+    local excused=maintained(h[5])
+    if excused then redis.call('HINCRBY',key(id),'attempt',-1)
+    else
+      local lost=cjson.decode(h[10] or '[]')
+      lost[#lost+1]={attempt=tonumber(h[6]),device=h[5],at=now(),how=h[8]=='0' and 'worker died' or 'lease ended'}
+      redis.call('HSET',key(id),'lost',cjson.encode(lost))
+    end
     if h[7] then
       set_state(id,h[2],h[1],'cancelled','token','-'); owe(id); out[#out+1]=id; out[#out+1]='cancelled'
-    elseif tonumber(h[6])>=tonumber(ARGV[1]) or tonumber(h[9] or '0')>=tonumber(ARGV[3]) then
+    elseif not excused and (tonumber(h[6])>=tonumber(ARGV[1]) or tonumber(h[9] or '0')>=tonumber(ARGV[3])) then
       set_state(id,h[2],h[1],'quarantined','token','-'); owe(id); out[#out+1]=id; out[#out+1]='quarantined'
     else
       set_state(id,h[2],h[1],'queued','token','-','device',''); enqueue(id,h[2],h[3],h[4])
@@ -204,16 +215,29 @@ return out
 
 #: ARGV: device, owner. A worker that starts takes back at once what an earlier one of its device left claimed.
 DISOWN = """
-local n=0
+local n=0; local excused=maintained(ARGV[1])
 for _,id in ipairs(redis.call('SMEMBERS','farm:window:'..ARGV[1])) do
   local h=redis.call('HMGET',key(id),'state','owner')
   if (h[1]=='claimed' or h[1]=='running') and h[2]~=ARGV[2] then
     redis.call('ZADD','farm:leases',0,id); redis.call('HSET',key(id),'lease_ms',0); n=n+1
-    redis.call('HINCRBY',key(id),'kills',1)
+    if not excused then redis.call('HINCRBY',key(id),'kills',1) end
   end
 end
 if n>0 then wake() end
 return n
+"""
+
+#: ARGV: job, then blobs as JSON. Each is noted once; so many belong to more attempts than a job is given.
+KEEP_LOGS = """
+local id=ARGV[1]; if redis.call('EXISTS',key(id))==0 then return 0 end
+local logs=cjson.decode(redis.call('HGET',key(id),'logs') or '[]'); local seen={}
+for _,l in ipairs(logs) do seen[l.kind..l.sha256]=true end
+for i=2,#ARGV do
+  local l=cjson.decode(ARGV[i])
+  if not seen[l.kind..l.sha256] and #logs<100 then logs[#logs+1]=l end
+end
+if #logs>0 then redis.call('HSET',key(id),'logs',cjson.encode(logs)) end
+return #logs
 """
 
 #: No ARGV. For each line its first job: line, job, order, predicted, priority, served.
@@ -245,5 +269,6 @@ SCRIPTS = {
     "cancel": CANCEL,
     "reap": REAP,
     "disown": DISOWN,
+    "keep_logs": KEEP_LOGS,
     "heads": HEADS,
 }

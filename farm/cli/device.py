@@ -26,6 +26,7 @@ def devices(ctx: click.Context, form: str) -> int:
       farm devices
       farm devices canary
       farm devices drain lab1-cpu --reason "new fan"
+      farm devices maintenance lab1-cpu --for 2h --reason "new fan"
       farm devices resume lab1-cpu
     """
     if ctx.invoked_subcommand is not None:
@@ -38,6 +39,7 @@ def devices(ctx: click.Context, form: str) -> int:
             [
                 to_json(e.announcement)
                 | {"online": e.online, "age_s": e.age_s, "state": e.state, "canary": to_json(e.canary.state)}
+                | {"reason": e.reason, "by": e.by, "since_s": e.since_s, "until_s": e.until_s}
                 for e in entries
             ]
         )
@@ -56,7 +58,7 @@ def _row(entry: DeviceEntry) -> list[str]:
     state = entry.state if entry.online else f"offline ({entry.state})"
     stacks = ", ".join(f"{s.name} (Python {s.python_version})" for s in entry.announcement.stacks)
     seen = duration(entry.age_s) + " ago"
-    why = entry.reason or ""
+    why = entry.standing if entry.state != "ready" else ""
     return [device.device_id, device.device_class, state, _canary(entry), seen, device.name, stacks, why]
 
 
@@ -134,9 +136,45 @@ def drain(ctx: click.Context, device: str, reason: str) -> int:
 
 @devices.command()
 @click.argument("device")
+@click.option("--for", "length", metavar="LENGTH", help="Such as 45min, 2h or 1.5d.")
+@click.option("--until", metavar="TIME", help='Such as 14:30, or "2026-11-22 14:30"; this machine\'s time.')
+@click.option("--reason", required=True, help="What is done to it; shown by `farm devices` and `farm status`.")
+@click.pass_context
+def maintenance(ctx: click.Context, device: str, length: str | None, until: str | None, reason: str) -> int:
+    """Put DEVICE into maintenance: it ends its job, or hands it back as its worker is set, and takes no new one.
+
+    At the end it comes back by itself, its canary first. Without an end it stays until `farm devices resume`. What
+    ends with the host meanwhile counts neither against its jobs nor against the device.
+
+    \b
+    Examples:
+      farm devices maintenance lab1-cpu --for 2h --reason "new fan"
+      farm devices maintenance lab1-gpu0 --until 18:00 --reason "driver update"
+    """
+    from datetime import datetime
+
+    from farm.errors import UsageError
+    from farm.operating import length_s, moment_s
+
+    if length and until:
+        raise UsageError("--for and --until both say when it ends", hint="Give one of them.")
+    now = datetime.now().astimezone()
+    open_farm(ctx).maintenance(
+        device,
+        reason,
+        for_s=length_s(length) if length else None,
+        until_s=moment_s(until, now) if until else None,
+    )
+    ends = " before its end" if length or until else ""
+    click.echo(f"{device} is in maintenance; `farm devices resume {device}` ends that{ends}")
+    return 0
+
+
+@devices.command()
+@click.argument("device")
 @click.pass_context
 def resume(ctx: click.Context, device: str) -> int:
-    """Let a drained or quarantined DEVICE take jobs again."""
+    """Let a DEVICE that is drained, quarantined or in maintenance take jobs again."""
     open_farm(ctx).set_device(device, "ready")
     click.echo(f"{device} takes jobs")
     return 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from farm.api import Farm
     from farm.broker.jobs import JobView, SweepView
     from farm.progress import Progress
+
+#: States of jobs that nobody has claimed yet.
+_WAITING = ("queued", "dispatched")
 
 PRIORITY = click.IntRange(0, 9)
 
@@ -58,7 +62,8 @@ def status(ctx: click.Context, sweep: str | None, form: str) -> int:
     """
     farm = open_farm(ctx)
     if sweep:
-        _print_jobs(farm.status(sweep), form)
+        jobs = farm.status(sweep)
+        _print_jobs(jobs, farm.waiting(job.target_key for job in jobs if job.state in _WAITING), form)
     else:
         _print_sweeps(farm, form)
     return 0
@@ -143,6 +148,8 @@ def _print_sweeps(farm: Farm, form: str) -> None:
         for s in sweeps
     ]
     print_table(None, ["sweep", "priority", "jobs", "submitted"], rows)
+    for target, why in farm.waiting().items():
+        click.echo(f"jobs for {target} wait: {why}")
 
 
 def _ended(sweep: SweepView) -> bool:
@@ -155,13 +162,21 @@ def _state_words(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none"
 
 
-def _print_jobs(jobs: list[JobView], form: str) -> None:
+def _print_jobs(jobs: list[JobView], held: dict[str, str], form: str) -> None:
     if form == "json":
         keys = ("job_id", "name", "state", "device_id", "attempt", "priority", "progress", "summary", "times", "reason")
-        print_json([{key: getattr(job, key) for key in keys} for job in jobs])
+        print_json([{key: getattr(job, key) for key in keys} | {"waits_for": _held(job, held)} for job in jobs])
         return
     rows = [[j.job_id, j.name, str(j.state), j.device_id or j.target_key, j.attempt, _note(j)] for j in jobs]
     print_table(None, ["job", "name", "state", "device", "attempt", "note"], rows)
+    counts = Counter(job.target_key for job in jobs if _held(job, held))
+    for target, count in sorted(counts.items()):
+        click.echo(f"{count} {'job waits' if count == 1 else 'jobs wait'}: {held[target]}")
+
+
+def _held(job: JobView, held: dict[str, str]) -> str | None:
+    """What a job that waits, waits for, where no device could take it."""
+    return held.get(job.target_key) if job.state in _WAITING else None
 
 
 def _note(job: JobView) -> str:

@@ -45,5 +45,5 @@ class Announcement:
     stacks: List[StackInfo]
     farm_version: str
     pid: int
-    state: str = "ready"  # "ready" | "drained" | "quarantined"
+    state: str = "ready"  # "ready" | "drained" | "maintenance" | "quarantined"
     reason: Optional[str] = None

@@ -102,7 +102,7 @@ class _Writer:
                 made = canary_record(job, device, Moment(number, 100 * half, number))
                 self._store_records([made])
                 self._canaries[device.name].append(made)
-            points = [point for made in self._canaries[device.name] if (point := point_of([made])) is not None]
+            points = [point for made in self._canaries[device.name] if (point := point_of(made)) is not None]
             found[device.name] = assess_canary(points, pooled([]))
         return found
 

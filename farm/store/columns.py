@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from farm.contract.canonical import short_digest
+from farm.contract.job import Calibration, Protocol
 from farm.contract.metrics import METRICS
 from farm.contract.record import Record
-from farm.identity import series_id
+from farm.identity import series_id, switches
 from farm.store.schema import RecordError, utc_time
 
 #: Longest text kept in the index, in characters. The record has the whole.
@@ -66,6 +68,8 @@ _FACTS = (
     ("flags", "VARCHAR", "names of the validity flags, with commas between"),
     ("validity", "VARCHAR", "valid, suspect or invalid: the worst level of any flag"),
     ("protocol", "VARCHAR", "the protocol's name"),
+    ("protocol_id", "VARCHAR", "the same for all protocols with the same switches, whatever their names"),
+    ("prepare_s", "DOUBLE", "stages of the preparation that the run built on, in s; the same for all runs of a job"),
     ("attempt", "BIGINT", "which try of the job this is"),
     ("generation", "BIGINT", "which deliberate repeat of the job this is"),
     ("started_at", "TIMESTAMP", "UTC"),
@@ -114,8 +118,23 @@ def row_of(record: Record) -> dict[str, Any]:
     return {name: clean for name, value in row.items() if (clean := _clean(value)) is not None}
 
 
+def options_text(options: Mapping[str, Any]) -> str:
+    """A job's options as the index writes them; '' for none."""
+    return ", ".join(f"{name}={json.dumps(options[name])}" for name in sorted(options))
+
+
+def calibration_text(calibration: Calibration | None) -> str:
+    """A job's calibration as the index writes it; '' for none."""
+    return f"{calibration.summary}, batch {calibration.batch}" if calibration else ""
+
+
+def protocol_id(protocol: Protocol) -> str:
+    """Name a protocol by its switches: 12 hexadecimal digits."""
+    return short_digest(switches(protocol), 12)
+
+
 def _asked(record: Record) -> dict[str, Any]:
-    job, calibration, protocol = record.job, record.job.calibration, record.job.protocol
+    job, protocol = record.job, record.job.protocol
     return {
         "run_id": record.run_id,
         "job_id": job.job_id,
@@ -124,13 +143,15 @@ def _asked(record: Record) -> dict[str, Any]:
         "model": job.model.name,
         "workflow": job.workflow,
         "precision": job.precision,
-        "options": ", ".join(f"{name}={json.dumps(job.options[name])}" for name in sorted(job.options)) or None,
+        "options": options_text(job.options) or None,
         "scenario": f"streams {protocol.streams}" if protocol.scenario == "streams" else protocol.scenario,
         "point": record.point,
         "series_id": series_id(record),
-        "calibration": f"{calibration.summary}, batch {calibration.batch}" if calibration else None,
+        "calibration": calibration_text(job.calibration) or None,
         "batch_size": record.batch_size,
         "protocol": protocol.name,
+        "protocol_id": protocol_id(protocol),
+        "prepare_s": sum(stage.end_ns - stage.start_ns for stage in record.prepare_stages) / 1e9 or None,
         "attempt": record.attempt,
         "generation": job.generation,
     }

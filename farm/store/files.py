@@ -127,6 +127,17 @@ def make_directories(path: Path, below: Path) -> None:
         fsync_directory(directory.parent)
 
 
+def make_root(path: Path, mode: int = 0o777) -> None:
+    """Create `path` with all its parents, durably; `mode` is for the last. What is made below it may be promised."""
+    existing = path
+    while not existing.is_dir():
+        existing = existing.parent
+    make_directories(path.parent, existing)
+    if not path.is_dir():
+        path.mkdir(mode=mode, exist_ok=True)
+        fsync_directory(path.parent)
+
+
 def export_target(path: Path) -> Path:
     """Where a copy for a person goes: `path` with links followed, since the copy takes the place of what is there.
 

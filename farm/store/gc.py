@@ -2,7 +2,8 @@
 """Remove blobs that nothing refers to, and never one that something does, whoever writes meanwhile.
 
 A blob is referred to if its name stands anywhere in a file of the store outside of `blobs` and the index: in a
-record, a sweep, a baseline, a report, also in one that is just being written. Writers put a blob first and the record
+record, a sweep with its pins, a night, a decision, a baseline, a report, also in one that is just being written.
+A report elsewhere names blobs by way of records, which are never removed. Writers put a blob first and the record
 that names it after, and touch a blob that is there already. So what is young is left alone, by the file system's own
 clock; what is old is moved aside, looked at again (touched? named by a file that was not there before?), and put back
 or removed.

@@ -119,6 +119,11 @@ class Index:
             parts = self._parts() or []
         yield from stream(sql, dict(parameters or {}), parts)
 
+    @property
+    def in_force(self) -> list[Path]:
+        """The files of the index as it is now; none where there is no index, or one with other columns."""
+        return self._parts() or []
+
     def _write(self, parts: list[Path], new: dict[str, Path]) -> int:
         """Write rows for `new`, put them in force together with `parts`, and return how many."""
         self.problems = []

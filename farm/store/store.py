@@ -84,7 +84,7 @@ class Store:
             UnavailableError: they cannot be made, or a newer farm made the store.
         """
         with files.store_errors("create the store", self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
+            files.make_root(self.root)
         self._check_layout()
         self.blobs.create()
         self.records.create()

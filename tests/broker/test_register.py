@@ -36,6 +36,22 @@ def test_the_operators_word_outlives_the_next_heartbeat(register: Register) -> N
     assert (entry.state, entry.reason) == ("quarantined", "fan is broken")
 
 
+def test_a_redis_that_lost_everything_is_told_the_state_again(register: Register, client: redis.Redis) -> None:
+    assert register.announce(announcement()) == (), "nothing to remember of a device that is ready"
+    register.set_state("d1", "maintenance", "new fan", by="ann@lab1", until_s=2e9)
+    said = register.announce(announcement())
+    (before,) = register.devices()
+    client.flushall()
+    assert register.announce(announcement(), said) == said
+    (after,) = register.devices()
+    assert (after.state, after.reason, after.by, after.until_s, after.since_s) == (
+        "maintenance", "new fan", "ann@lab1", 2e9, before.since_s,
+    )  # fmt: skip
+    register.set_state("d1", "ready", None)
+    assert register.announce(announcement(), said) == (), "the operator's later word holds"
+    assert register.devices()[0].takes_jobs
+
+
 def test_a_withdrawn_device_is_offline_until_it_announces_itself_again(register: Register) -> None:
     register.announce(announcement())
     register.withdraw("d1")

@@ -189,8 +189,9 @@ class ChaosFarm:
         }
 
     def spooled(self) -> list[str]:
-        """Files that wait in the workers' spools, or were given up there."""
-        return [str(path) for worker in self.workers for path in _spool_files(worker.settings.spool_dir)]
+        """Files that wait in the workers' spools, or were given up there, and logs of lost attempts that wait."""
+        spooled = [str(path) for worker in self.workers for path in _spool_files(worker.settings.spool_dir)]
+        return spooled + [str(path) for worker in self.workers for path in worker.settings.work_dir.glob("*.lost")]
 
     def stop(self, limit_s: float) -> None:
         """End all parts but the broker as an operator would; kill what takes longer."""

@@ -16,6 +16,7 @@ import psutil
 import redis
 
 from farm.broker.jobs import JobState
+from farm.broker.register import MAINTENANCE, Register
 from tests.chaos.farm import LEASE_S, ChaosFarm
 from tests.chaos.parts import Worker
 
@@ -251,6 +252,19 @@ def lose_message(farm: ChaosFarm, pick: Pick) -> Injected | None:
     return None
 
 
+def maintain_device(farm: ChaosFarm, pick: Pick) -> Injected | None:
+    """A busy device goes into maintenance for up to two leases, and is to come back by itself."""
+    worker = _worker(farm, pick)
+    lasts_s = (0.5 + 1.5 * pick.amount) * LEASE_S
+    if not _is_busy(worker):
+        return None
+    with contextlib.suppress(redis.RedisError):
+        register = Register(farm.client)
+        register.set_state(worker.device_id, MAINTENANCE, "chaos", until_s=register.now_s() + lasts_s)
+        return Injected((worker.device_id,), lasts_s)
+    return None
+
+
 def cancel_job(farm: ChaosFarm, pick: Pick) -> Injected | None:
     worker = _worker(farm, pick)
     job_id = _running(farm, worker)
@@ -284,6 +298,7 @@ FAULTS = (
     Fault("messages reordered", reorder_messages, weight=0.7),
     Fault("message lost", lose_message),
     Fault("running job cancelled", cancel_job),
+    Fault("device in maintenance", maintain_device, weight=0.7),
 )
 
 

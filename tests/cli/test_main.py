@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import redis
 
+from farm.broker.jobs import JobStore
+from farm.broker.register import Register
 from farm.cli.main import COMMANDS
+from farm.settings import Settings
+from farm.store import Store
+from scheduler.submit import submit
+from tests.scheduler.conftest import announcement, make_spec
 
 GOOD = """
 name: tiny
@@ -141,3 +149,29 @@ def test_an_artifact_digest_is_checked_before_it_touches_a_path(tmp_path: Path) 
     done = farm("artifacts", "get", "../../etc/passwd", "-o", str(tmp_path / "x"), home=tmp_path)
     assert done.returncode == 2
     assert "not a SHA-256" in done.stderr
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_device_in_maintenance_says_who_and_why_and_so_do_the_jobs_that_wait_for_it(
+    tmp_path: Path, settings: Settings, client: redis.Redis
+) -> None:
+    register, store = Register(client), Store(settings.store_dir)
+    register.announce(announcement("d"))
+    store.create()
+    home = settings.home
+    wrong = farm("devices", "maintenance", "d", "--for", "2h", "--until", "14:00", "--reason", "fan", home=home)
+    assert (wrong.returncode, "both say when it ends" in wrong.stderr) == (2, True)
+    done = farm("devices", "maintenance", "d", "--for", "2h", "--reason", "new fan", home=home)
+    assert done.returncode == 0, done.stderr
+    submit(make_spec(devices="[{id: d}]"), store=store, jobs=JobStore(client), register=register)
+    listed = farm("devices", home=home).stdout
+    assert "maintenance" in listed
+    assert ": new fan" in listed
+    told = json.loads(farm("devices", "--format", "json", home=home).stdout)[0]
+    assert (told["state"], told["reason"], told["until_s"] - told["since_s"]) == (
+        "maintenance", "new fan", pytest.approx(7200, abs=1),
+    )  # fmt: skip
+    assert "1 job waits: d is in maintenance until " in farm("status", "tiny", home=home).stdout
+    assert "jobs for dev:d wait: d is in maintenance until " in farm("status", home=home).stdout
+    assert farm("devices", "resume", "d", home=home).returncode == 0
+    assert "wait" not in farm("status", "tiny", home=home).stdout

@@ -36,7 +36,10 @@ from farm.store.columns import row_of
 from farm.store.records import load_record
 from farm.store.schema import encode_record
 from farm.sweep import SweepSpec, load_sweep, parse_sweep
-from scheduler.reconcile import outstanding
+from scheduler.canary import due
+from scheduler.maintenance import is_over
+from scheduler.reconcile import awaits_logs, outstanding, owed_records, stored_logs
+from scheduler.records import utc_now
 from tests.factories import DEVICE, STACK, make_job, make_record, make_ref
 from tests.workers.support import make_control
 from workers.daemon.collect import _Keeper
@@ -105,10 +108,39 @@ def state_in_redis(data: bytes, place: Path) -> None:
         _readable(make_job().job_id, {str(k): str(v) for k, v in state.items()}, spec, {"s": 5})
 
 
+def lost_logs(data: bytes, place: Path) -> None:
+    """What a worker says that a lost attempt left: it becomes references in the record, or nothing."""
+    state = {
+        "name": "n", "sweep": "s", "state": "quarantined", "target": "dev:d", "attempt": "1", "predicted": "1", "order": "0",
+        "logs": data.decode("utf-8", "surrogateescape"),
+        "lost": data.decode("utf-8", "surrogateescape"),
+    }  # fmt: skip
+    view = _readable(make_job().job_id, state, json.dumps(to_json(make_job())), {"s": 5})
+    if view is not None:
+        awaits_logs(view, 0.0)
+        encode_record(owed_records(view, utc_now(), stored_logs(view, Store(place / "store")))[0])
+
+
 def announcement(data: bytes, place: Path) -> None:
     hashed = {"announcement": data.decode("utf-8", "surrogateescape"), "seen": "1"}
     entry = _entry(DEVICE.device_id, hashed, 1.0)
     assert entry is None or entry.device_id == DEVICE.device_id
+
+
+def device_state(data: bytes, place: Path) -> None:
+    """A device's whole entry, which its worker can write: it is read, or it is passed over."""
+    try:
+        state = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(state, dict):
+        sound = {"announcement": as_json(Announcement(DEVICE, [STACK], "0", 1)).decode(), "seen": "1"}
+        for hashed in (state, sound | state):
+            entry = _entry(DEVICE.device_id, {str(k): str(v) for k, v in hashed.items()}, 1.0)
+            if entry is not None:
+                assert entry.standing
+                is_over(entry, 1.0)
+                due(entry, 1.0, automatic=True, every_s=1.0)
 
 
 def record(data: bytes, place: Path) -> None:
@@ -134,6 +166,25 @@ def sweep_document(data: bytes, place: Path) -> None:
     (place / "store/sweeps/sweep-1.json").write_bytes(data)
     list(outstanding(store))
     SweepSpec.from_document(store.sweeps.read("sweep-1"))
+
+
+def kept_document(area: str, name: str) -> Callable[[bytes, Path], None]:
+    """A night or a decision: whatever it holds, the store's own commands say so and go on."""
+
+    def read(data: bytes, place: Path) -> None:
+        store = Store(place / "store")
+        path = place / "store" / area / f"{name}.json"
+        path.unlink(missing_ok=True)
+        path.write_bytes(data)
+        documents = {"nights": store.nights, "decisions": store.decisions}[area]
+        whole = documents.list()
+        assert bool(whole) != any(problem.area == area for problem in store.verify())
+        store.collect_garbage(dry_run=True, despite_damage=True)
+        assert documents.read(name) == whole[0]
+        documents.write(name, whole[0])
+        assert documents.read(name) == whole[0]
+
+    return read
 
 
 def result(data: bytes, place: Path) -> None:
@@ -283,6 +334,21 @@ STATE = {"name": "n", "sweep": "s", "state": "running", "target": "dev:d", "atte
 EXIT = {"exit_code": 0, "signal": None, "reason": None, "error": None, "max_rss_bytes": 1, "user_s": 0.5, "system_s": 0.5,
         "killed_stragglers": 0, "started_ns": 1, "ended_ns": 2}  # fmt: skip
 TOML = b'home = "/x"\nbroker_url = "rediss://h:1/0"\nlease_s = 30\n[stacks.a]\npython = "p"\nenv = { A = "b" }\n[thresholds.all]\nclock_drift = 0.05\n'
+DEVICE_STATE = {"announcement": json.dumps(to_json(Announcement(DEVICE, [STACK], "0", 1))), "seen": "1000", "state": "maintenance",
+                "state_at": "1000", "state_until": "1800000000.5", "state_by": "ann@lab1", "reason": "new fan", "back": "1",
+                "canary_began": "5.5", "canary_number": "2", "canary_asked": "resumed"}  # fmt: skip
+NIGHT = {"night": "2026-11-21", "state": "running", "sweeps": ["s-1"], "evidence": {"engine": "ab" * 32}, "at": 1.5}
+DECISION = {
+    "series": "0123456789abcdef",
+    "accepted": True,
+    "by": "ann",
+    "reason": "new driver",
+    "at": "2026-11-21T08:00:00+00:00",
+}
+LOGS = [
+    {"kind": "log:attempt-1", "sha256": "ab" * 32, "size_bytes": 5},
+    {"attempt": 1, "device": "d", "at": 1700000000000, "how": "lease ended"},
+]
 NAMES = [b"sweep-1", b"../x", b"artifacts/a", b"cache/b", b"a\x00b", b"/etc/passwd", "é/\uff4e".encode()]
 
 TARGETS = [
@@ -291,12 +357,16 @@ TARGETS = [
     Target("job in Redis", [as_json(JOB)], job_in_redis, (ValueError,)),
     Target("job's state in Redis", [json.dumps(STATE).encode()], state_in_redis),
     Target("device in Redis", [as_json(Announcement(DEVICE, [STACK], "0", 1))], announcement),
+    Target("device's state in Redis", [json.dumps(DEVICE_STATE).encode()], device_state),
     Target("record", [encode_record(each) for each in RECORDS], record, (FarmError,), ("store",)),
     Target(
         "stored sweep",
         [json.dumps(parse_sweep(SWEEPS[0].decode(), "s", directory=ROOT / "examples").document()).encode()],
         sweep_document, (FarmError,), ("store/sweeps",),
     ),
+    Target("night", [json.dumps(NIGHT).encode()], kept_document("nights", "2026-11-21"), (FarmError,), ("store",)),
+    Target("decision", [json.dumps(DECISION).encode()], kept_document("decisions", "d-1"), (FarmError,), ("store",)),
+    Target("lost attempt's logs", [json.dumps(LOGS).encode()], lost_logs),
     Target("result.json", [json.dumps(RESULT).encode(), as_json(from_json(RunResult, RESULT))], result, (), ("work",)),
     Target("events.jsonl", [EVENTS], events, (), ("events.jsonl",)),
     Target("exit.json", [json.dumps(EXIT).encode()], exit_report, (), ("exit.json",)),

@@ -411,22 +411,22 @@ def test_every_kind_of_device_has_its_canaries(kind: str) -> None:
     assert spec.sweep_id != canary_sweep(entry("d", kind=kind), 3, 1e9 + 0.5).sweep_id  # type: ignore[union-attr]
 
 
-def test_a_canary_of_several_processes_is_the_median_of_those_that_speak_of_the_device() -> None:
+def test_a_canary_is_what_its_record_says_if_that_speaks_of_the_device() -> None:
     spec = canary_sweep(entry("d"), 0, 1e9)
     from scheduler.expand import jobs_at
 
     (job,) = jobs_at(spec, ["dev:d"], {})  # type: ignore[arg-type]
-    records = [
-        make_record(job=job, run_id=f"r{n}", metrics={"latency_ms": time}, finished_at=f"2026-03-01T10:00:0{n}+00:00")
-        for n, time in enumerate((10.0, 12.0, 11.0))
-    ]
-    busy = make_record(job=job, run_id="r3", metrics={"latency_ms": 30.0}, flags=[Flag("host_busy", "suspect", "x")])
-    found = point_of([*records, busy])
+    assert len(job.run_ids()) == 1, "one record for a canary"
+    sound = make_record(job=job, metrics={"latency_ms": 11.0, "cpu_frequency_mhz": 2400.0})
+    found = point_of(sound)
     assert found is not None
-    assert (found.latency_ms, found.problem, found.run_id) == (11.0, "", "r2")
+    assert (found.latency_ms, found.problem, found.run_id, found.clock_mhz) == (11.0, "", sound.run_id, 2400.0)
     assert "seed" not in found.software
-    assert point_of([busy]).problem == "disturbed: x"  # type: ignore[union-attr]
-    assert point_of([make_record()]) is None
+    busy = point_of(make_record(job=job, metrics={"latency_ms": 30.0}, flags=[Flag("host_busy", "suspect", "x")]))
+    assert busy is not None
+    assert (busy.problem, busy.latency_ms) == ("disturbed: x", None)
+    assert point_of(make_record(job=job, metrics={})).problem == "it has no time"  # type: ignore[union-attr]
+    assert point_of(make_record()) is None
 
 
 def test_the_scheduler_does_all_this_as_it_goes_round(

@@ -14,7 +14,7 @@ import redis
 
 from farm.broker.connection import broker_url, connect, is_refusal
 from farm.broker.jobs import Claim, JobState, JobStore, RenewAnswer
-from farm.broker.register import Register
+from farm.broker.register import MAINTENANCE, Register
 from farm.contract.codec import to_json
 from farm.contract.device import Announcement, DeviceInfo
 from farm.errors import UnavailableError, UsageError
@@ -70,6 +70,10 @@ def test_a_job_goes_from_submitter_to_scheduler_to_worker_with_no_refusal(clean:
     assert isinstance(claim, Claim)
     assert worker.running(claim)
     assert worker.renew(claim, 30) is RenewAnswer.HELD
+    Register(client(clean, "submitter")).set_state("d", MAINTENANCE, "new fan", by="ann", until_s=1.0)
+    assert worker.renew(claim, 30, 0.0) is RenewAnswer.HAND_BACK
+    assert Register(client(clean, "scheduler")).end_maintenance("d", "resumed")
+    Register(client(clean, "scheduler")).settle_in("d")
     worker.progress(claim, {"stage": "measure"})
     assert worker.release(claim, "drained")
     assert scheduler.dispatch("j1", "d")

@@ -60,6 +60,38 @@ def test_what_a_record_a_sweep_a_baseline_or_a_report_refers_to_stays(store: Sto
     assert all(store.blobs.exists(sha256) for sha256 in of.values())
 
 
+def test_what_a_night_a_decision_or_a_pin_refers_to_stays(store: Store) -> None:
+    of = {name: put(store, name) for name in ("engine", "night", "decision", "pin", "replaced")}
+    store.nights.write("2026-11-20", {"evidence": [of["replaced"]]})
+    store.nights.write("2026-11-20", {"evidence": {"confirmed_by": of["night"]}})
+    store.decisions.write("accepted-1", {"engine": f"sha256:{of['decision']}"}, replace=False)
+    store.sweeps.write("s", {"name": "s", "pins": {"engine": of["pin"]}})
+    record = make_record(job=make_job(options={"pinned": of["engine"]}))
+    store.records.write(record)
+    assert removed(store) == {of["replaced"]}, "a night that was rewritten says what it says now"
+    assert all(store.blobs.exists(of[name]) for name in ("engine", "night", "decision", "pin"))
+
+
+@pytest.mark.parametrize("area", ["nights", "decisions", "sweeps"])
+def test_a_damaged_document_may_refer_to_anything(store: Store, area: str) -> None:
+    garbage = put(store, "garbage")
+    (store.root / area / "2026-11-20.json").write_bytes(b'{"evidence": "')
+    with pytest.raises(IntegrityError, match=f"{area}/2026-11-20.json"):
+        store.collect_garbage()
+    assert store.blobs.exists(garbage)
+    assert [problem.area for problem in store.verify()] == [area]
+    assert removed(store, despite_damage=True) == {garbage}
+
+
+def test_a_report_elsewhere_needs_no_say_its_records_have_it(store: Store, tmp_path: Path) -> None:
+    samples = put(store, "samples")
+    store.records.write(make_record(samples=[make_ref(samples, 7)]))
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/index.html").write_text(f"<a>{samples}</a>")
+    assert removed(store) == set()
+    assert store.blobs.exists(samples)
+
+
 def test_a_dry_run_says_the_same_and_touches_nothing(store: Store) -> None:
     garbage = put(store, "garbage")
     before = sorted((str(p), p.lstat().st_mtime_ns) for p in store.root.rglob("*"))

@@ -22,7 +22,7 @@ from farm.contract.record import Record
 from farm.errors import UnavailableError, UsageError
 from farm.identity import series_id
 from farm.store import Index, Store
-from farm.store.columns import COLUMNS, TEXT_LIMIT
+from farm.store.columns import COLUMNS, TEXT_LIMIT, protocol_id
 from farm.store.index import MAX_PARTS
 from tests.factories import make_flag, make_job, make_record
 from tests.store.processes import race
@@ -79,6 +79,7 @@ def test_a_row_shows_what_its_record_says(store: Store) -> None:
         "flags": "unstable,throttled",
         "validity": "invalid",
         "protocol": "paper",
+        "protocol_id": protocol_id(job.protocol),
         "attempt": 1,
         "generation": 2,
         "started_at": "2026-03-01T10:00:00.000001+00:00",

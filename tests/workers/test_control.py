@@ -15,7 +15,7 @@ from farm.contract.run import RunRequest
 from tests.factories import make_job
 from tests.workers.support import make_control
 from workers.daemon import control as module
-from workers.daemon.control import Control, EventFollower, read_result, remove_leftovers
+from workers.daemon.control import Control, EventFollower, read_result
 
 EVENT = b'{"kind": "stage_start", "stage": "build", "monotonic_ns": 5}\n'
 
@@ -136,11 +136,3 @@ def test_a_log_without_bound_is_emptied_while_it_is_written(control: Control, mo
         writer.flush()
         assert not module.bound_log(control)
     assert control.log.read_bytes().endswith(b"gone]\nand on")
-
-
-def test_what_a_killed_worker_left_is_removed_for_its_own_device_only(tmp_path: Path) -> None:
-    control = make_control(tmp_path)
-    assert remove_leftovers(tmp_path / "work", "other-cpu") == 0
-    assert remove_leftovers(tmp_path / "work", "box-cpu") == 1
-    assert not control.path.exists()
-    assert remove_leftovers(tmp_path / "nowhere", "box-cpu") == 0

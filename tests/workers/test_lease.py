@@ -11,11 +11,12 @@ import redis
 
 from farm.broker.embedded import EmbeddedBroker
 from farm.broker.jobs import Claim, JobState, JobStore
+from farm.broker.register import MAINTENANCE, Register
 from farm.contract.job import JobSpec
 from tests.workers.support import fake_job, wait_until
 from workers.daemon.bench import Bench
 from workers.daemon.clock import boottime
-from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, Lease
+from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, HANDED_BACK, Lease
 from workers.daemon.reporter import Reporter
 
 MakeClaim = Callable[[JobSpec], Claim]
@@ -138,3 +139,18 @@ def test_a_cancellation_is_heard_soon_however_long_the_lease(claim: MakeClaim, j
         jobs.cancel("j")
         assert lease.ended.wait(2.5)
         wait_until(lambda: run.killed == [CANCELLED], "the run told to end", 1)
+
+
+def test_maintenance_hands_a_job_back_once_the_workers_limit_is_over(
+    claim: MakeClaim, jobs: JobStore, bench: Bench, client: redis.Redis
+) -> None:
+    held, run = claim(fake_job("j", bench.device.device_id)), Run()
+    with Lease(jobs, held, 1.0, boottime(), drain_limit_s=0.5) as lease:
+        lease.bind(run)
+        Register(client).set_state(bench.device.device_id, MAINTENANCE, "new fan")
+        assert lease.ended.wait(5)
+        assert (lease.reason, lease.lost, run.killed) == (HANDED_BACK, True, [HANDED_BACK])
+    assert jobs.release(held, "maintenance")
+    view = jobs.get("j")
+    assert view is not None
+    assert (view.state, view.attempt) == (JobState.QUEUED, 0)

@@ -25,9 +25,11 @@ from farm.broker.embedded import EmbeddedBroker
 from farm.broker.jobs import JobState, JobStore, JobView
 from farm.broker.register import DeviceEntry, Register
 from farm.contract.job import JobSpec
-from farm.contract.names import TASK_RUN_JOB, device_queue
+from farm.contract.names import EVENTS_FILE, TASK_RUN_JOB, device_queue
+from farm.contract.outcome import Outcome
 from farm.settings import Settings
 from farm.store import Store
+from scheduler.reconcile import reap, settle
 from tests.workers.support import fake_job, is_alive, marked, wait_until
 from workers.daemon.lock import Holder, device_lock_path, hold
 from workers.daemon.probe import find_device
@@ -321,3 +323,35 @@ def test_without_a_broker_the_application_says_so(settings: Settings) -> None:
 def test_importing_the_application_needs_nothing(settings: Settings) -> None:
     done = subprocess.run([sys.executable, "-c", "import workers.app"], timeout=60, cwd="/", check=False)
     assert done.returncode == 0
+
+
+def test_a_job_that_kills_its_worker_twice_leaves_the_logs_of_both_attempts_in_its_record(host: Host) -> None:
+    worker = host.start()
+    job = fake_job("a", host.device, latency_ms=100.0)
+    host.submit(job)
+    for attempt in (1, 2):
+        events = host.settings.work_dir / f"a-a{attempt}" / job.run_id(1) / EVENTS_FILE
+        wait_until(lambda at=events: at.exists() and "measure" in at.read_text(), "the attempt")  # type: ignore[misc]
+        os.kill(host.child_of(worker), signal.SIGKILL)
+        state = JobState.QUEUED if attempt == 1 else JobState.QUARANTINED
+        end = ("a", state)
+        wait_until(lambda end=end: end in reap(host.jobs, host.store, 3, 0.0), "its end")  # type: ignore[misc]
+        if attempt == 1:
+            host.send("a")
+    assert settle(host.jobs, host.store) == 0
+    record = host.store.records.read(job.run_id(None))
+    assert record.failure is not None
+    assert (record.outcome, record.failure.reference) == (Outcome.LOST, "killed-its-worker")
+    kinds = [row.kind for row in host.store.artifacts(run_id=record.run_id)]
+    assert kinds == ["failure:attempt-1", "failure:attempt-2", "log:attempt-1", "log:attempt-2"]
+    for ref in record.artifacts:
+        data = host.store.blobs.read(ref.sha256)
+        if ref.kind.startswith("log:"):
+            assert f"== {job.run_id(1)}\n".encode() in data
+        else:
+            facts = json.loads(data)
+            assert facts["attempt"] == int(ref.kind[-1])
+            assert facts["runs"][-1]["run_id"] == job.run_id(1)
+            assert facts["runs"][-1]["last_stage"] == "measure"
+    assert list(host.store.verify()) == []
+    assert not list(host.settings.work_dir.glob("*"))

@@ -7,6 +7,7 @@ Nothing that a runner leaves here is trusted: it may be missing, cut off, damage
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import shutil
 import sys
@@ -35,7 +36,8 @@ _LOG_HEAD_BYTES = 1 << 20
 _LOG_TAIL_BYTES = 4 << 20
 _RESULT_LIMIT_BYTES = 64 << 20
 _LINE_LIMIT_BYTES = 1 << 20
-_DEVICE_FILE = "device"
+#: Says which device an attempt's directory is of.
+DEVICE_FILE = "device"
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,14 @@ def job_dir(work_dir: Path, job_id: str, attempt: int) -> Path:
     return work_dir / f"{check_name(job_id, 'job id')}-a{attempt}"
 
 
-def remove_leftovers(work_dir: Path, device_id: str) -> int:
-    """Remove what killed workers of this device left, and count it; the caller holds the device's lock."""
-    left = [path.parent for path in work_dir.glob(f"*/{_DEVICE_FILE}") if path.read_text() == device_id]
-    for path in left:
-        shutil.rmtree(path, ignore_errors=True)
-    return len(left)
+def attempts_of(work_dir: Path, device_id: str) -> list[Path]:
+    """The directories of attempts on this device."""
+    found = []
+    for path in sorted(work_dir.glob(f"*/{DEVICE_FILE}")):
+        with contextlib.suppress(FileNotFoundError):  # its attempt has just ended
+            if path.read_text() == device_id:
+                found.append(path.parent)
+    return found
 
 
 def prepare(work_dir: Path, request: RunRequest, attempt: int, process: int = 1) -> Control:
@@ -98,7 +102,7 @@ def prepare(work_dir: Path, request: RunRequest, attempt: int, process: int = 1)
     for part in (SAMPLES_DIR, ARTIFACTS_DIR, "tmp"):
         (path / part).mkdir(parents=True, mode=0o700)
     path.chmod(0o700)
-    (path.parent / _DEVICE_FILE).write_text(request.device.device_id)
+    (path.parent / DEVICE_FILE).write_text(request.device.device_id)
     control = Control(path)
     control.request.write_text(json.dumps(to_json(request)), encoding="utf-8")
     control.log.touch()

@@ -25,8 +25,8 @@ from farm.contract.record import ACCURACY, LATENCY
 from farm.contract.run import RunRequest
 from farm.devices import Refusal, choose_stack
 from farm.errors import FarmError, IntegrityError, UnavailableError, UsageError
+from workers.daemon import attempts, lock, stragglers
 from workers.daemon import control as control_dirs
-from workers.daemon import lock, stragglers
 from workers.daemon.bench import Bench
 from workers.daemon.classify import Evidence, classify
 from workers.daemon.clock import boottime, utc_now
@@ -69,7 +69,7 @@ def execute(
     `claimed_at` is CLOCK_BOOTTIME from before the claim was asked for: the lease cannot have begun earlier.
     """
     with (
-        Lease(jobs, claim, bench.settings.lease_s, claimed_at) as lease,
+        Lease(jobs, claim, bench.settings.lease_s, claimed_at, bench.settings.drain_limit_s) as lease,
         (hand_back or HandBack()).of(lease),
         Reporter(lambda progress: jobs.progress(claim, progress), on_progress) as reporter,
     ):
@@ -128,10 +128,18 @@ class _Execution:
         except Exception as error:  # noqa: BLE001 - the boundary: one job's trouble must not end the worker
             self._farm_failed(error)
         finally:
-            shutil.rmtree(
-                control_dirs.job_dir(self._settings.work_dir, job.job_id, self._claim.attempt), ignore_errors=True
-            )
+            self._leave()
         return self._finish()
+
+    def _leave(self) -> None:
+        """Clear the attempt's directory away; one that lost its claim leaves its logs, the job may yet be given up."""
+        directory = control_dirs.job_dir(self._settings.work_dir, self._job.job_id, self._claim.attempt)
+        if self._lease.reason in (FENCED, EXPIRED) and directory.is_dir():
+            with suppress(OSError):
+                attempts.set_aside(directory)
+            device_id = self._bench.device.device_id
+            attempts.keep_lost(self._settings.work_dir, device_id, self._bench.store, self._jobs)
+        shutil.rmtree(directory, ignore_errors=True)
 
     def _measure_on_device(self) -> None:
         if self._bench.device.kind != "gpu":
@@ -329,7 +337,7 @@ class _Execution:
 
     def _finish(self) -> str:
         if self._lease.reason == HANDED_BACK:
-            return self._hand_back("its worker was told to end", time.monotonic())
+            return self._hand_back("its worker was told to end, or its device to stand still", time.monotonic())
         if self._lease.lost:
             return f"lost: {self._lease.reason}"
         cancelled = self._lease.reason == CANCELLED and not self._is_complete()

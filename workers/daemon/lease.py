@@ -24,7 +24,7 @@ FENCE_SHARE = 0.8
 CANCELLED = "cancelled"
 FENCED = "fenced"
 EXPIRED = "lease-expired"
-#: The worker has to end: the job goes back to the line unharmed.
+#: The worker has to end, or the device to stand still for maintenance: the job goes back to the line unharmed.
 HANDED_BACK = "handed-back"
 
 #: However long the lease: a person who cancels waits for the next renewal, then for the runner's grace of 2 s, and
@@ -45,10 +45,13 @@ class Run(Protocol):
 class Lease:
     """Renews from entry to exit of its `with` block. `ended` is set once the job must stop; `reason` says why."""
 
-    def __init__(self, jobs: JobStore, claim: Claim, lease_s: float, claimed_at: float) -> None:
+    def __init__(
+        self, jobs: JobStore, claim: Claim, lease_s: float, claimed_at: float, drain_limit_s: float | None = None
+    ) -> None:
         self._jobs = jobs
         self._claim = claim
         self._lease_s = lease_s
+        self._drain_limit_s = drain_limit_s
         self._period_s = min(lease_s / 6, _LONGEST_PERIOD_S)
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -106,7 +109,7 @@ class Lease:
         """Renew once; return when to try again, in seconds."""
         asked_at = boottime()
         try:
-            answer = self._jobs.renew(self._claim, self._lease_s)
+            answer = self._jobs.renew(self._claim, self._lease_s, self._drain_limit_s)
         except redis.RedisError as error:
             log.warning("job %s: the lease could not be renewed: %s", self._claim.job.job_id, error)
             if boottime() >= self.deadline:
@@ -121,4 +124,6 @@ class Lease:
                 self._run.renew(self.deadline)
         if answer is RenewAnswer.CANCEL:
             self.end(CANCELLED)
+        elif answer is RenewAnswer.HAND_BACK:
+            self.end(HANDED_BACK)
         return self._period_s

@@ -12,7 +12,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ from farm.contract.names import check_name
 from farm.errors import FarmError, UnavailableError
 from farm.settings import Settings
 from farm.store import Store
-from workers.daemon import control, lock, stragglers
+from workers.daemon import attempts, lock, stragglers
 from workers.daemon.bench import Bench
 from workers.daemon.bundle import read_island
 from workers.daemon.canary import CanaryWord
@@ -63,6 +63,7 @@ class Service:
         self._heart: threading.Thread | None = None
         self._client: redis.Redis | None = None
         self._owner = "nobody"
+        self._said: Sequence[str] = ()
         self._taking_back: threading.Thread | None = None
         self._hand_back = HandBack()
 
@@ -174,8 +175,11 @@ class Service:
         try:
             with lock.hold(self.bench.lock_path, who, wait_s=_TAKE_BACK_S, stop=self._stop):
                 stragglers.kill(self.bench.marks)
-                control.remove_leftovers(self.settings.work_dir, self.device.device_id)
-                count = JobStore(connect(self.settings)).disown(self.device.device_id, self._owner)
+                attempts.set_aside_leftovers(self.settings.work_dir, self.device.device_id)
+                jobs = JobStore(connect(self.settings))
+                # First: once the leases are ended, a job that is given up gets its record.
+                self._keep_lost(jobs)
+                count = jobs.disown(self.device.device_id, self._owner)
             if count:
                 log.warning("%d job(s) of an earlier worker of this device are free again", count)
         except (FarmError, redis.RedisError, OSError, lock.WaitAbandonedError) as error:
@@ -200,8 +204,15 @@ class Service:
     def _announce(self, register: Register) -> None:
         if self.bench is None:
             return
-        register.announce(Announcement(self.device, self.bench.stacks, farm.__version__, os.getpid()))
+        announcement = Announcement(self.device, self.bench.stacks, farm.__version__, os.getpid())
+        self._said = register.announce(announcement, self._said)
         self._flush_spool()
+        if attempts.lost_of(self.settings.work_dir, self.device.device_id):
+            self._keep_lost(JobStore(connect(self.settings)))
+
+    def _keep_lost(self, jobs: JobStore) -> None:
+        if self.bench is not None:
+            attempts.keep_lost(self.settings.work_dir, self.device.device_id, self.bench.store, jobs)
 
     def _flush_spool(self) -> None:
         if self.bench is None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from farm.contract.record import Record
 from farm.errors import IntegrityError, UnavailableError, UsageError
 from farm.store import Store
+from farm.store.files import make_root
 from farm.store.schema import RecordError, decode_record, encode_record
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Spool:
         """
         data = encode_record(record)
         name = f"{record.run_id}.late-{record.attempt}" if late else record.run_id
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_root(self.root, 0o700)
         with self._locked(_PUTTING, fcntl.LOCK_SH):
             entry = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.root))
             try:
