@@ -18,9 +18,9 @@ from farm.demo.records import Moment, canary_record, case_of, records_of, values
 from farm.demo.world import ACCURATE, BATCH, DEVICES, MODELS, NIGHTS, REFUSED, Simulated, night_name
 from farm.errors import UsageError
 from farm.history.confirm import confirmation
+from farm.history.document import Night, encode
 from farm.history.model import Confirmation
 from farm.history.nights import Assessment, Wanted, assess, conclude, write
-from farm.history.document import Night, encode
 from farm.history.purpose import CONFIRMATION, PURPOSE
 from farm.history.tracked import rule_for
 from farm.store import Store

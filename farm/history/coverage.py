@@ -19,6 +19,7 @@ from farm.history.model import Event, State
 from farm.store import Store
 
 KIND = "coverage"
+METRIC = "outcome"
 OK, REFUSED, FAILED, MISSING = "ok", "refused", "failed", "missing"
 _RANK = {OK: 0, REFUSED: 1, FAILED: 2, MISSING: 3}
 _NAMES = {rank: name for name, rank in _RANK.items()}
@@ -209,7 +210,7 @@ def _change(case: tuple[str, ...], batches: Mapping[str, tuple[_Seen, int]], ton
     before, now = batches[worst]
     key = tuple(value or None for value in case)
     seen = tonight.seen(key, worst)
-    ids = sorted({pair[0].series_id for pair in batches.values() if pair[0].series_id})
+    ids = sorted({f"{pair[0].series_id}:{METRIC}" for pair in batches.values() if pair[0].series_id})
     return Change(
         case=case,
         batches=tuple(sorted(batches, key=lambda text: (len(text), text))),
@@ -247,7 +248,7 @@ def _event(change: Change, before: Event | None, night: str) -> Event:
     return Event(
         event_id=short_digest([KIND, change.case, night], 10),
         kind=KIND,
-        metric="outcome",
+        metric=METRIC,
         device=change.device,
         keys=change.keys,
         since=night,
