@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from farm.errors import UsageError
-from farm.history import events
+from farm.history import coverage, events
 from farm.history.calendar import Calendar, read_calendar
 from farm.history.decisions import ACCEPT, REOPEN, read_decisions, write_decision
 from farm.history.load import Loader, window
@@ -138,7 +138,7 @@ class Regressions:
         name = subject(event, names_of(self._store, [event]))
         series = self._series(event)
         if series is None:
-            runs = [note.removeprefix("run: ") for note in event.notes if note.startswith("run: ")]
+            runs = coverage.runs_of(event)
             return Explained(event, None, name, tuple(runs[:1]), tuple(runs[1:]))
         base, new = events.sides(series, event.since)
         return Explained(event, series, name, tuple(base), tuple(new))

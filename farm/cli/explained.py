@@ -42,10 +42,11 @@ def _headline(event: Event) -> str:
 
 def _trigger(trigger: Trigger, metric: str) -> str:
     spread = f"{100 * trigger.spread:.1f} %" if TRACKED[metric].scale == "log" else f"{trigger.spread:.3g}"
+    p_value = f"p = {trigger.p_value:.1g}" if trigger.p_value else "p < 1e-15"
     slow = f"; a slow change that began on {trigger.since}" if trigger.path == "slow" else ""
     return (
         f"{told(metric, trigger.change)} of the median {trigger.centre:.4g} of {trigger.count} nights, "
-        f"{abs(trigger.z):.1f} times their spread of {spread} (p = {trigger.p_value:.1g}){slow}"
+        f"{abs(trigger.z):.1f} times their spread of {spread} ({p_value}){slow}"
     )
 
 
@@ -78,6 +79,7 @@ def _commands(found: Explained) -> Iterator[str]:
     if found.base and found.new:
         listed = ", ".join(f"'{run}'" for run in (*found.base, *found.new))
         yield f'  farm results --where "run_id in ({listed})" --columns all --format csv'
-        yield f"  farm compare {found.base[-1]} {found.new[-1]}"
+        if found.points:
+            yield f"  farm compare {found.base[-1]} {found.new[-1]}"
     if found.event.state.is_open:
         yield f'  farm regressions accept {found.event.event_id} --reason "..."'

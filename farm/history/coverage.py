@@ -51,6 +51,9 @@ _SWEEPS = f"""{RUNS} SELECT sweep, max(night) FILTER (night < $last), bool_or(ni
 
 Case = tuple[str | None, ...]
 
+#: How an event's notes begin: what they tell of has no field of its own, and the next night reads them.
+_CASE, _BATCHES, RUN = "case: ", "batch sizes: ", "run: "
+
 
 @dataclass(frozen=True)
 class Change:
@@ -136,7 +139,7 @@ def changes(store: Store, calendar: Calendar, over: Window, night: str, open_eve
     tonight = _tonight(store, asked)
     if not tonight.cells:
         return []
-    known = {event.notes[0]: event for event in open_events if event.kind == KIND}
+    known = {_noted(event, _CASE): event for event in open_events if event.kind == KIND}
     cases: dict[Case, dict[str, tuple[_Seen, int]]] = {}
     away: dict[str, tuple[_Seen, int]] = {}
     for (case, batch), seen in _read(store, _BEFORE, asked).items():
@@ -168,7 +171,7 @@ def _returned(known: Mapping[str, Event], tonight: _Tonight) -> dict[Case, dict[
     """Devices that were away and ran something tonight."""
     found: dict[Case, dict[str, tuple[_Seen, int]]] = {}
     for event in known.values():
-        if event.notes[0] == event.device and event.device in tonight.devices:
+        if of_device(event) and event.device in tonight.devices:
             ran = next(seen for (case, _), seen in tonight.cells.items() if case[0] == event.device)
             found[event.device, *[None] * (len(_CELL) - 1)] = {"": (ran, _RANK[OK])}
     return found
@@ -199,7 +202,7 @@ def _ongoing(
     tonight: _Tonight,
 ) -> Change:
     """A case with an open event: judged by the batch sizes that the event names."""
-    named = set(event.notes[1].split(", ")) if len(event.notes) > 1 else set()
+    named = set(_noted(event, _BATCHES).split(", "))
     held = {batch: pair for batch, pair in batches.items() if batch in named} or dict(batches)
     made = _change(case, held, tonight)
     return Change(**{**vars(made), "event_id": event.event_id})
@@ -220,6 +223,21 @@ def _change(case: tuple[str, ...], batches: Mapping[str, tuple[_Seen, int]], ton
         keys=tuple(ids),
         runs=tuple(filter(None, (before.run, seen.run if seen else ""))),
     )
+
+
+def of_device(event: Event) -> bool:
+    """Whether the event says that nothing at all ran on its device."""
+    return event.kind == KIND and _noted(event, _CASE) == event.device
+
+
+def runs_of(event: Event) -> list[str]:
+    """The ids of an event's runs: before and now, as far as there are any."""
+    return [note.removeprefix(RUN) for note in event.notes if note.startswith(RUN)]
+
+
+def _noted(event: Event, beginning: str) -> str:
+    """What the note with this beginning says; empty without one."""
+    return next((note.removeprefix(beginning) for note in event.notes if note.startswith(beginning)), "")
 
 
 def _told(case: tuple[str, ...]) -> str:
@@ -257,5 +275,9 @@ def _event(change: Change, before: Event | None, night: str) -> Event:
         change=0.0,
         worse=True,
         cause=(f"{change.before} -> {change.now}", *filter(None, (change.why,))),
-        notes=(_told(change.case), batches, *(f"run: {run}" for run in change.runs)),
+        notes=(
+            _CASE + _told(change.case),
+            *([_BATCHES + batches] if batches else []),
+            *(RUN + run for run in change.runs),
+        ),
     )

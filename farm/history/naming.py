@@ -49,7 +49,7 @@ def subject(event: Event, names: Mapping[str, str]) -> str:
     """What an event is about: a case, or a whole device."""
     if event.kind == device_events.KIND:
         return f"the whole device ({len(event.keys)} series)" if event.keys else "the whole device"
-    if event.kind == coverage.KIND and event.notes and event.notes[0] == event.device:
+    if coverage.of_device(event):
         return "the whole device"
     found = [names.get(key, key) for key in event.keys]
     return found[0] + (f" and {len(found) - 1} more" if len(found) > 1 else "") if found else event.device
