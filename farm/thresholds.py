@@ -78,9 +78,7 @@ THRESHOLDS = {
     "canary_floor": Threshold(0.002, "share", "ours: the least spread between canaries that is believed"),
     "canary_pool": Threshold(0.01, "share", "ours: the spread assumed until other devices of the class show theirs"),
     # Nights side by side: which change of a series is one. docs/regressions.md.
-    "history_points": Threshold(
-        20, "nights", "ours: what a night is judged by; more would remember a machine of long ago"
-    ),
+    "history_points": Threshold(20, "nights", "ours: what a night is judged by; older ones tell of another machine"),
     "history_min_points": Threshold(5, "nights", "ours: with fewer, the series' own spread is not believed"),
     "history_fewest_points": Threshold(3, "nights", "ours: with fewer, a night is not judged"),
     "history_z": Threshold(3, "times", "Shewhart's limits: three standard deviations"),
@@ -99,6 +97,8 @@ THRESHOLDS = {
     "history_at_once": Threshold(0.10, "share", "ours: from here on one measurement is enough, else a second night's"),
     "history_tries": Threshold(3, "nights", "ours: measurements that may leave a change open before it is let go"),
     "history_back": Threshold(3, "nights", "ours: back in the band for that long, a regression is fixed"),
+    "history_processes": Threshold(5, "processes", "a side: the fewest that reach 99 %, 1 - 2 / C(10, 5) = 99.2 %"),
+    "history_most_processes": Threshold(15, "processes", "ours: a side, while the answer is open"),
     "history_time": Threshold(0.02, "share", "Perfherder alerts from 2 % on"),
     "history_memory": Threshold(0.01, "share", "BenchmarkTools: the tolerance of memory is 1 %"),
     "history_memory_bytes": Threshold(8 * 2**20, "bytes", "ours: allocators give memory out in blocks of megabytes"),

@@ -23,6 +23,8 @@ NIGHTS = 60
 
 #: Grouped at once: bounds the memory of the medians.
 _GROUPS = 100_000
+#: Values held at once by who asks for `batches`.
+_POINTS = 400_000
 
 #: The identity of a series for people, by the index's column.
 FIELDS = {
@@ -36,6 +38,8 @@ FIELDS = {
     "scenario": "scenario",
     "point": "point",
     "sweep": "sweep",
+    "kind": "device_kind",
+    "images": "accuracy_samples",
 }
 
 #: Runs with their night; canaries and what was measured to settle something are left out.
@@ -50,6 +54,9 @@ dated AS (
 runs AS (SELECT * FROM dated WHERE night BETWEEN $first AND $last)
 """
 _SOUND = "outcome = 'ok' AND validity = 'valid'"
+_FACTS = ("device", "device_class", *FIELDS)
+_NEWEST = ", ".join(f"arg_max({column}, started_at)" for column in ("device_id", "device_class", *FIELDS.values()))
+_FACTS_SQL = f"{RUNS} SELECT series_id, count(*), {_NEWEST} FROM runs WHERE {_SOUND} GROUP BY series_id"  # noqa: S608
 
 
 @dataclass(frozen=True)
@@ -76,38 +83,61 @@ def window(store: Store, calendar: Calendar, night: str | None = None, nights: i
     return Window(found[-1], night or found[0]) if found else Window(night or "", night or "")
 
 
-def load_series(
-    store: Store,
-    calendar: Calendar,
-    over: Window,
-    metrics: Sequence[str],
-    series_ids: Collection[str] | None = None,
-    *,
-    runs: bool = False,
-) -> Iterator[Series]:
-    """Yield every series of these metrics, those of one `series_id` together, in the order of their keys.
-
-    Args:
-        over: the nights wanted.
-        metrics: names of `farm.contract.metrics`, of those that have a better side.
-        series_ids: only these; None means all.
-        runs: also name the runs behind each point.
+class Loader:
+    """The series of some nights. What they are is read once, their values as often as asked for.
 
     Raises:
-        UnavailableError: the index cannot be read.
+        UnavailableError: from any method: the index cannot be read.
     """
-    facts = _facts(store, calendar, over, series_ids)
-    parts = max(1, -(-sum(count for _, count in facts.values()) // _GROUPS))
-    for part in range(parts):
-        asked = over.parameters(calendar) | {"part": part, "parts": parts}
-        rows = store.index.stream(_medians(metrics, series_ids, runs), asked | _wanted(series_ids))
-        for series_id, points in itertools.groupby(rows, key=lambda row: row[0]):
-            yield from _series(series_id, list(points), facts[series_id][0], metrics)
+
+    def __init__(self, store: Store, calendar: Calendar, over: Window) -> None:
+        self._store = store
+        self._asked = over.parameters(calendar)
+        self._facts: dict[str, tuple[dict[str, str], int]] = {}
+        for series_id, count, *values in store.index.stream(_FACTS_SQL, self._asked):
+            told = {name: "" if value is None else str(value) for name, value in zip(_FACTS, values, strict=True)}
+            self._facts[str(series_id)] = (told, int(count))
+
+    def batches(self, metrics: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        """The metrics in groups: of each, all series fit into memory together."""
+        size = max(1, _POINTS // max(1, self._groups(None)))
+        for start in range(0, len(metrics), size):
+            yield tuple(metrics[start : start + size])
+
+    def series(
+        self, metrics: Sequence[str], series_ids: Collection[str] | None = None, *, runs: bool = False
+    ) -> Iterator[Series]:
+        """Yield every series of these metrics, in the order of their ids.
+
+        Args:
+            metrics: names of `farm.contract.metrics`, of those that have a better side.
+            series_ids: only these; None means all.
+            runs: also name the runs behind each point.
+        """
+        parts = max(1, -(-self._groups(series_ids) // _GROUPS))
+        sql, wanted = _medians(metrics, series_ids, runs), _wanted(series_ids)
+        for part in range(parts):
+            rows = self._store.index.stream(sql, self._asked | wanted | {"part": part, "parts": parts})
+            for series_id, points in itertools.groupby(rows, key=lambda row: str(row[0])):
+                yield from _series(series_id, list(points), self._facts[series_id][0], metrics)
+
+    def run_seconds(self, series_ids: Collection[str]) -> dict[str, float]:
+        """How long one process of a run of each series takes, in seconds: the median."""
+        sql = f"""{RUNS} SELECT series_id, median(epoch(finished_at - started_at) / greatest(coalesce(processes, 1), 1))
+            FROM runs WHERE {_SOUND} {_among(series_ids)} GROUP BY series_id"""  # noqa: S608 - our own columns
+        rows = self._store.index.stream(sql, self._asked | _wanted(series_ids))
+        return {str(series_id): float(seconds or 0.0) for series_id, seconds in rows}
+
+    def _groups(self, series_ids: Collection[str] | None) -> int:
+        if series_ids is None:
+            return sum(count for _, count in self._facts.values())
+        return sum(self._facts[name][1] for name in series_ids if name in self._facts)
 
 
 def left_out(store: Store, calendar: Calendar, night: str) -> dict[str, int]:
     """How many ok runs of a night no series is made of, by their validity: `suspect`, `invalid`."""
-    sql = f"{RUNS} SELECT validity, count(*) FROM runs WHERE outcome = 'ok' AND validity <> 'valid' GROUP BY validity"
+    sql = f"""{RUNS} SELECT validity, count(*) FROM runs
+        WHERE outcome = 'ok' AND validity <> 'valid' GROUP BY validity"""  # noqa: S608 - our own columns
     return {str(name): int(count) for name, count in store.index.stream(sql, Window(night, night).parameters(calendar))}
 
 
@@ -125,22 +155,6 @@ def _wanted(series_ids: Collection[str] | None) -> dict[str, Any]:
 
 def _among(series_ids: Collection[str] | None) -> str:
     return "" if series_ids is None else "AND series_id IN (SELECT unnest($wanted::VARCHAR[]))"
-
-
-def _facts(
-    store: Store, calendar: Calendar, over: Window, series_ids: Collection[str] | None
-) -> dict[str, tuple[dict[str, str], int]]:
-    """What each series is, in words, and how many nights it may have."""
-    columns = ["device_id", "device_class", *FIELDS.values()]
-    newest = ", ".join(f"arg_max({column}, started_at)" for column in columns)
-    sql = f"""{RUNS} SELECT series_id, count(*), {newest} FROM runs
-        WHERE {_SOUND} {_among(series_ids)} GROUP BY series_id"""  # noqa: S608 - our own columns
-    found = {}
-    for series_id, count, *values in store.index.stream(sql, over.parameters(calendar) | _wanted(series_ids)):
-        names = ["device", "device_class", *FIELDS]
-        told = {name: "" if value is None else str(value) for name, value in zip(names, values, strict=True)}
-        found[str(series_id)] = (told, int(count))
-    return found
 
 
 def _medians(metrics: Sequence[str], series_ids: Collection[str] | None, runs: bool) -> str:

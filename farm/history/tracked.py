@@ -71,9 +71,7 @@ class Rule:
     def place(self, value: float) -> float:
         """A value on the scale. Raises ValueError where it has no place there: NaN, infinite, no more than 0."""
         if not math.isfinite(value) or (self.scale == LOG and value <= 0):
-            raise ValueError(
-                f"{value} cannot be a {self.metric} of a series: only finite values above 0 on a log scale"
-            )
+            raise ValueError(f"{value} is no value of {self.metric}: only finite ones, on a log scale above 0")
         return math.log(value) if self.scale == LOG else value
 
     def value(self, place: float) -> float:
