@@ -18,7 +18,6 @@ from farm.broker.canaries import RESUMED, CanaryBook
 from farm.broker.connection import connect
 from farm.broker.jobs import JobState, JobStore, JobView, SweepView
 from farm.broker.register import DeviceEntry, Register
-from farm.canary import is_canary
 from farm.compare.model import Comparison, Rules
 from farm.compare.order import Turn
 from farm.contract.device import Announcement
@@ -27,9 +26,10 @@ from farm.contract.names import check_name
 from farm.contract.outcome import Outcome
 from farm.contract.record import Record
 from farm.errors import UnavailableError, UsageError
+from farm.notebook import Records
 from farm.progress import Progress, sweep_progress
 from farm.settings import Settings, load_settings
-from farm.store import BadRecord, Store
+from farm.store import Store
 from farm.sweep import SweepSpec, load_sweep
 
 #: Outcomes that `retry` runs again unless told otherwise: refusals would only be refused again.
@@ -233,34 +233,30 @@ class Farm:
         self.store.index.refresh()
         return self.store.index.query(self.stored_sweep(sweep), where, latest=latest)
 
-    def records(self, *sweeps: str) -> list[Record | BadRecord]:
-        """The records of the sweeps named, or of all; files that cannot be read come as `BadRecord`."""
+    def records(self, *sweeps: str) -> Records:
+        """The records of the sweeps named, or of all: a list, with `to_pandas()` and `to_arrow()`.
+
+        Files that cannot be read come as `BadRecord`.
+        """
         self._check_store()
         if not sweeps:
-            return list(self.store.records.iterate())
+            return Records(self.store.records.iterate())
         ids = [self.stored_sweep(sweep) for sweep in sweeps]
-        return [record for sweep_id in ids for record in self.store.records.iterate(sweep_id)]
+        return Records(record for sweep_id in ids for record in self.store.records.iterate(sweep_id))
 
     def report(self, *sweeps: str, out_dir: Path, title: str | None = None) -> Any:
         """Write the report of the sweeps named (or of everything) to `out_dir`; return its files."""
-        from farm.report import write_report
+        from farm.reporting import report_sweeps
 
-        # Of everything: what people asked for. A report of canaries is one that names them.
-        records = [r for r in self.records(*sweeps) if sweeps or isinstance(r, BadRecord) or not is_canary(r.job)]
-        return write_report(
-            records,
-            out_dir,
-            title=title or _title(sweeps, records),
-            samples=self.samples,
-            expected=[job for sweep in sweeps for job in self._expected(sweep)],
-        )
+        ids = [str(self.stored_sweep(sweep)) for sweep in sweeps]
+        return report_sweeps(self.store, ids, self.records(*sweeps), out_dir, title=title, samples=self.samples)
 
-    def _expected(self, sweep: str) -> Iterator[JobSpec]:
-        """The jobs of a stored sweep: what has no record yet is shown as missing, not left out."""
-        from scheduler.expand import jobs_at
+    def report_night(self, night: str | None = None, *, out_dir: Path) -> Any:
+        """Write the report of a night (its UTC date, or the newest) to `out_dir`; return its files."""
+        from farm.reporting import report_night
 
-        document = self.store.sweeps.read(str(self.stored_sweep(sweep)))
-        return jobs_at(SweepSpec.from_document(document), document.get("places", ()), document.get("narrowed", {}))
+        self._check_store()
+        return report_night(self.store, night, out_dir, samples=self.samples)
 
     def samples(self, record: Record) -> list[int] | None:
         """The latency samples of a record in ns, all of them, process after process; None when it has none."""
@@ -399,8 +395,3 @@ def _find(name: str, sweeps: Sequence[SweepView]) -> SweepView:
         raise UsageError(f"{name!r} begins several sweeps: {', '.join(s.sweep_id for s in matches)}")
     known = ", ".join(s.sweep_id for s in sweeps[-5:]) or "none yet"
     raise UsageError(f"no sweep or job {name!r}", hint=f"The latest sweeps: {known}. `farm status` lists them.")
-
-
-def _title(sweeps: Sequence[str], records: Sequence[Record | BadRecord]) -> str:
-    names = sorted({record.job.sweep_name for record in records if isinstance(record, Record)})
-    return ", ".join(names) or ", ".join(sweeps) or "All records"

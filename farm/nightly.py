@@ -17,15 +17,13 @@ from farm.api import Farm
 from farm.broker.connection import connect
 from farm.broker.jobs import JobState
 from farm.canary import CanaryState
-from farm.contract.job import JobSpec
 from farm.contract.record import Record
 from farm.errors import FarmError, UsageError
 from farm.history import nights
-from farm.report.night import write_night_report
 from farm.report.nights_index import remove_old, write_nights_index
+from farm.reporting import expected_jobs
 from farm.settings import config_dir
-from farm.sweep import SweepSpec, load_sweep
-from scheduler.expand import jobs_at
+from farm.sweep import load_sweep
 from scheduler.leader import holder
 from scheduler.match import working
 from scheduler.nightly import notify
@@ -115,7 +113,7 @@ class RealWorld:
     def _open(self, sweep: str) -> list[OpenJob]:
         views = {view.job_id: view for view in self.farm.jobs.sweep_jobs(sweep)}
         found = []
-        for job in self._expected(sweep):
+        for job in expected_jobs(self.farm.store, sweep):
             view = views.get(job.job_id)
             ended = view is not None and view.state.ended
             if (ended or view is None) and recorded(self.farm.store.records, job, refusals=True):
@@ -123,12 +121,6 @@ class RealWorld:
             waiting = view is None or view.state in (JobState.QUEUED, JobState.DISPATCHED)
             found.append(OpenJob(job.job_id, sweep, job.name, waiting, ended))
         return found
-
-    def _expected(self, sweep: str) -> list[JobSpec]:
-        document = self.farm.store.sweeps.read(sweep)
-        return list(
-            jobs_at(SweepSpec.from_document(document), document.get("places", ()), document.get("narrowed", {}))
-        )
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """Cancel jobs that Redis knows."""
@@ -167,10 +159,7 @@ class RealWorld:
 
     def report(self, night: str) -> str:
         """Write the night's report, clear up old ones, write the index."""
-        sweeps = self.farm.store.nights.read(night).get("sweeps", [])
-        expected = [job for sweep in sweeps for job in self._expected(sweep)]
-        out_dir = self._reports / night
-        write_night_report(self.farm.store, night, out_dir, samples=self.farm.samples, expected=expected)
+        self.farm.report_night(night, out_dir=self._reports / night)
         remove_old(self._reports, self.farm.settings.nightly.keep_nights)
         write_nights_index(self.farm.store, self._reports)
         return f"{night}/index.html"

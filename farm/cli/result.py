@@ -110,14 +110,24 @@ def _print_scopes(table: Table) -> None:
 @click.argument("sweeps", metavar="[SWEEP]...", nargs=-1)
 @click.option("-o", "--output", "out_dir", type=SWEEP_FILE, required=True, help="The directory to write to.")
 @click.option("--title", help="The page's title (default: the sweeps' names).")
+@click.option("--nightly", is_flag=True, help="The report of a night: SWEEP is its UTC date (default: the newest).")
 @click.pass_context
-def report(ctx: click.Context, sweeps: tuple[str, ...], out_dir: Path, title: str | None) -> int:
-    """Write the report of the SWEEPs named, or of all records: a self-contained HTML page, Markdown, CSV and figures.
+def report(ctx: click.Context, sweeps: tuple[str, ...], out_dir: Path, title: str | None, nightly: bool) -> int:
+    """Write the report of the SWEEPs named, or of all records: a self-contained page, Markdown, tables and figures.
 
     \b
-    Example:
+    Examples:
       farm report quickstart -o report
+      farm report --nightly -o report              the newest night: what changed, and its sweeps
+      farm report --nightly 2026-11-21 -o report
     """
-    files = open_farm(ctx).report(*sweeps, out_dir=out_dir, title=title)
-    click.echo(f"report: {files.html}")
+    from farm.errors import UsageError
+
+    farm = open_farm(ctx)
+    if not nightly:
+        click.echo(f"report: {farm.report(*sweeps, out_dir=out_dir, title=title).html}")
+        return 0
+    if len(sweeps) > 1 or title is not None:
+        raise UsageError("--nightly takes one date, and no title", hint="Example: farm report --nightly 2026-11-21.")
+    click.echo(f"report: {farm.report_night(*sweeps, out_dir=out_dir).html}")
     return 0

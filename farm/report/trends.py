@@ -10,7 +10,7 @@ from typing import Any
 
 from farm.contract.metrics import METRICS
 from farm.history.calendar import Calendar
-from farm.history.load import RUNS, load_series, window
+from farm.history.load import RUNS, Loader, window
 from farm.history.model import Event, NightPoint, Series
 from farm.report import charts, drawing, text
 from farm.report.document import Document, Section, Sentence
@@ -56,7 +56,7 @@ def load_trends(
     flagged = _flagged(store, over.parameters(calendar), metrics)
     found: list[Trend] = []
     shown: set[str] = set()
-    for series in load_series(store, calendar, over, metrics, series_ids):
+    for series in Loader(store, calendar, over).series(metrics, series_ids):
         if series.key in named or series.series_id not in shown:
             found.append(Trend(series, tuple(flagged.get(series.key, ())), tuple(named.get(series.key, ()))))
             shown.add(series.series_id)

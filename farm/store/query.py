@@ -17,6 +17,7 @@ import duckdb
 
 from farm.errors import UnavailableError, UsageError
 from farm.store import files
+from farm.store.arrow import arrow_table, pandas_table
 from farm.store.columns import COLUMNS, as_cell, column_name
 from farm.store.parquet import connection, file_list, quoted, rows_of, write_parquet
 
@@ -86,6 +87,14 @@ class Table:
         writer.writerow(self.columns)
         writer.writerows(self.rows)
         return out.getvalue()
+
+    def to_arrow(self) -> Any:
+        """A `pyarrow.Table`. Raises UnavailableError without pyarrow."""
+        return arrow_table(self.columns, self.objects())
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame`. Raises UnavailableError without pandas."""
+        return pandas_table(self.columns, self.objects())
 
     def to_parquet(self, path: Path) -> None:
         """Write a Parquet file with the index's column types, whole or not at all."""

@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -246,6 +246,15 @@ def load_record(path: Path, data: bytes | None = None) -> Record | BadRecord:
     if record.run_id != path.stem:
         return BadRecord(path, f"it is the record of run {record.run_id}, under another run's name")
     return record
+
+
+def names_any(path: Path, sweep_ids: Collection[str]) -> bool:
+    """Whether a file that is no record may be one of these sweeps': it names one, or is cut short, or unreadable."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return True
+    return not data.rstrip().endswith(b"}") or any(json.dumps(name).encode() in data for name in sweep_ids)
 
 
 def _load_naming(path: Path, needle: bytes) -> Record | BadRecord | None:

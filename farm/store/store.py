@@ -7,7 +7,7 @@ in their modules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from farm.store.blobs import BlobStore
 from farm.store.documents import DocumentStore
 from farm.store.gc import GRACE_S, Collector, Sweepings
 from farm.store.index import Index
-from farm.store.records import BadRecord, RecordStore
+from farm.store.records import BadRecord, RecordStore, load_record, names_any
 from farm.store.schema import RecordError, decode_json, encode_json
 from farm.store.sweeps import SweepStore
 from farm.store.verify import Problem, verify_store
@@ -124,6 +124,22 @@ class Store:
             if isinstance(record, Record) and sweep_id in (None, record.job.sweep_id)
             for ref in (*record.samples, *record.artifacts)
         ]
+
+    def of_sweeps(self, sweep_ids: Collection[str]) -> Iterator[Record | BadRecord]:
+        """The records of these sweeps, found through the index: no other record's file is opened, however many.
+
+        A file that cannot be used comes as such where it names one of the sweeps, or looks cut short.
+
+        Raises:
+            UnavailableError: the index cannot be brought up to date, or read.
+        """
+        if not sweep_ids:
+            return
+        self.index.refresh()
+        sql = "SELECT run_id FROM records WHERE sweep_id IN (SELECT unnest($wanted::VARCHAR[])) ORDER BY run_id"
+        for (run_id,) in self.index.stream(sql, {"wanted": sorted(sweep_ids)}):
+            yield load_record(self.records.path(str(run_id)))
+        yield from (bad for bad in self.index.problems if names_any(bad.path, sweep_ids))
 
     def verify(self) -> Iterator[Problem]:
         """Read everything and yield what is wrong; see `farm.store.verify`. The index holds nothing of its own."""

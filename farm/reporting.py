@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `farm report` does with a store: which records, which jobs should have some, which night."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from farm.canary import is_canary
+from farm.contract.job import JobSpec
+from farm.contract.record import Record
+from farm.errors import UsageError
+from farm.history.calendar import check_night
+from farm.report import ReportFiles, write_report
+from farm.report.night import write_night_report
+from farm.store import BadRecord, Store
+from farm.sweep import SweepSpec
+
+#: Gives the raw latencies of a record in ns, or None.
+Samples = Callable[[Record], "list[int] | None"]
+
+
+def report_sweeps(
+    store: Store,
+    sweep_ids: Sequence[str],
+    records: Iterable[Record | BadRecord],
+    out_dir: Path,
+    *,
+    title: str | None,
+    samples: Samples,
+) -> ReportFiles:
+    """Write the report of these sweeps, or of everything that people asked for if there are none. See `write_report`.
+
+    Raises:
+        UsageError: the store has no such sweep.
+        UnavailableError: `out_dir` cannot be written.
+    """
+    # Of everything: what people asked for. A report of canaries is one that names them.
+    chosen = [r for r in records if sweep_ids or isinstance(r, BadRecord) or not is_canary(r.job)]
+    names = sorted({record.job.sweep_name for record in chosen if isinstance(record, Record)})
+    return write_report(
+        chosen,
+        out_dir,
+        title=title or ", ".join(names) or ", ".join(sweep_ids) or "All records",
+        samples=samples,
+        expected=[job for sweep_id in sweep_ids for job in expected_jobs(store, sweep_id)],
+    )
+
+
+def report_night(store: Store, night: str | None, out_dir: Path, *, samples: Samples) -> ReportFiles:
+    """Write the report of a night, by its UTC date, or of the newest one.
+
+    Raises:
+        UsageError: the date is none, or there is no such night.
+        IntegrityError: its document cannot be used.
+        UnavailableError: the store cannot be read or `out_dir` cannot be written.
+    """
+    names = store.nights.names()
+    if night is None and not names:
+        raise UsageError("there is no night in this store yet", hint="`farm nightly run --now` measures one.")
+    chosen = names[-1] if night is None else check_night(night)
+    sweeps = store.nights.read(chosen).get("sweeps", [])
+    expected = [job for sweep_id in sweeps for job in expected_jobs(store, sweep_id)]
+    return write_night_report(store, chosen, out_dir, samples=samples, expected=expected)
+
+
+def expected_jobs(store: Store, sweep_id: str) -> list[JobSpec]:
+    """The jobs of a stored sweep: what has no record yet is shown as missing, not left out."""
+    from scheduler.expand import jobs_at
+
+    document = store.sweeps.read(sweep_id)
+    spec = SweepSpec.from_document(document)
+    return list(jobs_at(spec, document.get("places", ()), document.get("narrowed", {})))
