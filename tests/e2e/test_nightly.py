@@ -22,6 +22,7 @@ from farm.contract.record import Record
 from scheduler.nightly.due import night_name
 from tests.e2e.conftest import wait_for
 
+STARTED: list[subprocess.Popen[str]] = []
 FARM = [sys.executable, "-m", "farm.cli.main"]
 
 
@@ -74,18 +75,35 @@ def config(local: Farm, tmp_path: Path, hook: Hook) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(autouse=True)
+def _left_over() -> Iterator[None]:
+    """A test that failed leaves no process behind."""
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+    STARTED.clear()
+
+
 def start(config: Path, *words: str) -> subprocess.Popen[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("FARM_")}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*FARM, "nightly", *words], env=environment | {"FARM_CONFIG": str(config)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+    STARTED.append(process)
+    return process
 
 
 def done(config: Path, *words: str) -> tuple[int, str]:
     process = start(config, *words)
     output, _ = process.communicate(timeout=120)
     return process.returncode, output
+
+
+def _ended(farm: Farm, name: str) -> bool:
+    return farm.store.nights.exists(name) and "ended_at" in farm.store.nights.read(name)["run"]
 
 
 def tonights(farm: Farm) -> list[Record]:
@@ -141,15 +159,13 @@ def output_of_nothing(_farm: Farm) -> str:
 def test_beat_runs_a_night_at_its_time_and_a_second_one_is_refused(
     local: Farm, config: Callable[..., Path], sweep: Callable[..., Path]
 ) -> None:
-    soon = datetime.now(UTC) + timedelta(minutes=1)
     before = datetime.now(UTC) - timedelta(minutes=1)
     # Due a minute ago: the first look, at the start, begins it.
     night = config(sweep("beaten", batch="1"), at=f"{before:%H:%M}")
     served = start(night, "run", "--serve")
     try:
         name = night_name(before)
-        ended = lambda: local.store.nights.exists(name) and local.store.nights.read(name)["run"].get("ended_at")
-        wait_for(ended, "the night", 60)
+        wait_for(lambda: _ended(local, name), "the night", 60)
         code, output = done(night, "run", "--serve")
         assert code == 3
         assert "another `farm nightly run --serve` is at work" in output
@@ -161,4 +177,3 @@ def test_beat_runs_a_night_at_its_time_and_a_second_one_is_refused(
         output, _ = served.communicate(timeout=60)
     assert served.returncode == 0, output
     assert len(tonights(local)) == 1
-    assert soon
