@@ -148,7 +148,8 @@ class RealWorld:
     def assess(self, night: str) -> nights.Assessment:
         """Judge the night by those before it."""
         states = {entry.device_id: entry.canary.state for entry in self.farm.devices() if entry.canary.state}
-        return nights.assess(self.farm.store, night, canaries=states)
+        terms = nights.Terms(thresholds=self.farm.settings.thresholds)
+        return nights.assess(self.farm.store, night, canaries=states, terms=terms)
 
     def wanted(self, found: Any) -> int:
         """How many measurements a judgement asks for."""
