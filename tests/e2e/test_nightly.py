@@ -82,7 +82,7 @@ def _left_over() -> Iterator[None]:
     for process in STARTED:
         if process.poll() is None:
             process.kill()
-        process.communicate()
+            process.communicate()
     STARTED.clear()
 
 
@@ -132,7 +132,7 @@ def test_a_night_is_killed_goes_on_and_measures_nothing_twice(
     assert f"night {name}: " in output, output
     records = tonights(local)
     assert sorted((r.job.sweep_name, r.batch_size) for r in records) == [("bad", 1), ("long", 1), ("long", 2)]
-    assert all(r.job.generation == 1 for r in records)
+    assert all(r.job.generation == 0 for r in records)
     run = local.store.nights.read(name)["run"]
     assert run["attempts"] == 2
     assert len(run["sweeps"]) == 2
