@@ -19,11 +19,26 @@ import pytest
 
 from farm.api import Farm
 from farm.contract.record import Record
+from farm.local import LocalFarm
+from farm.settings import Settings
 from scheduler.nightly.due import night_name
 from tests.e2e.conftest import wait_for
+from tests.e2e.test_canary import QUIET
 
 STARTED: list[subprocess.Popen[str]] = []
 FARM = [sys.executable, "-m", "farm.cli.main"]
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """A farm whose runs are valid whatever else this machine does: only valid ones make series."""
+    base = tmp_path_factory.mktemp("farm")
+    settings = Settings(
+        home=base / "home", lock_dir=base / "locks", lease_s=30, idle_wait_s=0, suspect_retries=0,
+        thresholds={"all": QUIET},
+    )  # fmt: skip
+    with LocalFarm(settings):
+        yield Farm(settings)
 
 
 class Hook:

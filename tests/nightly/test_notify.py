@@ -121,7 +121,9 @@ class _Smtp(socketserver.StreamRequestHandler):
             elif verb == "DATA":
                 self.say("354 go on")
                 lines = list(iter(self.rfile.readline, b".\r\n"))
-                box.mails.append(cast(EmailMessage, email.message_from_bytes(b"".join(lines), policy=email.policy.default)))
+                box.mails.append(
+                    cast(EmailMessage, email.message_from_bytes(b"".join(lines), policy=email.policy.default))
+                )
                 self.say("250 ok")
             elif verb == "QUIT":
                 self.say("221 bye")
