@@ -105,7 +105,10 @@ def test_a_night_runs_with_a_user_of_its_own(farm: TlsServer, tmp_path: Path) ->
     with (tmp_path / "nightly.log").open("wb") as log:
         served = subprocess.Popen([*FARM, "nightly", "run", "--serve"], env=environment, stdout=log, stderr=log)
     try:
-        wait_for(lambda: any(document["run"].get("ended_at") for document in nights.list()), "the night", 90)
+        ended = wait_for(
+            lambda: served.poll() is not None or any(made["run"].get("ended_at") for made in nights.list()), "it", 120
+        )
+        assert ended, (tmp_path / "nightly.log").read_text()
     finally:
         served.terminate()
         served.wait(timeout=60)
