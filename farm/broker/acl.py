@@ -83,7 +83,7 @@ ROLES: tuple[Role, ...] = (
         "submits and cancels as a submitter, asks for canaries, hears the ticks of its own queue",
         f"{_CONNECT} {_SCRIPTS} {_TRANSACTION} {_LOOK} {_LINES} {_STATES} +unsubscribe +punsubscribe "
         "(+set ~farm:spec:*) (+hset ~farm:sweep:*) (+zadd ~farm:sweeps ~farm:sweep-jobs:*) (+srem ~farm:window:*) "
-        "(+hset ~farm:device:*) (+set +get +del +pexpire ~farm:nightly ~farm:nightly-beat) "
+        "(+hset ~farm:device:*) (+evalsha +set +get +del +pexpire ~farm:nightly ~farm:nightly-beat) "
         f"(+brpop +llen +rpush +lpush ~{NIGHTLY_QUEUE}) (+publish {_EVENTS}) "
         f"{_BINDINGS} {_UNACKED.format(of='.' + NIGHTLY_QUEUE)}",
     ),
