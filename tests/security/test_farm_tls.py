@@ -97,9 +97,8 @@ def test_a_night_runs_with_a_user_of_its_own(farm: TlsServer, tmp_path: Path) ->
     (tmp_path / "nightly.yaml").write_text(SWEEP.replace("private", "nightly"))
     config = tmp_path / "farm.toml"
     before = datetime.now(UTC) - timedelta(minutes=1)
-    config.write_text(
-        f'[nightly]\nat = "{before:%H:%M}"\nreport_dir = "reports"\ncanary_limit_min = 0.05\n[[nightly.sweeps]]\npath = "nightly.yaml"\n'
-    )
+    keys = [f'at = "{before:%H:%M}"', 'report_dir = "reports"', "canary_limit_min = 0.05"]
+    config.write_text("\n".join(["[nightly]", *keys, "[[nightly.sweeps]]", 'path = "nightly.yaml"', ""]))
     nights = Store(farm.base.store_dir).nights
     environment = farm.environment("nightly") | {"FARM_CONFIG": str(config)}
     with (tmp_path / "nightly.log").open("wb") as log:
