@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,11 +41,16 @@ from scheduler.nightly.world import (
 )
 from scheduler.records import recorded
 
-#: Makes the measurements that a judgement asks for: farm, judgement, seconds of device time, until when.
-Confirm = Callable[[Farm, nights.Assessment, float, datetime], Settled]
+log = logging.getLogger("inferfarm.nightly")
+
+#: Makes the measurements that a judgement asks for: farm, judgement, seconds of device time, until when, what to call
+#: before each of them.
+Confirm = Callable[[Farm, nights.Assessment, float, datetime, Callable[[str], None]], Settled]
 
 
-def no_confirmations(_farm: Farm, _found: nights.Assessment, _budget_s: float, _until: datetime) -> Settled:
+def no_confirmations(
+    _farm: Farm, _found: nights.Assessment, _budget_s: float, _until: datetime, _say: Callable[[str], None]
+) -> Settled:
     """Measure nothing."""
     return Settled()
 
@@ -142,7 +148,8 @@ class RealWorld:
     def assess(self, night: str) -> nights.Assessment:
         """Judge the night by those before it."""
         states = {entry.device_id: entry.canary.state for entry in self.farm.devices() if entry.canary.state}
-        return nights.assess(self.farm.store, night, canaries=states)
+        terms = nights.Terms(thresholds=self.farm.settings.thresholds)
+        return nights.assess(self.farm.store, night, canaries=states, terms=terms)
 
     def wanted(self, found: Any) -> int:
         """How many measurements a judgement asks for."""
@@ -150,7 +157,12 @@ class RealWorld:
 
     def confirm(self, found: Any, budget_s: float, until: datetime) -> Settled:
         """Measure what the judgement asks for."""
-        return self.confirmer(self.farm, found, budget_s, until)
+        return self.confirmer(self.farm, found, budget_s, until, self._say)
+
+    def _say(self, what: str) -> None:
+        """Before each turn of a measurement: what it is, and the chance to leave."""
+        log.info("settling %s", what)
+        self.pause(0)
 
     def conclude(self, found: Any, settled: Settled) -> None:
         """Write what is said of the night."""

@@ -106,5 +106,5 @@ def _from_cron(at: str, text: str, zone: ZoneInfo) -> Times:
     days = (frozenset(line.day_of_month), frozenset(line.month_of_year), frozenset(line.day_of_week))
     times = Times(text, zone, min(line.hour), min(line.minute), *days)
     if times.following(datetime(2024, 1, 1, tzinfo=UTC)) is None:
-        raise ValueError(f"{at!r} means a day that never comes")
+        raise ValueError(f"{at!r} means a day that does not come within eight years")
     return times

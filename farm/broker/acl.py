@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from farm.contract.names import check_name
+from farm.contract.names import NIGHTLY_QUEUE, check_name
 from farm.errors import UsageError
 
 #: What every connection does.
@@ -77,6 +77,15 @@ ROLES: tuple[Role, ...] = (
         "submits, cancels and retries sweeps; drains, maintains or resumes devices",
         f"{_CONNECT} {_SCRIPTS} {_LOOK} {_LINES} {_STATES} (+set ~farm:spec:*) (+hset ~farm:sweep:*) "
         "(+zadd ~farm:sweeps ~farm:sweep-jobs:*) (+srem ~farm:window:*) (+hset ~farm:device:*)",
+    ),
+    Role(
+        "nightly",
+        "submits and cancels as a submitter, asks for canaries, hears the ticks of its own queue",
+        f"{_CONNECT} {_SCRIPTS} {_TRANSACTION} {_LOOK} {_LINES} {_STATES} +unsubscribe +punsubscribe "
+        "(+set ~farm:spec:*) (+hset ~farm:sweep:*) (+zadd ~farm:sweeps ~farm:sweep-jobs:*) (+srem ~farm:window:*) "
+        "(+hset ~farm:device:*) (+evalsha +set +get +del +pexpire ~farm:nightly ~farm:nightly-beat) "
+        f"(+brpop +llen +rpush +lpush ~{NIGHTLY_QUEUE}) (+publish {_EVENTS}) "
+        f"{_BINDINGS} {_UNACKED.format(of='.' + NIGHTLY_QUEUE)}",
     ),
     Role("reader", "looks at sweeps, jobs and devices: status, watch, devices, doctor", f"{_CONNECT} {_LOOK}"),
     Role(

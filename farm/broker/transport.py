@@ -99,7 +99,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
-    """A transport that hands on no message to a device's queue but those that name a job, to the nightly's but ticks."""
+    """A transport that hands on to a device's queue only what names a job, and to the nightly's only ticks."""
 
     Channel = Channel
 

@@ -62,11 +62,11 @@ def run(ctx: click.Context, at_once: bool, night: str | None, labels: tuple[str,
         raise UsageError("--serve runs nights at their times", hint="Leave --now, --night and --label out.")
     if at_once and night:
         raise UsageError("--now begins a night, --night names one that is there", hint="Use one of them.")
-    _log_to_stderr()
     farm = open_farm(ctx)
     if serve:
-        real.serve(farm)
+        real.serve(farm)  # Celery sets up logging
         return 0
+    _log_to_stderr()
     try:
         with _Signals() as signals:
             gone = real.run(farm, Asked(at_once or bool(labels), night, labels), stop=signals.stopped)

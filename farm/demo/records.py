@@ -92,7 +92,7 @@ def _without_result(job: JobSpec, device: Simulated, at: Moment) -> Record:
 
 
 def _effect(job: JobSpec, device: Simulated, at: Moment, metric: str) -> float:
-    """What the changes made so far do. What is the device's is there whichever software runs; a spike is the night's."""
+    """What the changes made so far do. A device's is there whichever software runs; a spike is the night's alone."""
     factor = 1.0
     for each in INJECTED:
         if each.device != device.name or each.metric != metric or each.case not in (None, case_of(job)):

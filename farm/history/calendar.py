@@ -45,7 +45,7 @@ def check_night(name: str) -> str:
 
 
 def read_calendar(store: Store) -> Calendar:
-    """Every night's document, and what follows from them. One that cannot be read is a problem and no reason to stop."""
+    """Every night's document, and what follows from them. One that cannot be read is named and stops nothing."""
     nights, problems = _nights(store)
     night_of = {sweep: name for name, night in nights.items() for sweep in night.sweeps}
     told = {sweep for night in nights.values() for made in night.confirmations for sweep in made.sweeps}

@@ -19,6 +19,7 @@ from farm.history.model import Event, State
 from farm.store import Store
 
 KIND = "coverage"
+METRIC = "outcome"
 OK, REFUSED, FAILED, MISSING = "ok", "refused", "failed", "missing"
 _RANK = {OK: 0, REFUSED: 1, FAILED: 2, MISSING: 3}
 _NAMES = {rank: name for name, rank in _RANK.items()}
@@ -49,6 +50,9 @@ _SWEEPS = f"""{RUNS} SELECT sweep, max(night) FILTER (night < $last), bool_or(ni
     FROM runs GROUP BY sweep"""  # noqa: S608 - our own columns
 
 Case = tuple[str | None, ...]
+
+#: How an event's notes begin: what they tell of has no field of its own, and the next night reads them.
+_CASE, _BATCHES, RUN = "case: ", "batch sizes: ", "run: "
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def changes(store: Store, calendar: Calendar, over: Window, night: str, open_eve
     tonight = _tonight(store, asked)
     if not tonight.cells:
         return []
-    known = {event.notes[0]: event for event in open_events if event.kind == KIND}
+    known = {_noted(event, _CASE): event for event in open_events if event.kind == KIND}
     cases: dict[Case, dict[str, tuple[_Seen, int]]] = {}
     away: dict[str, tuple[_Seen, int]] = {}
     for (case, batch), seen in _read(store, _BEFORE, asked).items():
@@ -167,7 +171,7 @@ def _returned(known: Mapping[str, Event], tonight: _Tonight) -> dict[Case, dict[
     """Devices that were away and ran something tonight."""
     found: dict[Case, dict[str, tuple[_Seen, int]]] = {}
     for event in known.values():
-        if event.notes[0] == event.device and event.device in tonight.devices:
+        if of_device(event) and event.device in tonight.devices:
             ran = next(seen for (case, _), seen in tonight.cells.items() if case[0] == event.device)
             found[event.device, *[None] * (len(_CELL) - 1)] = {"": (ran, _RANK[OK])}
     return found
@@ -198,7 +202,7 @@ def _ongoing(
     tonight: _Tonight,
 ) -> Change:
     """A case with an open event: judged by the batch sizes that the event names."""
-    named = set(event.notes[1].split(", ")) if len(event.notes) > 1 else set()
+    named = set(_noted(event, _BATCHES).split(", "))
     held = {batch: pair for batch, pair in batches.items() if batch in named} or dict(batches)
     made = _change(case, held, tonight)
     return Change(**{**vars(made), "event_id": event.event_id})
@@ -209,7 +213,7 @@ def _change(case: tuple[str, ...], batches: Mapping[str, tuple[_Seen, int]], ton
     before, now = batches[worst]
     key = tuple(value or None for value in case)
     seen = tonight.seen(key, worst)
-    ids = sorted({pair[0].series_id for pair in batches.values() if pair[0].series_id})
+    ids = sorted({f"{pair[0].series_id}:{METRIC}" for pair in batches.values() if pair[0].series_id})
     return Change(
         case=case,
         batches=tuple(sorted(batches, key=lambda text: (len(text), text))),
@@ -219,6 +223,21 @@ def _change(case: tuple[str, ...], batches: Mapping[str, tuple[_Seen, int]], ton
         keys=tuple(ids),
         runs=tuple(filter(None, (before.run, seen.run if seen else ""))),
     )
+
+
+def of_device(event: Event) -> bool:
+    """Whether the event says that nothing at all ran on its device."""
+    return event.kind == KIND and _noted(event, _CASE) == event.device
+
+
+def runs_of(event: Event) -> list[str]:
+    """The ids of an event's runs: before and now, as far as there are any."""
+    return [note.removeprefix(RUN) for note in event.notes if note.startswith(RUN)]
+
+
+def _noted(event: Event, beginning: str) -> str:
+    """What the note with this beginning says; empty without one."""
+    return next((note.removeprefix(beginning) for note in event.notes if note.startswith(beginning)), "")
 
 
 def _told(case: tuple[str, ...]) -> str:
@@ -247,7 +266,7 @@ def _event(change: Change, before: Event | None, night: str) -> Event:
     return Event(
         event_id=short_digest([KIND, change.case, night], 10),
         kind=KIND,
-        metric="outcome",
+        metric=METRIC,
         device=change.device,
         keys=change.keys,
         since=night,
@@ -256,5 +275,9 @@ def _event(change: Change, before: Event | None, night: str) -> Event:
         change=0.0,
         worse=True,
         cause=(f"{change.before} -> {change.now}", *filter(None, (change.why,))),
-        notes=(_told(change.case), batches, *(f"run: {run}" for run in change.runs)),
+        notes=(
+            _CASE + _told(change.case),
+            *([_BATCHES + batches] if batches else []),
+            *(RUN + run for run in change.runs),
+        ),
     )

@@ -19,7 +19,7 @@ from farm.report.table import Cell, Column, Group, Row, Table
 from farm.report.trends import Trend, load_trends, write_trends
 from farm.store import Store
 
-#: Pages take a tenth of a second each. Beyond this many those of series with events are made, then the first ones.
+#: Each page is drawn anew every night. Beyond this many those of series with events are made, then the first ones.
 MOST_SERIES = 300
 
 

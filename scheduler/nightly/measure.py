@@ -27,6 +27,8 @@ _TOLD_EVERY = timedelta(seconds=30)
 def canaries(night: NightRun, facts: dict[str, Any]) -> None:
     """Make a canary on every device that takes jobs, and wait until all are judged or their time is over."""
     world = night.world
+    if not night.settings.canary_limit_min:
+        return
     began = moment(facts["began_at"]) or world.now()
     until = began + timedelta(minutes=night.settings.canary_limit_min)
     if "devices" not in facts:

@@ -19,7 +19,7 @@ from farm.nightly_settings import NightlySettings
 from farm.secrets import hide, traceback_text
 from scheduler.nightly import measure, verdict
 from scheduler.nightly.book import DONE, Book, moment, written
-from scheduler.nightly.world import InterruptedNightError, World
+from scheduler.nightly.world import World
 
 log = logging.getLogger("inferfarm.nightly")
 
@@ -100,8 +100,6 @@ class NightRun:
             try:
                 step(self, facts)
                 return ""
-            except InterruptedNightError:
-                raise
             except (redis.RedisError, UnavailableError) as error:
                 if self.world.now() >= until:
                     return str(error)

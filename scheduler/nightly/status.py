@@ -34,7 +34,7 @@ class NightLine:
 
 @dataclass(frozen=True)
 class Status:
-    """`running` is who runs a night now, `serving` who has the beat, '' for nobody; `step` is of the unfinished night."""
+    """`running` is who runs a night, `serving` who has the beat, '' for nobody; `step` is of the unfinished night."""
 
     schedule: str
     next_at: str

@@ -13,8 +13,11 @@ from farm.history.document import Missed
 from farm.history.model import Confirmation
 
 
-class InterruptedNightError(Exception):
-    """The process was told to end, or is no longer the one that runs nights. The next one goes on from here."""
+class InterruptedNightError(BaseException):
+    """The process was told to end, or is no longer the one that runs nights. The next one goes on from here.
+
+    No `Exception`, as KeyboardInterrupt is none: whoever catches a step's failure must not catch this.
+    """
 
 
 @dataclass(frozen=True)

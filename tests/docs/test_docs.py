@@ -22,7 +22,7 @@ KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 #: Strings of that shape that are no references.
 NOT_REFERENCES = {
     "utf-8", "rev-parse", "inferfarm-worker", "task-started", "task-progress", "take-back", "cpu-thermal",
-    "tensorrt-cu11", "tensorrt-cu12", "tensorrt-cu13", "cuda-python",
+    "auto-generated", "daemon-reload", "tensorrt-cu11", "tensorrt-cu12", "tensorrt-cu13", "cuda-python",
     "onnxruntime-gpu", "onnxruntime-training", "onnxruntime-openvino", "pytorch-eager", "tz-seconds",
     "max-autotune", "reduce-overhead", "nvidia-modelopt", "pytorch-quantization", "pillow-simd",
     "gpu-thermal", "tj-thermal", "tj-therm", "jetson-agx", "jetson-agx-xavier",

@@ -14,7 +14,7 @@ from farm.broker.acl import ROLES
 from farm.cli.broker import broker
 from farm.errors import UnavailableError, UsageError
 
-USUAL = ["scheduler", "worker", "submitter", "reader", "flower"]
+USUAL = ["scheduler", "worker", "submitter", "nightly", "reader", "flower"]
 
 
 def acl(directory: Path, *words: str) -> Result:

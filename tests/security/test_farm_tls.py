@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,35 @@ def test_a_job_runs_to_its_end_with_a_user_for_each_part(farm: TlsServer, tmp_pa
     shown = command(farm, "reader", "status", "private")
     assert shown.returncode == 0, shown.stderr
     assert "done" in shown.stdout
+    assert farm.refusals() == []
+
+
+def test_a_night_runs_with_a_user_of_its_own(farm: TlsServer, tmp_path: Path) -> None:
+    """One at once, then one that beat begins: the commands of both are all that the nightly's user sends."""
+    (tmp_path / "nightly.yaml").write_text(SWEEP.replace("private", "nightly"))
+    config = tmp_path / "farm.toml"
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    keys = [f'at = "{before:%H:%M}"', 'report_dir = "reports"', "canary_limit_min = 0.05"]
+    config.write_text("\n".join(["[nightly]", *keys, "[[nightly.sweeps]]", 'path = "nightly.yaml"', ""]))
+    nights = Store(farm.base.store_dir).nights
+    environment = farm.environment("nightly") | {"FARM_CONFIG": str(config)}
+    with (tmp_path / "nightly.log").open("wb") as log:
+        served = subprocess.Popen([*FARM, "nightly", "run", "--serve"], env=environment, stdout=log, stderr=log)
+    try:
+        ended = wait_for(
+            lambda: served.poll() is not None or any(made["run"].get("ended_at") for made in nights.list()), "it", 150
+        )
+        assert ended, (tmp_path / "nightly.log").read_text()
+    finally:
+        served.terminate()
+        served.wait(timeout=60)
+    (document,) = nights.list()
+    assert [row["name"] for row in document["run"]["sweeps"]] == ["nightly"]
+    assert document["run"]["outcomes"] == {"ok": 1}
+    steps = document["run"]["steps"]
+    assert [name for name, facts in steps.items() if "problem" in facts and not name.startswith("canaries")] == []
+    # Asked for, and not waited for: a canary is half a minute's work.
+    assert steps["canaries_first"]["devices"] == steps["canaries_last"]["devices"] != []
     assert farm.refusals() == []
 
 

@@ -138,7 +138,7 @@ def running(directory: Path, base: Settings) -> Iterator[TlsServer]:
     make_authority(directory)
     make_certificate(directory, "server")
     make_certificate(directory, "client")
-    roles = ("scheduler", "worker", "submitter", "reader", "flower", "admin")
+    roles = ("scheduler", "worker", "submitter", "nightly", "reader", "flower", "admin")
     words = [word for role in roles for word in ("--role", role)]
     made = CliRunner().invoke(broker, ["acl", str(directory / "passwords"), *words], standalone_mode=False)
     assert made.exception is None, made.output
