@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many changes does the farm's detector find, how late, and how often does it cry wolf? Simulated nights.
 
-    python benchmarks/detector.py                     seeds 100-139, the farm's detector, TorchBench's and Conbench's rules
-    python benchmarks/detector.py --peers             asv and Otava besides, installed by pip into an environment apart
-    python benchmarks/detector.py --seeds 0-9         the seeds that the detector was tuned on
+    python benchmarks/detector.py                seeds 100-139: the farm's detector, TorchBench's and Conbench's rules
+    python benchmarks/detector.py --peers        asv and Otava besides, installed by pip into an environment apart
+    python benchmarks/detector.py --seeds 0-9    the seeds that the detector was tuned on
 
 A seed is a farm of five devices, 60 series each, over 60 nights; half of the series change once, by 2 to 20 %
 (benchmarks/detection/nights.py says how they scatter). The detector is `farm.history` as it runs every night, its
@@ -136,10 +136,10 @@ def table(result: Result) -> list[str]:
         hits, alerts = found.strict
         recall = " | ".join(f"{found.hits[size] / max(found.changes[size], 1):.2f}" for size in SIZES)
         per = 1000 / max(found.null_nights, 1)
+        false = f"{per * found.null_false:.3f} | {per * poisson_upper(found.null_false):.3f}"
         lines.append(
             f"| {name} | {result.seeds[name]} | {hits / max(alerts, 1):.2f} | {1 - found.false / max(alerts, 1):.3f}"
-            f" | {recall} | {found.delay:g} | {per * found.null_false:.3f} | {per * poisson_upper(found.null_false):.3f}"
-            f" | {1000 * found.reruns / max(found.nights, 1):.0f} |"
+            f" | {recall} | {found.delay:g} | {false} | {1000 * found.reruns / max(found.nights, 1):.0f} |"
         )
     return lines
 

@@ -35,7 +35,7 @@ class Alert:
 
 @dataclass
 class Course:
-    """What the detector did: alerts, device-level moves as (device, night), processes run again, events called fixed."""
+    """What the detector did: alerts, moves as (device, night), processes run again, events called fixed."""
 
     alerts: list[Alert] = field(default_factory=list)
     moves: list[tuple[str, int]] = field(default_factory=list)

@@ -17,6 +17,7 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 #: A step found again within this many nights of one that was told is the same.
 SAME = 3
@@ -54,7 +55,7 @@ def conbench(values: Sequence[float], told: list[Step]) -> list[Step]:
 
 def _outliers(values: Sequence[float]) -> set[int]:
     """Where the values jump by more than 5 trimmed standard deviations of their differences, and jump again next."""
-    jumps = [b - a for a, b in zip(values, values[1:], strict=False)]
+    jumps = [b - a for a, b in pairwise(values)]
     if len(jumps) < 5:
         return set()
     low, *_, high = statistics.quantiles(jumps, n=20, method="inclusive")
@@ -71,7 +72,7 @@ def asv(values: Sequence[float], told: list[Step]) -> list[Step]:
     from asv.step_detect import detect_steps
 
     steps = detect_steps(list(values))
-    pairs = zip(steps, steps[1:], strict=False)
+    pairs = pairwise(steps)
     return [(after[0], after[2] > before[2]) for before, after in pairs if abs(after[2] / before[2] - 1) > 0.05]
 
 
