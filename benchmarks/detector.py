@@ -202,9 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for part in (table(total), counts(total), detail(total)):
         print("\n".join(part), end="\n\n")
     told = total.devices
-    print(
-        f"Device-wide shifts: {told.found} of {told.moves} beginnings and ends told that night, {told.false} told besides."
-    )
+    print(f"Device-wide shifts: {told.found} of {told.moves} told on the night that they begin or end,", end=" ")
+    print(f"{told.false} device-level events besides.")
     print(f"Regressions called fixed that were still there: {told.fixed_false}.")
     wrong = missed(total.scores[OURS])
     print("\n".join(wrong) or "All targets are reached.")

@@ -24,6 +24,8 @@ from datetime import date, timedelta
 NIGHTS, SERIES, PROCESSES = 60, 60, 3
 SIZES = (0.02, 0.03, 0.05, 0.10, 0.20)
 FIRST, LAST = 18, 45
+#: The first nights count for nobody: every rule needs a history, and some alert wildly without one.
+BURN_IN = 10
 MISSING = 0.05
 STICKY = 0.2
 MODE_SHARE, MODE = 0.25, 0.04

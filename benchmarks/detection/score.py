@@ -10,12 +10,10 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from detection.nights import SIZES, Farm
+from detection.nights import BURN_IN, SIZES, Farm
 from detection.online import Alert
 
 NEAR, SOON = 3, 15
-#: The first nights count for nobody: every rule needs a history, and some alert wildly without one.
-BURN_IN = 10
 
 
 @dataclass

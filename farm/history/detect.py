@@ -122,12 +122,13 @@ def base_nights(points: Sequence[NightPoint], found: Trigger, limits: Limits = D
     """Which nights may stand for "before" in an A/B measurement, the best first.
 
     `points` are of the series since its last accepted change. The best is some nights before `since`: a change of a few
-    percent is often noticed late, and a measurement against a night that already had it would find nothing.
+    percent is often noticed late, and a measurement against a night that already had it would find nothing. In a young
+    history it is the latest: the first nights may still be of the level before.
     """
     before = [point for point in points if point.night < found.since]
     gap = int(limits["history_min_points"])
     if len(before) <= gap:
-        return tuple(before)
+        return tuple(reversed(before))
     return (*reversed(before[:-gap]), *before[-gap:])
 
 

@@ -82,12 +82,19 @@ def step(
     night = tonight.point.night
     if night <= memory.last:
         raise ValueError(f"{tonight.look.key}: {night} is not after {memory.last}, fold nights in their order")
-    memory = _shifted(replace(memory, last=night), points, tonight, rule, limits)
+    memory = _shifted(replace(memory, last=night), points, night, tonight.shift, rule, limits)
     memory, accepted = _accept(memory, tonight, rule)
     memory, watched = _watch(memory, tonight, rule, limits)
     fresh = not accepted and not any(said.state is State.FIXED for said in watched)
     memory, settled = _settle(memory, points, tonight, rule, limits) if fresh else (memory, ())
     return memory, (*accepted, *watched, *settled)
+
+
+def carry(
+    memory: Memory, points: Sequence[NightPoint], night: str, shift: float, rule: Rule, limits: Limits = DEFAULTS
+) -> Memory:
+    """Take a common move of the device (`DeviceMove.shift`) over for a series that had no value on its night."""
+    return _shifted(memory, points, night, shift, rule, limits)
 
 
 @dataclass(frozen=True)
@@ -109,23 +116,25 @@ def _past(memory: Memory, points: Sequence[NightPoint], night: str, rule: Rule, 
     return _Past(nights, places)
 
 
-def _shifted(memory: Memory, points: Sequence[NightPoint], tonight: Tonight, rule: Rule, limits: Limits) -> Memory:
+def _shifted(
+    memory: Memory, points: Sequence[NightPoint], tonight: str, shift: float, rule: Rule, limits: Limits
+) -> Memory:
     """Take a common move of the device over, and forget those that moved only nights of long ago."""
     window = points[-int(limits["history_slow_window"]) :]
     oldest = max(memory.since, window[0].night if window else "")
     shifts = tuple((night, move) for night, move in memory.shifts if night > oldest)
-    if not tonight.shift:
+    if not shift:
         return replace(memory, shifts=shifts)
 
     def moved(centre: float) -> float:
-        return rule.value(rule.place(centre) + tonight.shift)
+        return rule.value(rule.place(centre) + shift)
 
     pending = memory.pending
     if pending is not None:
         pending = replace(pending, trigger=replace(pending.trigger, centre=moved(pending.trigger.centre)))
     return replace(
         memory,
-        shifts=(*shifts, (tonight.point.night, tonight.shift)),
+        shifts=(*shifts, (tonight, shift)),
         pending=pending,
         watched=tuple(replace(one, centre=moved(one.centre)) for one in memory.watched),
     )
