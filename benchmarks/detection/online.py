@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from detection.nights import PROCESSES, Farm, Simulated
+from detection.nights import BURN_IN, PROCESSES, Farm, Simulated
 
 from farm.history.confirm import confirmation, more_processes
 from farm.history.detect import base_nights, pooled
-from farm.history.fold import look_at, step
+from farm.history.fold import carry, look_at, step
 from farm.history.memory import Memory, Tonight
 from farm.history.model import Confirmation, NightPoint, State, Trigger
 from farm.history.night import Candidate, plan_night
@@ -35,12 +35,11 @@ class Alert:
 
 @dataclass
 class Course:
-    """What the detector did: alerts, device-level moves as (device, night), processes run again, events called fixed."""
+    """What the detector did: alerts, moves as (device, night), processes run again, events called fixed."""
 
     alerts: list[Alert] = field(default_factory=list)
     moves: list[tuple[str, int]] = field(default_factory=list)
     reruns: int = 0
-    measured: int = 0
     fixed: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -73,6 +72,10 @@ def watch(farm: Farm, budget: float, limits: Limits = DEFAULTS) -> Course:
             base = base_nights([point for point in points[key] if point.night >= since], found, limits)
             if base:
                 measured[key] = _measure(by_key[key], index[base[0].night], t, found, name, course, limits)
+        for move in plan.moves:
+            for one in farm.series:
+                if one.noise.name == move.device and one.key not in seen:
+                    memories[one.key] = carry(memories[one.key], points[one.key], name, move.shift, rule, limits)
         for candidate in candidates:
             key = candidate.look.key
             tonight = Tonight(
@@ -112,6 +115,5 @@ def _measure(
     while more := more_processes(found, base, new, rule, limits):
         base += [one.rerun(before, t) for _ in range(more)]
         new += [one.rerun(t, t) for _ in range(more)]
-    course.reruns += 2 * len(base)
-    course.measured += 1
+    course.reruns += 2 * len(base) if t >= BURN_IN else 0
     return confirmation(found, night, base, new, rule)
