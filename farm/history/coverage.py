@@ -109,8 +109,8 @@ class _Tonight:
     elsewhere: Mapping[tuple[str, Case, str], list[_Seen]]
     devices: frozenset[str]
 
-    def rank(self, case: Case, batch: str, before: _Seen) -> int | None:
-        """A cell's rank; None where the night says nothing of it."""
+    def rank(self, case: Case, batch: str, before: _Seen, *, told: bool) -> int | None:
+        """A cell's rank; None where the night says nothing of it. `told`: an open event speaks of it already."""
         seen = self.seen(case, batch)
         if seen is not None:
             return seen.rank
@@ -122,7 +122,7 @@ class _Tonight:
         if others and others[0].rank == 0 and others[0].peers >= before.peers:
             return None
         nowhere = [found.rank for found in others if not found.reached]
-        return nowhere[0] if nowhere else self._missing(before)
+        return nowhere[0] if nowhere else self._missing(before, told)
 
     def seen(self, case: Case, batch: str) -> _Seen | None:
         """The run that speaks of a cell."""
@@ -132,9 +132,10 @@ class _Tonight:
         keys = [(before.device_class, case[1:], size) for size in (batch, "")]
         return sorted((seen for key in keys for seen in self.elsewhere.get(key, ())), key=lambda seen: seen.rank)
 
-    def _missing(self, before: _Seen) -> int | None:
-        """Only on the first night without: from then on the open event says it."""
-        return _RANK[MISSING] if self.swept.get(before.sweep) == before.night else None
+    def _missing(self, before: _Seen, told: bool) -> int | None:
+        """New only on the first night without: once it is accepted, it is not told again."""
+        known = before.sweep in self.swept if told else self.swept.get(before.sweep) == before.night
+        return _RANK[MISSING] if known else None
 
 
 def changes(store: Store, calendar: Calendar, over: Window, night: str, open_events: Iterable[Event]) -> list[Change]:
@@ -147,7 +148,8 @@ def changes(store: Store, calendar: Calendar, over: Window, night: str, open_eve
     cases: dict[Case, dict[str, tuple[_Seen, int]]] = {}
     away: dict[str, tuple[_Seen, int]] = {}
     for (case, batch), seen in _read(store, _BEFORE, asked).items():
-        now = tonight.rank(case, batch, seen)
+        told = _told(tuple(value or "" for value in case)) in known or str(case[0]) in known
+        now = tonight.rank(case, batch, seen, told=told)
         if now == _RANK[MISSING] and str(case[0]) not in tonight.devices:
             away[str(case[0])] = (seen, now)
         elif now is not None:
