@@ -73,7 +73,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=seeds, default=seeds("100-139"), help="such as 0-9 (default 100-139)")
-    parser.add_argument("--budget", type=float, default=0.33, help="of measuring time, for re-runs (default 0.33)")
+    parser.add_argument("--budget", type=float, default=0.5, help="of measuring time, for re-runs (default 0.5)")
     parser.add_argument("--peers", action="store_true", help="install asv and Otava apart, and ask them too")
     parser.add_argument("--peer-seeds", type=int, default=5, help="how many of the seeds they are asked (default 5)")
     parser.add_argument("--venv", type=Path, help="where they are, or are installed (default: a temporary folder)")

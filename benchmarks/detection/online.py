@@ -135,6 +135,6 @@ class _Watcher:
     def _note(self, said: tuple[Said, ...], t: int) -> None:
         for one in said:
             if one.state is State.CONFIRMED and one.confirmation is not None:
-                self.course.alerts.append(Alert(one.key, t, self._index[one.since], one.worse))
+                self.course.alerts.append(Alert(one.key, t, self._index[one.located], one.worse))
             elif one.state is State.FIXED:
                 self.course.fixed.append((one.key, t))

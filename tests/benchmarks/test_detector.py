@@ -18,7 +18,7 @@ def script(load_script: Callable[[str], Any]) -> Any:
 def test_tuning_seeds_keep_to_the_targets(script: Any) -> None:
     total = script.Result()
     for seed in (0, 1, 2):
-        total.add(script.one_seed(seed, 0.33, None))
+        total.add(script.one_seed(seed, 0.5, None))
     ours, naive = total.scores[script.OURS], total.scores["TorchBench, 7 %"]
     recall = {size: ours.hits[size] / ours.changes[size] for size in script.SIZES}
     assert recall[0.05] >= 0.82
@@ -26,7 +26,7 @@ def test_tuning_seeds_keep_to_the_targets(script: Any) -> None:
     assert recall[0.20] >= 0.95
     assert 1000 * ours.null_false / ours.null_nights <= 0.2
     assert ours.delay <= 1
-    assert 0 < ours.reruns / ours.nights <= 0.33 * script.watch.__globals__["PROCESSES"] * 1.5
+    assert 0.1 < ours.reruns / ours.nights < 1
     assert total.devices.found >= 0.7 * total.devices.moves > 0
     assert naive.null_false > 100, "what is simulated must be able to fool somebody"
 

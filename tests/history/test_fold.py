@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.history.fold import carry, look_at, step
-from farm.history.memory import BUDGET, COMMON, NOISE, Memory, Said, Tonight, recall, remembered
+from farm.history.memory import BUDGET, COMMON, NOISE, Memory, Said, Tonight, Watched, recall, remembered
 from farm.history.model import Confirmation, State
 from farm.history.tracked import rule_for
 from tests.history.nights import KEY, measured, name, open_answer, points, quiet
@@ -60,6 +60,7 @@ def test_a_large_change_is_confirmed_the_same_night() -> None:
     (one,) = said
     assert (one.state, one.since, one.worse, one.first) == (State.CONFIRMED, name(20), True, True)
     assert one.change == pytest.approx(0.15)
+    assert one.located == name(20)
     assert memory.since == name(20)
 
 
@@ -73,6 +74,15 @@ def test_a_small_one_needs_a_second_night() -> None:
     assert {one.since for one in said} == {name(20)}
     _, said = fold(values, {20: measured(20, 1.05), 21: measured(21, 1.001)})
     assert states(said) == ["new", "dismissed"]
+
+
+def test_a_change_seen_late_is_located_where_it_fits() -> None:
+    values = [*quiet(20), 10.5, 10.5, 10.5]
+    _, said = fold(values, {21: measured(21, 1.05), 22: measured(22, 1.05)}, left={20: NOISE})
+    assert [(one.state, one.since, one.located) for one in said] == [
+        (State.NEW, name(21), ""),
+        (State.CONFIRMED, name(21), name(20)),
+    ]
 
 
 def test_the_second_night_is_asked_for_even_if_its_value_is_inconspicuous() -> None:
@@ -168,11 +178,14 @@ def test_coming_home_is_no_event_of_its_own() -> None:
 
 
 def test_a_small_change_of_a_noisy_series_is_not_fixed_by_three_lucky_nights() -> None:
-    noisy = quiet(20, spread=0.03, seed=5)
-    answers = {20: measured(20, 1.03), 21: measured(21, 1.03)}
-    memory, said = fold([*noisy, 11.3, 10.9, 10.1, 10.1, 10.1], answers)
-    assert states([one for one in said if one.since == name(20)]) == ["new", "confirmed"]
-    assert len(memory.watched[0].back) == 3
+    watched = Watched(name(10), State.CONFIRMED, 10.0, 0.02, 0.03)
+    memory, said = Memory(since=name(10), watched=(watched,), last=name(19)), []
+    nights = points([10.1] * 12, first=20)
+    for i, point in enumerate(nights):
+        look = look_at(memory, KEY, nights[:i], point, RULE, POOL)
+        memory, new = step(memory, nights[:i], Tonight(point, look), RULE)
+        said += new
+    assert [one.state for one in said].index(State.FIXED) > 3
 
 
 def test_an_improvement_is_taken_at_once_and_losing_it_is_a_regression() -> None:
