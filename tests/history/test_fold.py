@@ -180,7 +180,7 @@ def test_coming_home_is_no_event_of_its_own() -> None:
 def test_a_small_change_of_a_noisy_series_is_not_fixed_by_three_lucky_nights() -> None:
     watched = Watched(name(10), State.CONFIRMED, 10.0, 0.02, 0.03)
     memory, said = Memory(since=name(10), watched=(watched,), last=name(19)), []
-    nights = points([10.1] * 12, first=20)
+    nights = points([10.1] * 20, first=20)
     for i, point in enumerate(nights):
         look = look_at(memory, KEY, nights[:i], point, RULE, POOL)
         memory, new = step(memory, nights[:i], Tonight(point, look), RULE)
