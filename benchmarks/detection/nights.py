@@ -7,8 +7,9 @@ All on logarithms of a time. A process of series i on night t takes
 
 `level` is the software: one step at a known night, or none; it alone is what a detector should find. `machine` is all
 that both sides of an A/B measured tonight share: an AR(1) walk of days, a slow sinusoid, a drift over the whole time
-(some series), a shift of the whole device (some nights), a spike that lasts the night. `build` is the mode of the engine
-(of the rebuilt class: a quarter are 4 % slower), one a night, drawn anew for every process of an A/B, as each rebuilds.
+(some series), a shift of the whole device (some nights), a spike that lasts the night. `build` is the mode of the
+engine (of the rebuilt class: a quarter are 4 % slower), one a night, drawn anew for every process of an A/B, as each
+rebuilds.
 `noise` is the process's own. Spikes that do not last hit the night's runs and no re-run.
 """
 
@@ -23,6 +24,8 @@ from datetime import date, timedelta
 NIGHTS, SERIES, PROCESSES = 60, 60, 3
 SIZES = (0.02, 0.03, 0.05, 0.10, 0.20)
 FIRST, LAST = 18, 45
+#: The first nights count for nobody: every rule needs a history, and some alert wildly without one.
+BURN_IN = 10
 MISSING = 0.05
 STICKY = 0.2
 MODE_SHARE, MODE = 0.25, 0.04

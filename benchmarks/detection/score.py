@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from detection.nights import SIZES, Farm
+from detection.nights import BURN_IN, SIZES, Farm
 from detection.online import Alert
 
 NEAR, SOON = 3, 15
@@ -63,11 +63,11 @@ def score(farm: Farm, alerts: Iterable[Alert], reruns: int = 0) -> Score:
     """One seed of one detector."""
     found = Score(reruns=reruns)
     by_key: dict[str, list[Alert]] = {}
-    for alert in alerts:
+    for alert in (alert for alert in alerts if alert.night >= BURN_IN):
         by_key.setdefault(alert.key, []).append(alert)
     for one in farm.series:
         seen, size = by_key.get(one.key, []), abs(one.change)
-        present = sum(value is not None for value in one.values)
+        present = sum(value is not None for value in one.values[BURN_IN:])
         found.nights += present
         hit = None
         if one.change:

@@ -34,14 +34,15 @@ _SQL = f"""{RUNS}, ranked AS (
 ), by_night AS (
     SELECT {_CELLS}, batch_size, night, min(rank) AS rank, arg_min(run_id, rank) AS run,
         arg_min(coalesce(failure_message, ''), rank) AS why, arg_min(series_id, rank) AS series_id,
-        max(sweep) AS sweep, max(device_class) AS device_class
+        max(sweep) AS sweep, max(device_class) AS device_class,
+        bool_or(coalesce(ladder_stop = 'saturated', false)) AS saturated
     FROM ranked GROUP BY {_CELLS}, batch_size, night
 ), peers AS (
     SELECT *, count(*) FILTER (rank = 0) OVER (
         PARTITION BY {_PEERS}, device_class, batch_size, night
     ) AS peers FROM by_night
 )"""  # noqa: S608 - our own columns
-_SEEN = ("rank", "run", "why", "series_id", "sweep", "device_class", "peers", "night")
+_SEEN = ("rank", "run", "why", "series_id", "sweep", "device_class", "peers", "night", "saturated")
 _TONIGHT = f"{_SQL} SELECT {_CELLS}, batch_size, {', '.join(_SEEN)} FROM peers WHERE night = $last"  # noqa: S608
 _LAST_SEEN = ", ".join(f"max_by({name}, night)" for name in _SEEN)
 _BEFORE = f"""{_SQL} SELECT {_CELLS}, batch_size, {_LAST_SEEN}
@@ -92,6 +93,8 @@ class _Seen:
     device_class: str
     peers: int
     night: str
+    saturated: bool
+    reached: bool
 
 
 _Cells = Mapping[tuple[Case, str], _Seen]
@@ -106,19 +109,20 @@ class _Tonight:
     elsewhere: Mapping[tuple[str, Case, str], list[_Seen]]
     devices: frozenset[str]
 
-    def rank(self, case: Case, batch: str, before: _Seen) -> int | None:
-        """A cell's rank; None where the night says nothing of it."""
-        seen = self.cells.get((case, batch)) or self.cells.get((case, ""))
+    def rank(self, case: Case, batch: str, before: _Seen, *, told: bool) -> int | None:
+        """A cell's rank; None where the night says nothing of it. `told`: an open event speaks of it already."""
+        seen = self.seen(case, batch)
         if seen is not None:
             return seen.rank
-        own = [found.rank for (other, _), found in self.cells.items() if other == case] if batch == "" else []
-        if own:
-            return min(own)
+        own = [found for (other, _), found in self.cells.items() if other == case]
+        if own and (batch == "" or any(found.saturated for found in own)):
+            return min(found.rank for found in own) if batch == "" else None
         others = self._others(case, batch, before)
         # A job for any device of a class may have run on another one; each of them counts once.
-        if others and others[0].rank == 0:
-            return None if others[0].peers >= before.peers else self._missing(before)
-        return others[0].rank if others else self._missing(before)
+        if others and others[0].rank == 0 and others[0].peers >= before.peers:
+            return None
+        nowhere = [found.rank for found in others if not found.reached]
+        return nowhere[0] if nowhere else self._missing(before, told)
 
     def seen(self, case: Case, batch: str) -> _Seen | None:
         """The run that speaks of a cell."""
@@ -128,9 +132,10 @@ class _Tonight:
         keys = [(before.device_class, case[1:], size) for size in (batch, "")]
         return sorted((seen for key in keys for seen in self.elsewhere.get(key, ())), key=lambda seen: seen.rank)
 
-    def _missing(self, before: _Seen) -> int | None:
-        """Only on the first night without: from then on the open event says it."""
-        return _RANK[MISSING] if self.swept.get(before.sweep) == before.night else None
+    def _missing(self, before: _Seen, told: bool) -> int | None:
+        """New only on the first night without: once it is accepted, it is not told again."""
+        known = before.sweep in self.swept if told else self.swept.get(before.sweep) == before.night
+        return _RANK[MISSING] if known else None
 
 
 def changes(store: Store, calendar: Calendar, over: Window, night: str, open_events: Iterable[Event]) -> list[Change]:
@@ -143,7 +148,8 @@ def changes(store: Store, calendar: Calendar, over: Window, night: str, open_eve
     cases: dict[Case, dict[str, tuple[_Seen, int]]] = {}
     away: dict[str, tuple[_Seen, int]] = {}
     for (case, batch), seen in _read(store, _BEFORE, asked).items():
-        now = tonight.rank(case, batch, seen)
+        told = _told(tuple(value or "" for value in case)) in known or str(case[0]) in known
+        now = tonight.rank(case, batch, seen, told=told)
         if now == _RANK[MISSING] and str(case[0]) not in tonight.devices:
             away[str(case[0])] = (seen, now)
         elif now is not None:
@@ -182,10 +188,19 @@ def _read(store: Store, sql: str, asked: Mapping[str, Any]) -> dict[tuple[Case, 
     width = len(_CELL)
     for row in store.index.stream(sql, asked):
         batch = "" if row[width] is None else str(row[width])
-        rank, *texts, peers, night = row[width + 1 :]
+        rank, *texts, peers, night, saturated = row[width + 1 :]
         run, why, series_id, sweep, device_class = (str(text or "") for text in texts)
         found[tuple(row[:width]), batch] = _Seen(
-            int(rank), run, why, series_id, sweep, device_class, int(peers), str(night)
+            int(rank),
+            run,
+            why,
+            series_id,
+            sweep,
+            device_class,
+            int(peers),
+            str(night),
+            bool(saturated),
+            row[0] is not None,
         )
     return found
 
@@ -209,7 +224,9 @@ def _ongoing(
 
 
 def _change(case: tuple[str, ...], batches: Mapping[str, tuple[_Seen, int]], tonight: _Tonight) -> Change:
-    worst = max(batches, key=lambda batch: (batches[batch][1], batch))
+    # A ladder that ended early leaves larger batch sizes missing: what ended it is what there is to say.
+    ran = [batch for batch, pair in batches.items() if pair[1] != _RANK[MISSING]]
+    worst = max(ran or batches, key=lambda batch: (batches[batch][1], batch))
     before, now = batches[worst]
     key = tuple(value or None for value in case)
     seen = tonight.seen(key, worst)

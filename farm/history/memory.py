@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,18 @@ class Pending:
 
 @dataclass(frozen=True)
 class Watched:
-    """An open event whose old level is kept, to see whether the series comes back. `back`: the nights that it was."""
+    """An open event whose old level is kept, to see whether the series comes back.
+
+    `centre` and `spread` are of the old level, `change` is the event's. `back`: the latest nights in a row on which it
+    was, with the distance to the old level on the metric's scale.
+    """
 
     since: str
     state: State
     centre: float
+    spread: float
     change: float
-    back: tuple[str, ...] = ()
+    back: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,10 +112,14 @@ class Tonight:
 
 @dataclass(frozen=True)
 class Said:
-    """What a night says of one event of the series: (key, since) name it and stay the same.
+    """What a night says of one event of the series.
 
-    `change`: see `tracked`, as measured where it was. `clock`: an effect of the device's clock. `first`: it was not
-    there before tonight.
+    Args:
+        since: names the event together with `key`, and stays the same: the night that its trigger thought it began.
+        change: see `tracked`; as measured where it was.
+        clock: an effect of the device's clock.
+        first: it was not there before tonight.
+        located: the night on which the change fits the nights best, on the night that it is confirmed; else empty.
     """
 
     key: str
@@ -123,6 +132,7 @@ class Said:
     confirmation: Confirmation | None = None
     clock: bool = False
     first: bool = False
+    located: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -144,11 +154,15 @@ def recall(data: Mapping[str, Any]) -> Memory:
             quiet=str(data.get("quiet", "")),
             pending=Pending(**{**pending, "trigger": Trigger(**pending["trigger"])}) if pending else None,
             watched=tuple(
-                Watched(**{**one, "state": State(one["state"]), "back": tuple(one.get("back", ()))})
+                Watched(**{**one, "state": State(one["state"]), "back": _pairs(one.get("back", ()))})
                 for one in data.get("watched", ())
             ),
-            shifts=tuple((str(night), float(move)) for night, move in data.get("shifts", ())),
+            shifts=_pairs(data.get("shifts", ())),
             last=str(data.get("last", "")),
         )
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"not the memory of a series: {error}") from error
+
+
+def _pairs(data: Iterable[Any]) -> tuple[tuple[str, float], ...]:
+    return tuple((str(night), float(move)) for night, move in data)
