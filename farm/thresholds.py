@@ -77,6 +77,13 @@ THRESHOLDS = {
     "canary_shift": Threshold(0.03, "share", "ours: a smaller change of a device is not worth a mark"),
     "canary_floor": Threshold(0.002, "share", "ours: the least spread between canaries that is believed"),
     "canary_pool": Threshold(0.01, "share", "ours: the spread assumed until other devices of the class show theirs"),
+    # What is found across records (docs/findings.md).
+    "assumed_process_sd": Threshold(
+        0.025, "share", "ours: scatter assumed between processes where too few show it; half of process_sd"
+    ),
+    "stronger_ratio": Threshold(1.10, "times", "ours: a device class this much faster in PyTorch fp32 is the stronger"),
+    "fallback_share": Threshold(0.05, "share", "ours: of the operators outside of the engine asked for"),
+    "fallback_growth": Threshold(0.01, "share", "ours: of the operators; one of a hundred is more than a rounding"),
 }
 
 DEFAULTS: Limits = {name: threshold.limit for name, threshold in THRESHOLDS.items()}
