@@ -28,6 +28,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "retry": ("farm.cli.sweep", "retry", "Run a sweep's or a job's failed runs again"),
     "results": ("farm.cli.result", "results", "Print records as a table, JSON, CSV or Parquet"),
     "compare": ("farm.cli.compare", "compare", "Say what became faster or slower, from records or measured for it"),
+    "recommend": (
+        "farm.cli.recommend",
+        "recommend",
+        "Say which workflow, precision and batch size fit stated limits best",
+    ),
     "report": ("farm.cli.result", "report", "Write the HTML, Markdown and CSV report of sweeps"),
     "artifacts": ("farm.cli.artifact", "artifacts", "List, fetch, verify and clear up what runs left in the store"),
     "devices": ("farm.cli.device", "devices", "Show, drain, resume, quarantine or check devices"),
