@@ -83,7 +83,7 @@ def _candidate(
     if share is not None:
         found["accuracy"] = share
     else:
-        absent["accuracy"] = "no evaluation of the same weights in this way without a doubt"
+        absent["accuracy"] = "no evaluation of the same weights in this way"
     notes = []
     if taken is not None and identity.software(taken) != identity.software(newest):
         notes.append("the accuracy was taken with other versions of the software")
@@ -112,10 +112,9 @@ def _measured(records: Sequence[Record], kind: str, sd: float) -> tuple[dict[str
     for axis, (metric, of) in asked.items():
         made = [one for group in _protocols(records) if (one := readings.reading(group, metric, sd, of)) is not None]
         if made:
-            found[axis] = made[0]
+            found[axis] = next((one for one in made if not one.doubtful), made[0])
         else:
-            doubts = sorted({flag.name for record in records for flag in record.flags if flag.level != "info"})
-            absent[axis] = f"not measured without a doubt ({', '.join(doubts)})" if doubts else "not measured"
+            absent[axis] = "not measured"
     return found, absent
 
 

@@ -40,7 +40,8 @@ AXES: dict[str, Axis] = {
 class Reading:
     """A value of one axis with the interval by which it is judged, in the unit that is recorded.
 
-    `scope` says what the interval covers. `metric` is where it comes from, `runs` which runs.
+    `scope` says what the interval covers. `metric` is where it comes from, `runs` which runs. A `doubtful` one is of
+    flagged runs: it may rule a candidate out, and never recommends one.
     """
 
     value: float
@@ -49,6 +50,7 @@ class Reading:
     scope: str
     metric: str
     runs: tuple[str, ...]
+    doubtful: bool = False
 
     def beats(self, other: Reading, better: str) -> bool:
         """Clearly: the two intervals do not touch."""
@@ -77,6 +79,10 @@ class Candidate:
     absent: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def known(self, axis: str) -> bool:
+        """Whether there is a reading of an axis that nothing speaks against."""
+        return axis in self.readings and not self.readings[axis].doubtful
 
     @property
     def way(self) -> str:

@@ -33,9 +33,9 @@ class Front:
 
 def front(candidates: Sequence[Candidate]) -> Front:
     """The front of candidates of one world, device class, model and batch size."""
-    counts = {name: sum(name in c.readings for c in candidates) for name in FRONT_AXES}
+    counts = {name: sum(c.known(name) for c in candidates) for name in FRONT_AXES}
     axes = tuple(name for name in FRONT_AXES if candidates and counts[name] >= max(1, _KNOWN * len(candidates)))
-    lacking = [(c, [name for name in axes if name not in c.readings]) for c in candidates]
+    lacking = [(c, [name for name in axes if not c.known(name)]) for c in candidates]
     placed = tuple(c for c, lacks in lacking if not lacks) if axes else ()
     beaten = {i: by for i, c in enumerate(placed) if (by := tuple(o for o in placed if dominates(o, c, axes)))}
     return Front(
@@ -56,4 +56,7 @@ def dominates(one: Candidate, other: Candidate, axes: Sequence[str]) -> bool:
 
 
 def _why(candidate: Candidate, lacks: Sequence[str]) -> str:
-    return "; ".join(f"{AXES[name].title}: {candidate.absent.get(name, 'not measured')}" for name in lacks)
+    told = {
+        name: "flagged" if name in candidate.readings else candidate.absent.get(name, "not measured") for name in lacks
+    }
+    return "; ".join(f"{AXES[name].title}: {why}" for name, why in told.items())

@@ -19,17 +19,26 @@ from farm.contract.record import ProcessFacts, Record
 
 _REACH = 1.96
 
+#: A flagged value is believed to within this factor: a candidate that is ten times too slow is so, flag or not.
+_DOUBT = 2.0
+
 Facts = Record | ProcessFacts
 
 
 def reading(records: Sequence[Record], metric: str, sd: float, of: Callable[[Facts], float | None]) -> Reading | None:
     """One axis over all processes of some records; None where no process without a doubt has it."""
     found = [(r.run_id, facts, value) for r in records for facts in _each(r) if (value := of(facts)) is not None]
-    sound = [entry for entry in found if _sound(entry[1]) and math.isfinite(entry[2]) and entry[2] >= 0]
-    if not sound:
+    usable = [entry for entry in found if not _flagged(entry[1], "invalid") and entry[2] >= 0]
+    sound = [entry for entry in usable if not _flagged(entry[1], "suspect")]
+    values = [value for _, _, value in sound or usable]
+    if not values:
         return None
-    values = [value for _, _, value in sound]
-    runs = tuple(dict.fromkeys(run for run, _, _ in sound))
+    runs = tuple(dict.fromkeys(run for run, _, _ in sound or usable))
+    if not sound:
+        low, high = min(values) / _DOUBT, max(values) * _DOUBT
+        return Reading(
+            statistics.median(values), low, high, f"flagged, taken as within {_DOUBT:g} times", metric, runs, True
+        )
     between = processes.between(values) if len(values) > 1 else None
     if between is not None and len(values) >= processes.FEWEST_FOR_T:
         return Reading(statistics.median(values), between.low, between.high, between.scope, metric, runs)
@@ -43,7 +52,7 @@ def reading(records: Sequence[Record], metric: str, sd: float, of: Callable[[Fac
 def accuracy(record: Record) -> Reading | None:
     """Top-1 with Wilson's interval; None where the record has none that can be used."""
     share, count = record.metrics.get("top1"), record.metrics.get("accuracy_samples")
-    if share is None or not count or not 0 <= share <= 1 or not _sound(record):
+    if share is None or not count or not 0 <= share <= 1 or _flagged(record, "invalid"):
         return None
     low, high = wilson(round(share * count), round(count))
     return Reading(share, low, high, f"Wilson, {count:.0f} images", "top1", (record.run_id,))
@@ -92,8 +101,8 @@ def _each(record: Record) -> Sequence[Facts]:
     return record.processes or [record]
 
 
-def _sound(facts: Facts) -> bool:
-    return not any(flag.level != "info" for flag in facts.flags)
+def _flagged(facts: Facts, level: str) -> bool:
+    return any(flag.level == level for flag in facts.flags)
 
 
 def _metric(facts: Facts, name: str) -> float | None:

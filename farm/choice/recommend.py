@@ -31,7 +31,7 @@ def recommend(records: Iterable[object], limits: Limits) -> Recommendation:
     known = [record for record in records if isinstance(record, Record)]
     candidates = _narrowed(candidates_of(known, limits.model, limits.device, dataset=limits.dataset), limits, known)
     fits = {id(c): [_margin(c, axis, bound) for axis, bound in limits.bounds.items()] for c in candidates}
-    within = [c for c in candidates if _all(fits[id(c)], Fit.WITHIN) and limits.goal in c.readings]
+    within = [c for c in candidates if _all(fits[id(c)], Fit.WITHIN) and c.known(limits.goal)]
     if not within:
         return _none(limits, candidates, fits)
     return _chosen(limits, candidates, within, fits)
@@ -139,7 +139,7 @@ def _margin(candidate: Candidate, axis: str, bound: float) -> Margin:
     sign = 1.0 if lower else -1.0
     spare = [sign * (bound - value) / bound for value in (found.value, found.low, found.high)]
     worst, best = min(spare[1:]), max(spare[1:])
-    fit = Fit.WITHIN if worst >= 0 else Fit.OUTSIDE if best < 0 else Fit.OPEN
+    fit = Fit.WITHIN if worst >= 0 and not found.doubtful else Fit.OUTSIDE if best < 0 else Fit.OPEN
     return Margin(axis, bound, fit, found, spare[0], worst, best)
 
 
@@ -153,9 +153,14 @@ def _could_be_better(candidate: Candidate, best: Candidate, goal: str, margins: 
 
 def _doubt(margins: Sequence[Margin], candidate: Candidate, goal: str) -> str:
     told = [f"{AXES[m.axis].title} unknown: {m.reason}" for m in margins if m.fit is Fit.UNKNOWN]
-    told += [f"its interval in {AXES[m.axis].title} holds the limit" for m in margins if m.fit is Fit.OPEN]
+    for m in margins:
+        if m.fit is Fit.OPEN and m.reading is not None:
+            why = "was measured in flagged runs" if m.reading.doubtful else "has an interval that holds the limit"
+            told.append(f"its {AXES[m.axis].title} {why}")
     if goal not in candidate.readings:
         told.append(f"{AXES[goal].title} unknown: {candidate.absent.get(goal, 'not measured')}")
+    elif candidate.readings[goal].doubtful:
+        told.append(f"its {AXES[goal].title} was measured in flagged runs")
     return "; ".join(dict.fromkeys(told)) or "fits, as far as is known"
 
 
