@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from farm.contract.names import check_name
 from farm.errors import UsageError
+from farm.nightly_settings import NightlySettings
 from farm.secrets import hide
 from farm.thresholds import unknown_names
 
@@ -100,6 +101,8 @@ class Settings(BaseSettings):
     #: Flower's certificate and key, to serve HTTPS.
     flower_cert_file: Path | None = None
     flower_key_file: Path | None = None
+    #: What runs every night, and who is told; docs/nightly.md.
+    nightly: NightlySettings = Field(default_factory=NightlySettings)
 
     @field_validator("stacks")
     @classmethod
@@ -163,6 +166,12 @@ class Settings(BaseSettings):
         """Records and blobs that wait for the store."""
         return self.home / "spool"
 
+    @property
+    def nightly_report_dir(self) -> Path:
+        """Where the reports of nights and their index are."""
+        given = self.nightly.report_dir
+        return config_dir() / given.expanduser() if given else self.store_dir / "reports" / "nightly"
+
     def environment(self) -> dict[str, str]:
         """The `FARM_*` variables that give another process of this host these settings. Holds no secret."""
         pairs: dict[str, Any] = {"HOME": self.home, "STORE": self.store_dir, "LOCK_DIR": self.lock_dir}
@@ -189,6 +198,12 @@ def config_file() -> Path | None:
     return None
 
 
+def config_dir() -> Path:
+    """Where relative paths of the `[nightly]` table begin: the TOML file's directory, without one the current one."""
+    path = config_file()
+    return path.absolute().parent if path else Path.cwd()
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings; arguments that are None are left to the other sources.
 
@@ -212,6 +227,6 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _problem(error: ErrorDetails) -> str:
     place = ".".join(map(str, error["loc"]))
-    # A mistyped password is a password, and a URL may hold one.
-    got = "" if "password" in place else f", got {hide(repr(error['input']))}"
+    # A mistyped password is a password, and a URL may hold one or be one.
+    got = "" if "password" in place or "webhook" in place else f", got {hide(repr(error['input']))}"
     return f"{place}: {error['msg']}{got}"

@@ -83,7 +83,37 @@ THRESHOLDS = {
     ),
     "stronger_ratio": Threshold(1.10, "times", "ours: a device class this much faster in PyTorch fp32 is the stronger"),
     "fallback_share": Threshold(0.05, "share", "ours: of the operators outside of the engine asked for"),
-    "fallback_growth": Threshold(0.01, "share", "ours: of the operators; one of a hundred is more than a rounding"),
+    # Nights side by side: which change of a series is one. docs/regressions.md.
+    "history_points": Threshold(
+        20, "nights", "ours: what a night is judged by; more would remember a machine of long ago"
+    ),
+    "history_min_points": Threshold(5, "nights", "ours: with fewer, the series' own spread is not believed"),
+    "history_fewest_points": Threshold(3, "nights", "ours: with fewer, a night is not judged"),
+    "history_z": Threshold(3, "times", "Shewhart's limits: three standard deviations"),
+    "history_pool_weight": Threshold(10, "nights", "ours: how many nights the spread of the class counts for"),
+    "history_pool": Threshold(0.01, "share", "ours: the spread assumed until other series of the class show theirs"),
+    "history_floor": Threshold(0.002, "share", "ours: the least spread between nights that is believed"),
+    "history_slow_points": Threshold(12, "nights", "Perfherder asks for 12 values before a change"),
+    "history_slow_window": Threshold(40, "nights", "ours: how far back a slow change is looked for"),
+    "history_slow_right": Threshold(3, "nights", "ours: the fewest nights after a slow change"),
+    "history_slow_t": Threshold(5, "times", "ours, below Perfherder's 7: a measurement of its own settles it"),
+    "history_quiet": Threshold(7, "nights", "ours: no slow change is looked for after a measurement that found none"),
+    "history_common_share": Threshold(0.3, "share", "ours: of a device's series, moved alike, it is the device"),
+    "history_common_z": Threshold(2, "times", "ours: what counts as moved there"),
+    "history_common_fewest": Threshold(3, "series", "ours: fewer that moved alike say nothing of the device"),
+    "history_queue_q": Threshold(0.05, "share", "Benjamini and Hochberg 1995: false ones among what is measured again"),
+    "history_at_once": Threshold(0.10, "share", "ours: from here on one measurement is enough, else a second night's"),
+    "history_tries": Threshold(3, "nights", "ours: measurements that may leave a change open before it is let go"),
+    "history_back": Threshold(3, "nights", "ours: back in the band for that long, a regression is fixed"),
+    "history_time": Threshold(0.02, "share", "Perfherder alerts from 2 % on"),
+    "history_memory": Threshold(0.01, "share", "BenchmarkTools: the tolerance of memory is 1 %"),
+    "history_memory_bytes": Threshold(8 * 2**20, "bytes", "ours: allocators give memory out in blocks of megabytes"),
+    "history_build": Threshold(0.20, "share", "ours: the builder's own timings vary, and the build time with them"),
+    "history_engine": Threshold(0.01, "share", "ours: as memory; other tactics need other weights beside"),
+    "history_engine_bytes": Threshold(64 * 2**10, "bytes", "ours: a smaller difference is a header"),
+    "history_accuracy": Threshold(0.01, "share", "MLPerf Inference: 99 % of the reference's quality"),
+    "history_mismatch_pct": Threshold(1, "%", "ours: the band around a series' own mismatch"),
+    "history_fallback": Threshold(0.01, "share", "ours: one operator of a hundred"),
 }
 
 DEFAULTS: Limits = {name: threshold.limit for name, threshold in THRESHOLDS.items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One scheduler per farm: a lock in Redis with an owner and an end. Two at once would do no harm, only churn."""
+"""One scheduler per farm, and one nightly: a lock in Redis with an owner and an end. Two do no harm, only churn."""
 
 from __future__ import annotations
 
@@ -31,9 +31,12 @@ _FREE = "if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS
 
 
 class Leader:
-    """The right to be this farm's scheduler."""
+    """The right to be this farm's scheduler, or what else `key` stands for; `what` names it in errors."""
 
-    def __init__(self, client: redis.Redis, ttl_s: float = TTL_S) -> None:
+    def __init__(
+        self, client: redis.Redis, ttl_s: float = TTL_S, *, key: str = KEY, what: str = "another scheduler works"
+    ) -> None:
+        self._key, self._what = key, what
         self._value = json.dumps({"token": uuid.uuid4().hex, "pid": os.getpid(), "host": _host()}, sort_keys=True)
         self._ttl_ms = int(ttl_s * 1000)
         self._take = client.register_script(_TAKE)
@@ -52,16 +55,25 @@ class Leader:
         if holder:
             told = _told(holder)
             raise UnavailableError(
-                f"another scheduler works for this farm: process {told.get('pid')} on {_host_name(told)}",
+                f"{self._what} for this farm: process {told.get('pid')} on {_host_name(told)}",
                 hint="One is enough. Stop that one first, or give this farm a broker of its own (FARM_HOME).",
             )
 
     def free(self) -> None:
         """Give the lock back. Harmless when it is another's."""
-        self._free(keys=[KEY], args=[self._value])
+        self._free(keys=[self._key], args=[self._value])
 
     def _try(self, dead: str) -> str:
-        return str(self._take(keys=[KEY], args=[self._value, self._ttl_ms, dead]))
+        return str(self._take(keys=[self._key], args=[self._value, self._ttl_ms, dead]))
+
+
+def holder(client: redis.Redis, key: str) -> str | None:
+    """Who holds a lock, `process 12 on lab1`; None if nobody does."""
+    value = client.get(key)
+    if value is None or _is_dead(str(value)):
+        return None
+    told = _told(str(value))
+    return f"process {told.get('pid')} on {_host_name(told)}"
 
 
 def _host() -> list[str]:

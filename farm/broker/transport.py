@@ -15,7 +15,7 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.transport.virtual import Empty
 
-from farm.contract.names import DEVICE_QUEUE, TASK_RUN_JOB
+from farm.contract.names import DEVICE_QUEUE, NIGHTLY_QUEUE, TASK_NIGHTLY, TASK_RUN_JOB
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,8 @@ _SHOWN = ("shadow", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin")
 _HARMLESS: dict[str, Any] = {"eta": None, "expires": None, "timelimit": [None, None], "group": None, "retries": 0}
 
 
-def checked(message: Any) -> dict[str, Any]:
-    """A message from a device's queue, made anew of the parts of it that the farm uses.
+def checked(message: Any, task: str = TASK_RUN_JOB) -> dict[str, Any]:
+    """A message from a device's queue, or from the nightly's, made anew of the parts of it that the farm uses.
 
     Raises:
         ValueError: it is none of the farm's, and why.
@@ -40,16 +40,16 @@ def checked(message: Any) -> dict[str, Any]:
     kind = (message.get("content-type"), message.get("content-encoding"), properties.get("body_encoding"))
     if kind != ("application/json", "utf-8", "base64"):
         raise ValueError(f"content of the type {str(kind[0])[:80]!r}, {str(kind[1])[:20]!r}: only JSON is read")
-    if headers.get("task") != TASK_RUN_JOB:
-        raise ValueError(f"the task {str(headers.get('task'))[:80]!r}; there is only {TASK_RUN_JOB}")
+    if headers.get("task") != task:
+        raise ValueError(f"the task {str(headers.get('task'))[:80]!r}; there is only {task}")
     if not isinstance(headers.get("id"), str) or not isinstance(properties.get("delivery_tag"), str):
         raise ValueError("no id or no delivery tag")
     shown = {key: headers[key] for key in _SHOWN if isinstance(headers.get(key), str)}
     return {
-        "body": _checked_body(message.get("body")),
+        "body": _checked_body(message.get("body"), names_a_job=task == TASK_RUN_JOB),
         "content-type": "application/json",
         "content-encoding": "utf-8",
-        "headers": {"lang": "py", "task": TASK_RUN_JOB, "id": headers["id"], **shown, **_HARMLESS},
+        "headers": {"lang": "py", "task": task, "id": headers["id"], **shown, **_HARMLESS},
         "properties": {
             "correlation_id": headers["id"],
             "delivery_tag": properties["delivery_tag"],
@@ -61,8 +61,11 @@ def checked(message: Any) -> dict[str, Any]:
     }
 
 
-def _checked_body(body: Any) -> str:
-    """The body with the job's name and nothing else, such as tasks to send when this one has ended."""
+def _checked_body(body: Any, *, names_a_job: bool) -> str:
+    """The body with the job's name and nothing else, such as tasks to send when this one has ended.
+
+    The nightly's message names nothing.
+    """
     if not isinstance(body, str) or len(body) > MAX_BODY:
         raise ValueError("no body, or one that is too long")
     try:
@@ -70,8 +73,10 @@ def _checked_body(body: Any) -> str:
     except RecursionError as error:
         raise ValueError("a body that is nested too deep") from error
     args = content[0] if isinstance(content, list) and len(content) == 3 else None
-    if not isinstance(args, list) or len(args) != 1 or not isinstance(args[0], str) or content[1] != {}:
-        raise ValueError("a body that does not name one job")
+    if not isinstance(args, list) or content[1] != {} or not all(isinstance(arg, str) for arg in args):
+        raise ValueError("a body that is no list of names")
+    if len(args) != int(names_a_job):
+        raise ValueError("a body that does not name one job" if names_a_job else "a body that names something")
     return base64.b64encode(json.dumps([args, {}, {}]).encode()).decode()
 
 
@@ -94,14 +99,14 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
-    """A transport that hands on no message to a device's queue but those that name a job."""
+    """A transport that hands on no message to a device's queue but those that name a job, to the nightly's but ticks."""
 
     Channel = Channel
 
     def _deliver(self, message: Any, queue: str) -> None:
-        if queue.startswith(DEVICE_QUEUE):
+        if queue.startswith(DEVICE_QUEUE) or queue == NIGHTLY_QUEUE:
             try:
-                message = checked(message)
+                message = checked(message, TASK_NIGHTLY if queue == NIGHTLY_QUEUE else TASK_RUN_JOB)
             except ValueError as error:
                 log.warning("a message in queue %s was dropped: %s", queue, error)
                 return

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "devices": ("farm.cli.device", "devices", "Show, drain, resume, quarantine or check devices"),
     "doctor": ("farm.cli.device", "doctor", "Check this machine and its farm, and say what to mend"),
     "probe": ("farm.cli.device", "probe", "Show this machine's devices and what its stacks can do"),
+    "nightly": ("farm.cli.nightly", "nightly", "Measure every night, say what changed: run, status, install"),
     "broker": ("farm.cli.broker", "broker", "Prepare a Redis of your own: its users and their rights"),
     "worker": ("farm.cli.serve", "worker", "Serve one device of this machine (runs until stopped)"),
     "scheduler": ("farm.cli.serve", "scheduler", "Decide what runs when (runs until stopped; one per farm)"),

@@ -4,6 +4,9 @@
 import re
 
 TASK_RUN_JOB = "workers.run_job"
+#: Names nothing: what is due is in the nights' documents.
+TASK_NIGHTLY = "farm.nightly"
+NIGHTLY_QUEUE = "nightly"
 
 #: What the names of devices' Celery queues begin with.
 DEVICE_QUEUE = "dev."

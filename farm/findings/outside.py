@@ -46,7 +46,7 @@ def work_outside_grown(scene: Scene) -> Iterator[Candidate]:
             )
             sides = _evidence(old, "earlier"), _evidence(new, "later")
             found = Finding(GROWN, _named(cell), sentence, now - before, Sure.COUNTED, *sides)
-            yield Candidate(found, now - before > scene.limits["fallback_growth"])
+            yield Candidate(found, now - before > scene.limits["history_fallback"])
 
 
 def _series(scene: Scene) -> Iterator[tuple[Cell, list[Record]]]:

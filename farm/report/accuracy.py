@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from farm.contract.record import Record
 from farm.report import stats, text
 from farm.report.select import Point, Selection
 from farm.report.stats import Absent
-from farm.report.table import Cell, Column, Footnotes, Group, Row, Table, absent, number_cell
+from farm.report.table import Cell, Column, Footnotes, Group, Row, Table, absent, number_cell, run_anchor
 
 _HEADS = (
     Column("Top-1", "%"),
@@ -47,9 +48,11 @@ def _cells(point: Point, near: Sequence[Point], calibrated: bool, notes: Footnot
         _share_cell(point, "top1", notes),
         _difference_cell(point, near, notes),
         _share_cell(point, "top5", notes),
-        absent(count.reason) if isinstance(count, Absent) else Cell(text.number(count, 0)),
+        absent(count.reason)
+        if isinstance(count, Absent)
+        else Cell(text.number(count, 0), anchor=run_anchor(point.record)),
     )
-    marked = (cells[0], *(Cell(c.text, c.sub, c.note, "", c.anchor, c.muted) for c in cells[1:]))
+    marked = (cells[0], *(replace(c, mark="") for c in cells[1:]))
     return (*marked, *_calibration_cells(point)) if calibrated else marked
 
 
@@ -71,13 +74,14 @@ def _difference_cell(point: Point, near: Sequence[Point], notes: Footnotes) -> C
     if isinstance(base, Absent):
         return absent(base.reason)
     if base is point:
-        return Cell("0", note="this is what the others are held against", muted=True)
+        return Cell("0", note="this is what the others are held against", muted=True, anchor=run_anchor(point.record))
     other = stats.value(base.record, "top1")
     if isinstance(other, Absent):
         return absent(other.reason)
     difference = (own - other) * 100
     sign = "+" if round(difference, 2) > 0 else ""
-    return Cell(f"{sign}{text.number(difference + 0.0, 2)}", note=f"against {base.series.label}")
+    shown = f"{sign}{text.number(difference + 0.0, 2)}"
+    return Cell(shown, note=f"against {base.series.label}", anchor=run_anchor(point.record))
 
 
 def _base(point: Point, near: Sequence[Point]) -> Point | Absent:
@@ -119,4 +123,5 @@ def _calibration_cells(point: Point) -> tuple[Cell, ...]:
     method = calibration.method
     if method == "percentile":
         method += f" {calibration.percentile:g} %"
-    return (Cell(method), Cell(text.number(calibration.samples, 0)), Cell(text.number(calibration.batch, 0)))
+    anchor = run_anchor(point.record)
+    return Cell(method), *(Cell(text.number(n, 0), anchor=anchor) for n in (calibration.samples, calibration.batch))

@@ -6,6 +6,7 @@ Specifications are not validated here, which would take a third of a report's ti
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,13 @@ PANEL_WIDTH, PANEL_HEIGHT, SHEET_WIDTH, SHEET_HEIGHT = 360, 240, 300, 190
 ROW_HEIGHT = 26
 #: The most panels in one sheet.
 MOST_IN_SHEET = 12
+#: Throughputs this many times apart (a CPU beside a data-centre GPU) share no linear axis.
+FAR_APART = 200
 _AXIS_HEIGHT = 52
 #: A sample this many percent off its median would squeeze all others on a linear axis.
 FAR_PERCENT = 40
+#: Within this many percent of 0 the bent axis is close to linear.
+BEND = 2
 _SIGNED = "datum.value === 0 ? '0' : format(datum.value, '+~g')"
 
 
@@ -60,7 +65,7 @@ def throughput_chart(dots: Sequence[Dot], look: Mapping[str, Style], *, legend: 
     batches = sorted({d.batch for d in dots})
     axis = alt.Axis(values=batches, format="d", grid=False, title="Batch size (log scale)", labelOverlap="greedy")
     x = alt.X("batch:Q", scale=alt.Scale(type="log", base=2, nice=False, padding=14), axis=axis)
-    y = alt.Y("value:Q", scale=alt.Scale(zero=True, nice=5), axis=alt.Axis(title="Inputs per second", tickCount=5))
+    y = _throughput_axis([d.value for d in dots])
     colour = _colour(look, legend)
     layers = [_chart([d for d in dots if not d.invalid]).mark_line(strokeWidth=1.6).encode(x=x, y=y, color=colour)]
     bounded = [d for d in dots if d.low is not None]
@@ -68,6 +73,17 @@ def throughput_chart(dots: Sequence[Dot], look: Mapping[str, Style], *, legend: 
         bars = _chart(bounded).mark_rule(strokeWidth=1.6)
         layers.append(bars.encode(x=x, y=alt.Y("low:Q"), y2=alt.Y2("high:Q"), color=colour))
     return alt.layer(*layers, *_points(dots, x, y, look, legend))
+
+
+def _throughput_axis(values: Sequence[float]) -> Any:
+    """From zero; logarithmic where lines from zero would lie on one another."""
+    import altair as alt
+
+    if max(values, default=0) > FAR_APART * min(values, default=0) > 0:
+        axis = alt.Axis(title="Inputs per second (log scale)", tickCount=4, format="~s")
+        return alt.Y("value:Q", scale=alt.Scale(type="log", nice=True), axis=axis)
+    axis = alt.Axis(title="Inputs per second", tickCount=5)
+    return alt.Y("value:Q", scale=alt.Scale(zero=True, nice=5), axis=axis)
 
 
 def latency_chart(dots: Sequence[Dot], look: Mapping[str, Style]) -> Any:
@@ -93,10 +109,15 @@ def distribution_chart(spreads: Sequence[Spread], look: Mapping[str, Style]) -> 
     """A strip of samples and a box in each row, in percent off the row's own median; bent scale for long tails."""
     import altair as alt
 
-    far = max(max(abs(s.low), abs(s.high)) for s in spreads) > FAR_PERCENT
-    bent = alt.Scale(type="symlog", constant=2, nice=True) if far else alt.Scale(nice=True)
-    title = "% off the median" + (" (symmetric log)" if far else "")
-    axis = alt.Axis(title=title, tickCount=4 if far else 5, labelExpr=_SIGNED, labelOverlap="greedy")
+    low, high = min(s.low for s in spreads), max(s.high for s in spreads)
+    far = max(abs(low), abs(high)) > FAR_PERCENT
+    if far:
+        ticks = bent_ticks(low, high)
+        bent = alt.Scale(type="symlog", constant=BEND, nice=False, domain=[min(low, ticks[0]), max(high, ticks[-1])])
+        axis = alt.Axis(title="% off the median (symmetric log)", values=ticks, labelExpr=_SIGNED)
+    else:
+        bent = alt.Scale(nice=True)
+        axis = alt.Axis(title="% off the median", tickCount=5, labelExpr=_SIGNED, labelOverlap="greedy")
     y, colour = _row_axis([s.row for s in spreads]), _colour(look)
     base = _chart(spreads).encode(y=y, color=colour)
     line = base.mark_rule(strokeWidth=1).encode(x=alt.X("low:Q", scale=bent, axis=axis), x2=alt.X2("high:Q"))
@@ -111,6 +132,27 @@ def distribution_chart(spreads: Sequence[Spread], look: Mapping[str, Style]) -> 
         box.encode(x=alt.X("q1:Q"), x2=alt.X2("q3:Q"), stroke=stroke),
         base.mark_tick(size=14, thickness=3).encode(x=alt.X("median:Q")),
     )
+
+
+def bent_ticks(low: float, high: float) -> list[float]:
+    """Where a symmetric logarithmic axis from `low` to `high` has its labels: 0 and powers of ten, far enough apart.
+
+    An axis left to itself labels the end of its range close beside the last power, one over the other.
+    """
+    reach = _bend(high) - _bend(low)
+    kept = [0.0]
+    for sign, end in ((1, high), (-1, -low)):
+        last = 0.0
+        for power in (10.0, 100.0, 1000.0, 10000.0, 100000.0):
+            if power <= end and _bend(power) - _bend(last) > reach / 6:
+                last = power
+                kept.append(sign * power)
+    return sorted(kept)
+
+
+def _bend(value: float) -> float:
+    """The place of a value on the axis, as Vega computes it."""
+    return math.copysign(math.log1p(abs(value) / BEND), value)
 
 
 def wide_range(values: Sequence[float]) -> bool:

@@ -10,12 +10,16 @@ from pathlib import Path
 from farm.contract.job import JobSpec
 from farm.contract.names import slug
 from farm.contract.record import Record
-from farm.report import coverage, narrative, provenance, results, tables
+from farm.report import across, coverage, grid, narrative, provenance, results, tables
+from farm.report.best import best_table
+from farm.report.choice import choice_section
 from farm.report.document import Document, Section
-from farm.report.figures import make_figures
+from farm.report.figures import across_figure, make_figures
+from farm.report.findings import findings_section
 from farm.report.render import ReportFiles, write_document
 from farm.report.select import Selection, select
 from farm.report.series import device_class as class_of
+from farm.report.software import software_table
 
 
 def write_report(
@@ -27,7 +31,7 @@ def write_report(
     samples: Callable[[Record], list[int] | None] | None = None,
     expected: Iterable[JobSpec] = (),
 ) -> ReportFiles:
-    """Write index.html, report.md, results.csv and figures/*.png into `out_dir`, made if it is not there.
+    """Write the page, Markdown, CSV, Parquet and figures into `out_dir`, made if it is not there.
 
     `records` may hold unreadable ones (with `path` and `problem`) and foreign objects: they are listed. `samples`
     gives a record's raw latencies in ns, or None. `expected` are jobs that should have records. The same input gives
@@ -58,29 +62,53 @@ def compose(
 
 
 def _sections(selection: Selection) -> list[Section]:
-    sections = []
-    for name in selection.classes:
-        made = (
-            tables.measured_tables(selection, name)
-            if any(p.series.device_class == name and p.ok for p in (*selection.ok, *selection.accuracy))
-            else []
-        )
-        folded = tuple(t for t in made if t.wide)
-        shown = tuple(t for t in made if not t.wide)
-        if made:
-            sections.append(Section(f"on-{slug(name)}", name, _device_words(selection, name), shown, folded))
+    found = [_grid(selection), _across(selection)]
+    found += [findings_section(selection), choice_section(selection)]
+    found += [_device(selection, name) for name in selection.classes]
     covered = tuple(coverage.coverage_tables(selection))
     if covered:
-        sections.append(Section("coverage", "What ran and what did not", "", covered))
+        found.append(Section("outcomes-and-reasons", "What ran and what did not", "", covered))
     if selection.points:
-        differing = provenance.difference_table(selection)
-        facts = tuple(provenance.provenance_table(selection, name) for name in selection.classes)
-        shown = () if differing is None else (differing,)
-        sections.append(
-            Section("origin", "Provenance", _agreement(selection), shown, tuple(t for t in facts if t.groups))
-        )
-        sections.append(Section("appendix", "Appendix", "", (results.appendix_table(selection),)))
-    return sections
+        found.append(_origin(selection))
+        found.append(Section("appendix", "Appendix", "", (results.appendix_table(selection),)))
+    return [section for section in found if section is not None]
+
+
+def _grid(selection: Selection) -> Section | None:
+    table = grid.grid_table(selection)
+    return None if table is None else Section("coverage", "Coverage", "", (table,))
+
+
+def _across(selection: Selection) -> Section | None:
+    """Device classes side by side. None where there is one class alone, or none that ran anything."""
+    made = across.across_tables(selection)
+    best, differing = best_table(selection), software_table(selection)
+    shown = [t for t in (best, *(t for t in made if not t.wide), differing) if t is not None]
+    folded = tuple(t for t in made if t.wide)
+    if not shown and not folded:
+        return None
+    intro = "The same model, workflow, precision and switches on each device. Each number leads to its record."
+    if not made:
+        intro = "No workflow and precision ran with the same switches on two devices."
+    figure = across_figure(selection)
+    return Section("across", "Across devices", intro, tuple(shown), folded, () if figure is None else (figure,))
+
+
+def _device(selection: Selection, name: str) -> Section | None:
+    if not any(p.series.device_class == name and p.ok for p in (*selection.ok, *selection.accuracy)):
+        return None
+    made = tables.measured_tables(selection, name)
+    folded = tuple(t for t in made if t.wide)
+    shown = tuple(t for t in made if not t.wide)
+    intro = f"{_device_words(selection, name)}. Each number leads to its record."
+    return Section(f"on-{slug(name)}", name, intro, shown, folded) if made else None
+
+
+def _origin(selection: Selection) -> Section:
+    differing = provenance.difference_table(selection)
+    facts = tuple(provenance.provenance_table(selection, name) for name in selection.classes)
+    shown = () if differing is None else (differing,)
+    return Section("origin", "Provenance", _agreement(selection), shown, tuple(t for t in facts if t.groups))
 
 
 def _device_words(selection: Selection, name: str) -> str:

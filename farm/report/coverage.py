@@ -62,10 +62,17 @@ def outcome_table(selection: Selection) -> Table:
 
 
 def _count_row(selection: Selection, series: Series, kinds: dict[str, tuple[str, ...]]) -> Row:
-    found = counts(selection, series)
-    numbers = [found.total(), *(sum(found[k] for k in keys) for keys in kinds.values())]
-    numbers.insert(2, sum(1 for p in selection.of(series) if p.ok and p.doubts))
-    return Row(series.label, tuple(Cell(str(n), muted=n == 0) for n in numbers))
+    found, points = counts(selection, series), selection.of(series)
+    cells = [_count(sum(found[k] for k in keys), [p for p in points if p.record.outcome in keys])
+             for keys in kinds.values()]  # fmt: skip
+    doubtful = [p for p in points if p.ok and p.doubts]
+    cells.insert(1, _count(len(doubtful), doubtful))
+    return Row(series.label, (_count(found.total(), points), *cells))
+
+
+def _count(number: int, points: Sequence[Point]) -> Cell:
+    """A count, linked to the first of its records: those of a series stand together in the appendix."""
+    return Cell(str(number), muted=number == 0, anchor=run_anchor(points[0].record) if points and number else "")
 
 
 def reason_table(selection: Selection) -> Table | None:

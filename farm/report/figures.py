@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from farm.contract.record import Record
 from farm.errors import FarmError
-from farm.report import charts, drawing, stats, text
+from farm.report import across, charts, drawing, stats, text
 from farm.report.charts import Dot, Spread
 from farm.report.drawing import Style
 from farm.report.select import Point, Problem, Selection
@@ -24,6 +24,9 @@ from farm.summary import WITHIN_RUN
 
 #: Gives the raw latencies of a record in ns, or None.
 Samples = Callable[[Record], "list[int] | None"]
+
+#: The most panels of the figure across devices: beyond, a table is read more easily.
+MOST_PANELS = 12
 
 #: The most samples that one strip shows.
 MOST_TICKS = 60
@@ -86,6 +89,46 @@ def throughput_figure(selection: Selection) -> Figure | None:
     caption += _bars(known, "throughput_per_s") + _hollow(hollow)
     sheet = charts.sheet([p.in_sheet for p in panels], title, caption, columns=3)
     return Figure("throughput", title, caption, tuple(panels), sheet, tuple(look.items()), hollow)
+
+
+def across_figure(selection: Selection) -> Figure | None:
+    """Throughput against batch size, device by device: a panel for each way that several classes ran."""
+    known = _with(selection.ok, "throughput_per_s")
+    named = across.ways(selection) if len(selection.classes) > 1 else {}
+    shared: dict[across.Way, list[Point]] = {}
+    for point in known if named else ():
+        shared.setdefault(named[point.series], []).append(point)
+    kept = [(way, of) for way, of in sorted(shared.items()) if len({p.series.device_class for p in of}) > 1]
+    if not kept:
+        return None
+    look = drawing.styles((name, False) for name in selection.classes)
+    title = "Throughput against batch size, device by device"
+    panels = []
+    for way, points in kept[:MOST_PANELS]:
+        dots = [replace(_dot(p, "throughput_per_s"), series=p.series.device_class) for p in _newest(points)]
+        name = f"{way.model}, {way.label}"
+        said = "; ".join(f"{d.series} batch {d.batch}: {text.number(d.value)} inputs/s" for d in dots)
+        drawn = charts.throughput_chart(dots, look, legend=True)
+        drawn = drawn.properties(width=charts.SHEET_WIDTH, height=charts.SHEET_HEIGHT, title=textwrap.wrap(name, 38))
+        spec = charts.single(charts.throughput_chart(dots, look), charts.PANEL_HEIGHT)
+        panels.append(Panel(name, f"{title}, {name}: {said}", spec, drawn))
+    shown = [p for _, of in kept[:MOST_PANELS] for p in of]
+    hollow = any(p.doubts for p in shown)
+    caption = "Inputs finished per second. Higher is better; each panel has its own scale."
+    caption += _bars(shown, "throughput_per_s") + _hollow(hollow)
+    if len(kept) > MOST_PANELS:
+        caption += f" The first {MOST_PANELS} of {len(kept)}; the table has all."
+    sheet = charts.sheet([p.in_sheet for p in panels], title, caption, columns=3)
+    return Figure("across", title, caption, tuple(panels), sheet, tuple(look.items()), hollow)
+
+
+def _newest(points: Sequence[Point]) -> list[Point]:
+    """One point of each class and batch size, as the table shows it: sound before flagged, then the newest."""
+    chosen: dict[tuple[str, int], Point] = {}
+    ordered = sorted(points, key=lambda p: (not p.doubts, p.record.finished_at, p.record.run_id))
+    for p in ordered:
+        chosen[p.series.device_class, p.batch or 0] = p
+    return [chosen[key] for key in sorted(chosen)]
 
 
 def latency_figure(selection: Selection) -> Figure | None:

@@ -12,6 +12,7 @@ from farm.report.document import Sentence
 from farm.report.provenance import differences
 from farm.report.select import Point, Selection
 from farm.report.series import scenario
+from farm.report.software import differing_software
 from farm.report.stats import Absent, Best, Ratio
 from farm.report.table import at
 from farm.summary import WITHIN_RUN
@@ -33,7 +34,7 @@ def summarise(selection: Selection) -> list[Sentence]:
         for model in selection.models(device_class):
             found += _fastest(selection, device_class, model)
     found += _not_ok(selection) + _gaps(selection) + _doubts(selection) + _unused(selection) + _differing(selection)
-    return found + _scope(selection)
+    return found + _stacks(selection) + _scope(selection)
 
 
 def _nothing(selection: Selection) -> list[Sentence]:
@@ -210,6 +211,16 @@ def _differing(selection: Selection) -> list[Sentence]:
         return []
     shown = text.listed(names) if len(names) <= 4 else f"{text.plural(len(names), 'fact')}, among them {names[0]}"
     return [Sentence("doubt", f"Runs that stand side by side here differ in {shown}.", "differences")]
+
+
+def _stacks(selection: Selection) -> list[Sentence]:
+    """Names what differs between device classes besides the devices: no gap between them is the hardware's alone."""
+    names = differing_software(selection) if selection.ok else ()
+    if not names:
+        return []
+    shown = text.listed(names) if len(names) <= 6 else f"{text.listed(names[:5])} and {len(names) - 5} more"
+    said = f"The devices have other versions of {shown}: what lies between them is hardware and software together."
+    return [Sentence("doubt", said, "software-across")]
 
 
 def _scope(selection: Selection) -> list[Sentence]:

@@ -18,7 +18,7 @@ from farm.contract.record import Record
 from farm.identity import switches
 from farm.report import text
 from farm.report.select import Point, Selection
-from farm.report.table import Cell, Column, Group, Row, Table
+from farm.report.table import Cell, Column, Group, Row, Table, run_anchor
 
 #: Sections whose facts should agree before two numbers of one device class are compared.
 COMPARED = ("Device", "Host", "Stack", "Protocol", "Provenance")
@@ -115,7 +115,8 @@ def difference_table(selection: Selection) -> Table | None:
         for fact in differences(selection, device_class):
             for n, (value, points) in enumerate(fact.values):
                 heading = f"{fact.section}: {fact.name}" if n == 0 else ""
-                rows.append(Row(heading, (Cell(value), Cell(str(len(points))), Cell(_who(points)))))
+                count = Cell(str(len(points)), anchor=run_anchor(points[0].record))
+                rows.append(Row(heading, (Cell(value), count, Cell(_who(points)))))
         if rows:
             groups.append(Group(device_class, tuple(rows)))
     if not groups:

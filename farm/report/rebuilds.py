@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import median
 
 from farm.contract.canonical import digest
@@ -12,7 +13,7 @@ from farm.report import stats, text
 from farm.report.select import Point, Selection
 from farm.report.series import device_id, facets
 from farm.report.stats import Absent
-from farm.report.table import Cell, Column, Footnotes, Group, Row, Table, absent
+from farm.report.table import Cell, Column, Footnotes, Group, Row, Table, absent, run_anchor
 
 #: What sets two rows of the table apart beside model, workflow, precision, batch and device.
 _FACETS = ("options", "calibration", "protocol", "weights", "data", "seed", "input", "stack", "sweep")
@@ -78,7 +79,9 @@ def _row(points: Sequence[Point], notes: Footnotes) -> Row:
         _latency(points),
         _spread(points),
     )
-    return Row(", ".join(word for word in words if word), cells)
+    # The builds' records stand together in the appendix, the first of them first.
+    linked = (c if c.text == text.ABSENT else replace(c, anchor=run_anchor(points[0].record)) for c in cells)
+    return Row(", ".join(word for word in words if word), tuple(linked))
 
 
 def _distinct(points: Sequence[Point], name: str) -> Cell:

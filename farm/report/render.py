@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write a document: one self-contained HTML page, Markdown, CSV and PNG figures, each file replaced at once."""
+"""Write a document: one self-contained HTML page, Markdown, tables and PNG figures, each file replaced at once."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from farm.report.figures import Figure, Panel
 if TYPE_CHECKING:
     import markupsafe
 
-FIGURE_NAMES = ("throughput", "latency", "distribution")
+FIGURE_NAMES = ("throughput", "latency", "distribution", "across", "pareto")
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where the parts of a written report are; `csv` is None for a document without a selection."""
+    """Where the parts of a written report are; the tables of results are None without a selection."""
 
     html: Path
     markdown: Path
     csv: Path | None
+    parquet: Path | None
     figures: tuple[Path, ...]
 
 
 def write_document(document: Document, out_dir: Path) -> ReportFiles:
-    """Write index.html, report.md, figures/*.png and, of a document with a selection, results.csv into `out_dir`.
+    """Write index.html, report.md and figures/*.png into `out_dir`, made if it is not there.
 
-    The directory is made if it is not there. The same document gives the same bytes.
+    A document with a selection has results.csv and results.parquet beside them. The same document gives the same bytes.
 
     Raises:
         UnavailableError: `out_dir` cannot be written.
@@ -112,12 +113,13 @@ def _write_all(document: Document, out_dir: Path) -> ReportFiles:
         written.append(_write(figures_dir / f"{figure.key}.png", drawing.to_png(figure.sheet)))
     for stale in set(FIGURE_NAMES) - {figure.key for figure in document.all_figures}:
         (figures_dir / f"{stale}.png").unlink(missing_ok=True)
-    csv_path = None
+    csv_path = parquet_path = None
     if document.selection is not None:
         csv_path = _write(out_dir / "results.csv", results.csv_text(document.selection).encode())
+        parquet_path = results.write_result_parquet(document.selection, out_dir / "results.parquet")
     markdown_path = _write(out_dir / "report.md", to_markdown(document).encode())
     html_path = _write(out_dir / "index.html", to_html(document).encode())
-    return ReportFiles(html_path, markdown_path, csv_path, tuple(written))
+    return ReportFiles(html_path, markdown_path, csv_path, parquet_path, tuple(written))
 
 
 def _write(path: Path, data: bytes) -> Path:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every point on one line: the CSV that machines read, and the appendix that each number of the page leads to. Pure."""
+"""Every point on one line: CSV and Parquet for machines, and the appendix that each number of the page leads to."""
 
 from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 from farm.contract.metrics import METRICS
@@ -14,6 +15,7 @@ from farm.report.select import Gap, Point, Selection, record_path
 from farm.report.series import device_id
 from farm.report.stats import Absent, Ratio
 from farm.report.table import Cell, Column, Group, Row, Table, at, run_anchor
+from farm.store.parquet import write_parquet
 
 _WHERE = ("device_class", "device_id", "host", "model", "workflow", "precision", "variant", "point", "batch_size")
 _END = ("outcome", "stage", "reference", "message", "hint", "flags", "withheld")
@@ -24,21 +26,52 @@ _JOB = ("sweep_id", "sweep_name", "job_id", "generation", "attempt", "protocol")
 _ORIGIN = (*_JOB, "ladder_stop", "started_at", "finished_at", "run_id", "record", "samples_sha256")
 
 
+#: DuckDB's types of the columns that are neither text nor a metric.
+_KINDS = dict.fromkeys(("batch_size", _PROCESSES, "generation", "attempt"), "BIGINT") | dict.fromkeys(
+    (*_INTERVAL[:3], *_SPEED_UP[:3]), "DOUBLE"
+)
+
+
+def result_rows(selection: Selection) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """Every point and gap as a flat row: the columns in order, each with DuckDB's type, and the rows.
+
+    Full precision, units in the names; what a row does not have is None or not in it.
+    """
+    extra = sorted({name for p in selection.points for name in p.record.metrics} - set(METRICS))
+    metrics = [*METRICS, *extra]
+    names = [*_WHERE, *_END, *metrics, *_INTERVAL, _PROCESSES, *_SPEED_UP, *_ORIGIN]
+    kinds = {name: _KINDS.get(name, "VARCHAR") for name in names} | dict.fromkeys(metrics, "DOUBLE")
+    rows = [_line(point, selection, metrics) for point in selection.points]
+    return kinds, [*rows, *(_gap_line(gap) for gap in selection.gaps)]
+
+
 def csv_text(selection: Selection) -> str:
-    """The points of a selection as CSV (RFC 4180), full precision, units in the names, empty where there is no number.
+    """The rows as CSV (RFC 4180), empty where there is no value.
 
     A text that a spreadsheet would take for a formula is kept from that with a leading apostrophe.
     """
-    extra = sorted({name for p in selection.points for name in p.record.metrics} - set(METRICS))
-    names = [*_WHERE, *_END, *METRICS, *extra, *_INTERVAL, _PROCESSES, *_SPEED_UP, *_ORIGIN]
+    kinds, rows = result_rows(selection)
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, names, restval="", lineterminator="\r\n")
+    writer = csv.DictWriter(stream, list(kinds), restval="", lineterminator="\r\n")
     writer.writeheader()
-    for point in selection.points:
-        writer.writerow({k: _safe(v) for k, v in _line(point, selection, [*METRICS, *extra]).items()})
-    for gap in selection.gaps:
-        writer.writerow({k: _safe(v) for k, v in _gap_line(gap).items()})
+    writer.writerows({k: _safe(v) for k, v in row.items()} for row in rows)
     return stream.getvalue()
+
+
+def write_result_parquet(selection: Selection, path: Path) -> Path:
+    """Write the rows as Parquet, typed, with nothing escaped; what is not there is NULL.
+
+    Raises:
+        UnavailableError: `path` cannot be written.
+    """
+    kinds, rows = result_rows(selection)
+    write_parquet(({k: _whole(v) for k, v in row.items()} for row in rows), kinds, path)
+    return path
+
+
+def _whole(value: Any) -> Any:
+    """Text as whole UTF-8: a stray half of a surrogate pair must not cost the table."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
 def _safe(value: Any) -> Any:
@@ -78,9 +111,9 @@ def _line(point: Point, selection: Selection, metrics: list[str]) -> dict[str, A
     return line | _bounds(record) | _ratio(point, selection) | _origin(record)
 
 
-def _number(record: Record, name: str) -> float | str:
+def _number(record: Record, name: str) -> float | None:
     found = stats.value(record, name)
-    return "" if isinstance(found, Absent) else found
+    return None if isinstance(found, Absent) else found
 
 
 def _bounds(record: Record) -> dict[str, Any]:
@@ -170,4 +203,4 @@ def _appendix_row(point: Point) -> Row:
     return Row(f"{point.series.label}, {at(point)}", cells, anchor=run_anchor(record))
 
 
-__all__ = ["appendix_table", "csv_text"]
+__all__ = ["appendix_table", "csv_text", "result_rows", "write_result_parquet"]

@@ -10,13 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from farm.contract.canonical import short_digest
 from farm.contract.catalogue import PRECISIONS
 from farm.contract.job import JobSpec, Protocol
 from farm.contract.record import Record
 from farm.identity import switches
+
+K = TypeVar("K", bound=Hashable)
 
 #: Facets in the order in which a variant names them. The sweep comes last: it is named only if nothing else differs.
 FACETS = (
@@ -36,6 +38,9 @@ class JobKey:
 
     job_id: str
     part: int
+
+    def __str__(self) -> str:
+        return f"job {self.job_id}-{self.part}"
 
 
 @dataclass(frozen=True)
@@ -124,35 +129,37 @@ def name_all(jobs: Mapping[JobKey, tuple[JobSpec, Sequence[Record]]]) -> dict[Jo
         groups.setdefault(base, []).append(key)
     named: dict[JobKey, Series] = {}
     for keys in groups.values():
-        variants = _variants({key: facets(*jobs[key]) for key in keys})
+        told_apart = variants({key: facets(*jobs[key]) for key in keys})
         for key in keys:
             job, records = jobs[key]
-            named[key] = Series(device_class(job, records), job.model.name, job.workflow, job.precision, variants[key])
+            name = (device_class(job, records), job.model.name, job.workflow, job.precision)
+            named[key] = Series(*name, told_apart[key])
     return named
 
 
-def _variants(described: Mapping[JobKey, Mapping[str, str]]) -> dict[JobKey, str]:
+def variants(described: Mapping[K, Mapping[str, str]]) -> dict[K, str]:
+    """What tells each apart from the others, in words: the facets that differ, and only those."""
     differing = [f for f in FACETS if f in _ALWAYS or len(_values(f, described)) > 1 or _some_lack(f, described)]
     without_sweep = [f for f in differing if f != "sweep"]
     labels = _join(described, without_sweep)
     if len(set(labels.values())) < len(labels):
         labels = _join(described, differing)
     if len(set(labels.values())) < len(labels):
-        labels = {key: f"{text}, job {key.job_id}-{key.part}".lstrip(", ") for key, text in labels.items()}
+        labels = {key: f"{text}, {key}".lstrip(", ") for key, text in labels.items()}
     return labels
 
 
-def _values(facet: str, described: Mapping[JobKey, Mapping[str, str]]) -> set[str]:
+def _values(facet: str, described: Mapping[K, Mapping[str, str]]) -> set[str]:
     return {d[facet] for d in described.values()} - {""}
 
 
-def _some_lack(facet: str, described: Mapping[JobKey, Mapping[str, str]]) -> bool:
+def _some_lack(facet: str, described: Mapping[K, Mapping[str, str]]) -> bool:
     """Options that one job has and another has not set them apart; a stack or device unknown so far does not."""
     values = {d[facet] for d in described.values()}
     return facet in ("options", "calibration", "rebuild") and "" in values and len(values) > 1
 
 
-def _join(described: Mapping[JobKey, Mapping[str, str]], names: Sequence[str]) -> dict[JobKey, str]:
+def _join(described: Mapping[K, Mapping[str, str]], names: Sequence[str]) -> dict[K, str]:
     return {key: ", ".join(d[f] for f in names if d[f]) for key, d in described.items()}
 
 

@@ -29,7 +29,8 @@ class Cell:
     """What a cell shows. `sub` is the smaller second line, `note` the explanation on hover and for screen readers.
 
     `anchor` is the appendix row of the record the number comes from, `href` another page, relative to this one; `mark`
-    points to a footnote of the table.
+    points to a footnote of the table. `status` (`ok`, `flagged`, `refused`, `failed`, `missing`, `not-run`) tints the
+    cell; its words say the same.
     """
 
     text: str = ""
@@ -39,6 +40,7 @@ class Cell:
     anchor: str = ""
     muted: bool = False
     href: str = ""
+    status: str = ""
 
 
 @dataclass(frozen=True)

@@ -275,8 +275,13 @@ def _mismatch_cells(points: Sequence[Point], notes: Footnotes) -> tuple[Cell, ..
         _worst_cell(ran, "top1_agreement", lambda v: text.percent(v * 100), notes),
         _error_cell(ran, notes),
         absent("no outputs were compared") if worst is None else _count_cell(worst[1], worst[0], notes),
-        Cell(", ".join(str(b) for b in compared) or text.ABSENT, muted=not compared),
+        Cell(", ".join(str(b) for b in compared) or text.ABSENT, muted=not compared, anchor=_first(ran, compared)),
     )
+
+
+def _first(points: Sequence[Point], batches: Sequence[int]) -> str:
+    """The record of the first point at one of these batch sizes."""
+    return next((run_anchor(p.record) for p in points if p.batch in batches), "")
 
 
 def _error_cell(points: Sequence[Point], notes: Footnotes) -> Cell:

@@ -103,7 +103,12 @@ def test_the_page_has_no_script_no_handler_and_no_address_outside(written: Repor
     assert not {t for t, _ in page.tags} & {"script", "img", "iframe", "object", "embed", "form", "base"}
     assert not [k for _, a in page.tags for k in a if k.startswith("on")]
     links = [v or "" for _, a in page.tags for k, v in a.items() if k in ("src", "href", "xlink:href", "action")]
-    assert {link for link in links if not link.startswith("#")} <= {"report.md", "results.csv", "data:,"}
+    assert {link for link in links if not link.startswith("#")} <= {
+        "report.md",
+        "results.csv",
+        "results.parquet",
+        "data:,",
+    }
     assert "url(" not in re.sub(r"url\(#[\w-]+\)", "", html)
     assert "http:" not in html and "https:" not in html and "@import" not in html
 
@@ -193,13 +198,13 @@ def test_the_same_records_give_the_same_bytes_in_any_order(tmp_path: Path) -> No
 
 
 def _all(files: ReportFiles) -> list[Path]:
-    return [files.html, files.markdown, files.csv, *files.figures]
+    return [files.html, files.markdown, files.csv, files.parquet, *files.figures]
 
 
 def test_the_files_are_where_they_are_said_to_be_and_nothing_else_is(tmp_path: Path) -> None:
     files = write_report(demo.sweep(), tmp_path / "a" / "b", title="t")
     found = {str(p.relative_to(tmp_path / "a" / "b")) for p in (tmp_path / "a" / "b").rglob("*") if p.is_file()}
-    names = {"index.html", "report.md", "results.csv"}
+    names = {"index.html", "report.md", "results.csv", "results.parquet"}
     assert found == names | {f"figures/{n}.png" for n in ("throughput", "latency", "distribution")}
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in files.figures)
 
