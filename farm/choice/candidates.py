@@ -8,6 +8,8 @@ of one way are joined whatever sweep they come from:
 - energy: likewise, of the runs that have it;
 - accuracy: the newest evaluation of the same weights (the trained file, too, where both name it) in the same workflow,
   precision, options, calibration and stack on the same class of devices, at whatever batch size it was taken.
+
+Weights that were trained where they ran are the same only if they are one file, which is then part of the world.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from farm.contract.record import ACCURACY, LATENCY, Record
 from farm.thresholds import DEFAULTS
 
 #: What makes numbers of two records mean different things. How long was measured does not.
-WORLD = ("weights", "input_shape", "data", "boundary", "inputs", "scenario", "streams")
+WORLD = ("weights", "weights_file", "input_shape", "data", "boundary", "inputs", "scenario", "streams")
 
 _WAY = ("workflow", "precision", "options", "calibration", "stack")
 
@@ -54,6 +56,12 @@ def worlds_of(candidates: Iterable[Candidate]) -> dict[tuple[str, ...], list[Can
     return found
 
 
+def _trained(record: Record) -> str:
+    """The file of weights that were trained where they ran, so that the name alone does not say which they are."""
+    files = sorted(ref.sha256[:12] for ref in record.artifacts if ref.kind == "weights")
+    return " ".join(files) if record.job.model.weights.startswith("digits:") else ""
+
+
 def _way(record: Record) -> tuple[str, ...]:
     is_of = identity.identity(record)
     return tuple(is_of[name] for name in _WAY)
@@ -67,6 +75,7 @@ def _is_of(record: Record, model: str, device: str) -> bool:
 
 def _key(record: Record) -> tuple[tuple[str, str], ...]:
     is_of, under = identity.identity(record), identity.conditions(record)
+    under["weights_file"] = _trained(record)
     kept = {name: is_of[name] for name in (*_WAY, "batch")} | {name: under[name] for name in (*WORLD, "threads")}
     device_class = record.device.device_class if record.device else ""
     return tuple((kept | {"model": is_of["model"], "device_class": device_class}).items())

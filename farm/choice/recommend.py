@@ -76,7 +76,7 @@ def _one_world(kept: Sequence[Candidate], limits: Limits) -> list[Candidate]:
     for name, value in _USUAL.items():
         plain = [of for of in plain if of[0].world[name] == value] or plain
     if len(plain) > 1:
-        told = [", ".join(f"{n} {of[0].world[n]}" for n in WORLD if _differs(plain, n)) for of in plain]
+        told = [", ".join(f"{n} {of[0].world[n] or 'none'}" for n in WORLD if _differs(plain, n)) for of in plain]
         raise UsageError(
             f"the records of {limits.model} on {limits.device} are of {len(plain)} things that do not compare",
             hint="Name one with --weights, or name the sweeps to look at.",
@@ -193,7 +193,7 @@ def _all(margins: Sequence[Margin], fit: Fit) -> bool:
 
 
 def _notes(best: Candidate, after: Rival | None) -> tuple[str, ...]:
-    told = [*best.notes, "it holds for " + ", ".join(f"{name} {best.world[name]}" for name in WORLD)]
+    told = [*best.notes, "it holds for " + ", ".join(f"{n} {best.world[n]}" for n in WORLD if best.world[n])]
     if after is not None and not set(best.devices) & set(after.candidate.devices):
         told.append(f"it and the runner-up were measured on different devices of the class {best.device_class}")
     return tuple(told)

@@ -10,6 +10,7 @@ from typing import Any
 
 from farm.choice import AXES, Candidate, Front, candidates_of, front, worlds_of
 from farm.choice.candidates import WORLD
+from farm.contract.record import Record
 from farm.report import charts, text
 from farm.report.document import Section
 from farm.report.drawing import PALETTE
@@ -19,6 +20,8 @@ from farm.report.table import Cell, Column, Group, Row, Table, absent, run_ancho
 
 #: A front of fewer ways shows no choice.
 FEWEST_WAYS = 3
+#: A range of latencies over this many times is drawn on a logarithmic axis.
+_LOG_FROM = 5
 _COLUMNS = ("latency", "accuracy", "memory", "energy")
 
 
@@ -41,7 +44,7 @@ def choice_section(selection: Selection) -> Section | None:
     figure = _figure(found)
     intro = (
         "Ways that no other way of the same network, device class and batch size beats: one is beaten by another that"
-        " is nowhere worse and somewhere better beyond both intervals. `farm recommend` names one of them under limits."
+        " is nowhere worse and somewhere better beyond both intervals. farm recommend names one of them under limits."
     )
     kept = tuple(table for table in tables if table.groups)
     return Section("choice", "What to choose", intro, kept, (), (figure,) if figure else ())
@@ -49,15 +52,15 @@ def choice_section(selection: Selection) -> Section | None:
 
 def fronts(selection: Selection) -> Iterator[Placed]:
     """The front of each device class, model, world and batch size, of one request at a time."""
-    records = [p.record for p in selection.points]
+    by_model: dict[str, list[Record]] = {}
+    for point in selection.points:
+        by_model.setdefault(point.record.job.model.name, []).append(point.record)
     for device_class in selection.classes:
         for model in selection.models(device_class):
-            near = [r for r in records if r.job.model.name == model]
-            worlds = worlds_of(candidates_of(near, model, device_class))
+            found = candidates_of(by_model.get(model, ()), model, device_class)
+            worlds = worlds_of(c for c in found if c.world["scenario"] == "single")
             for world, of in sorted(worlds.items()):
-                if of[0].world["scenario"] == "single":
-                    name = f"{model}{_world_words(world, list(worlds))}"
-                    yield from _by_batch(device_class, name, of)
+                yield from _by_batch(device_class, f"{model}{_world_words(world, list(worlds))}", of)
 
 
 def _by_batch(device_class: str, name: str, of: Sequence[Candidate]) -> Iterator[Placed]:
@@ -70,7 +73,7 @@ def _by_batch(device_class: str, name: str, of: Sequence[Candidate]) -> Iterator
 def _world_words(world: tuple[str, ...], worlds: Sequence[tuple[str, ...]]) -> str:
     """` (weights digits:0, input_shape [3, 32, 32])`: what sets this world apart from the others of the model."""
     apart = [i for i in range(len(WORLD)) if len({other[i] for other in worlds}) > 1]
-    said = ", ".join(f"{WORLD[i].replace('_', ' ')} {world[i]}" for i in apart)
+    said = ", ".join(f"{WORLD[i].replace('_', ' ')} {world[i]}" for i in apart if world[i])
     return f" ({said})" if said else ""
 
 
@@ -129,12 +132,15 @@ def _figure(found: Sequence[Placed]) -> Figure | None:
             smallest.setdefault((one.device_class, one.name), one)
     if not smallest:
         return None
-    classes = {one.device_class for one in smallest.values()}
-    panels = [_panel(one, several=len(classes) > 1) for one in smallest.values()]
+    drawn = list(smallest.values())[: charts.MOST_IN_SHEET]
+    classes = {one.device_class for one in drawn}
+    panels = [_panel(one, several=len(classes) > 1) for one in drawn]
     caption = (
         "Latency against top-1, or against memory where no accuracy was measured, at each network's smallest batch"
         " size. Filled: beaten by no other, numbered as in the table; hollow: beaten. Bars: the intervals judged by."
     )
+    if len(drawn) < len(smallest):
+        caption += f" The first {len(drawn)} of {len(smallest)} networks; the tables have all."
     title = "What no other way beats"
     sheet = charts.sheet([panel.in_sheet for panel in panels], title, caption, columns=3)
     return Figure("pareto", title, caption, tuple(panels), sheet)
@@ -165,7 +171,8 @@ def pareto_chart(of: Front, other: str, numbers: dict[str, int]) -> Any:
     import altair as alt
 
     rows = [_dot(candidate, other, numbers) for candidate in of.candidates]
-    wide = charts.wide_range([row["x"] for row in rows])
+    values = [row["x"] for row in rows]
+    wide = min(values) > 0 and max(values) / min(values) > _LOG_FROM
     kind, note = ("log", " (log scale)") if wide else ("linear", "")
     x_axis = alt.Axis(title=f"Latency in ms{note}", tickCount=5, labelOverlap="greedy", format="~g")
     y_axis = alt.Axis(title=f"{AXES[other].title.capitalize()} in {AXES[other].unit}", tickCount=5)
