@@ -23,7 +23,7 @@ RULES: dict[str, Rule] = {
             "Slower on stronger hardware",
             "A network takes longer on the class of devices that is the faster one over the other networks.",
             "It does not say why: clocks, power caps, drivers and the share of launches in the time all can do it.",
-            '"Demystifying TensorRT", IISWC 2021, which saw it between two Jetsons',
+            '"Demystifying TensorRT", IISWC 2021',
             stronger.slower_on_stronger,
         ),
         Rule(
@@ -31,7 +31,7 @@ RULES: dict[str, Rule] = {
             "int8 not faster than fp16",
             "The quantised network is no more than 2 % faster than fp16 (fp32 where there is no fp16).",
             "It speaks of latency at this batch size; int8 may still take less memory or energy.",
-            "open reports of users; notes of TensorRT on small networks",
+            "reports of users",
             pairs.int8_not_faster,
         ),
         Rule(
@@ -39,7 +39,7 @@ RULES: dict[str, Rule] = {
             "TensorRT slower than plain PyTorch",
             "A workflow that builds engines takes more than 2 % longer than PyTorch as it is, in the same precision.",
             "It says nothing of other builder settings: an engine built at a low optimisation level stays one.",
-            '"Understanding TensorRT" and "Exploring TensorRT" report single cases',
+            _OWN,
             pairs.tensorrt_slower,
         ),
         Rule(
@@ -55,7 +55,7 @@ RULES: dict[str, Rule] = {
             "Builds of one engine differ in time",
             "More of the scatter lies between builds than processes explain, and the range is over 2 %.",
             "Ten builds know the standard deviation between builds to within -31 % and +83 % only.",
-            '"Demystifying TensorRT", IISWC 2021; one-way analysis of variance',
+            _OWN,
             rebuilds.rebuild_variance,
         ),
         Rule(
@@ -71,7 +71,7 @@ RULES: dict[str, Rule] = {
             "Calibration that costs accuracy",
             "Of two calibrations that differ in one thing one is less accurate, or int8 is less accurate than fp32.",
             "It is about this test set and this calibration set, not about another draw of either.",
-            '"TensorRT quantization on edge SoCs"; Wilson 1927, Newcombe 1998',
+            '"TensorRT Implementations of Model Quantization on Edge SoC", observation 6',
             calibration.calibration_costs_accuracy,
         ),
         Rule(

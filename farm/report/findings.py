@@ -38,8 +38,7 @@ def _intro(found: Findings, examined: int) -> str:
     told = f"{text.plural(len(found.found), 'finding')} among {text.plural(examined, 'case')} examined."
     if len(found.found) > MOST_SENTENCES:
         told += f" The first {MOST_SENTENCES} are told here, all in the table."
-    rate = text.percent(100 * found.false_discovery_rate)
-    told += f" Of those that rest on a test, {rate} % at most are expected to be false (Benjamini and Hochberg)."
+    told += f" Of those that rest on a test, {100 * found.false_discovery_rate:g} % at most are expected to be false (Benjamini and Hochberg)."
     if any(finding.sure is Sure.RUNS for finding in found.found):
         told += " Within one run only: another process may give another number; measure five processes a side to know."
     return told
