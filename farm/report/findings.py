@@ -38,7 +38,8 @@ def _intro(found: Findings, examined: int) -> str:
     told = f"{text.plural(len(found.found), 'finding')} among {text.plural(examined, 'case')} examined."
     if len(found.found) > MOST_SENTENCES:
         told += f" The first {MOST_SENTENCES} are told here, all in the table."
-    told += f" Of those that rest on a test, {100 * found.false_discovery_rate:g} % at most are expected to be false (Benjamini and Hochberg)."
+    rate = 100 * found.false_discovery_rate
+    told += f" Of those that rest on a test, {rate:g} % at most are expected to be false (Benjamini and Hochberg)."
     if any(finding.sure is Sure.RUNS for finding in found.found):
         told += " Within one run only: another process may give another number; measure five processes a side to know."
     return told
@@ -118,7 +119,7 @@ def _examined_table(found: Findings) -> Table:
             Cell(text.number(one.pairs, 0)),
             Cell(text.number(one.found, 0)),
             Cell(text.number(one.undecided, 0)),
-            Cell(rule.about),
+            Cell(rule.about, note=f"Source: {rule.source}"),
             Cell(rule.silent),
         )
         rows.append(Row(rule.title, cells))
