@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print what GPU records show, as a page: `python benchmarks/gpu/findings.py STORE... > docs/results/h200-findings.md`."""
+"""Print what GPU records show as the page docs/results/h200-findings.md: `python benchmarks/gpu/findings.py STORE...`."""
 
 from __future__ import annotations
 
@@ -40,11 +40,12 @@ def subtitle(records: dict[str, Record]) -> str:
     boards = {record.device.device_id for record in ran if record.device}
     days = sorted({record.started_at[:10] for record in ran})
     processes = max((len(record.processes) or 1 for record in ran), default=0)
+    when = " to ".join(dict.fromkeys((days[0], days[-1])))
+    each = "one process" if processes == 1 else f"up to {processes} processes"
     return (
-        f"Made from {len(ran)} runs that ended well, on {len(boards)} boards, of {' to '.join(dict.fromkeys((days[0], days[-1])))},"
-        f" {'one process' if processes == 1 else f'up to {processes} processes'} each, by COMMAND"
-        "The rules are in docs/findings.md. Two runs are held against one another only on the same board, under the same"
-        " switches. Run ids are the records' names in the store."
+        f"Made from {len(ran)} runs that ended well, on {len(boards)} boards, of {when}, {each} each, by COMMAND"
+        "The rules are in docs/findings.md. Two runs are held against one another only on the same board, under the"
+        " same switches. Run ids are the records' names in the store."
     )
 
 

@@ -20,6 +20,9 @@ MOST_PROCESSES = 15
 
 Fields = tuple[tuple[str, str], ...]
 
+#: Identity, conditions, and the latency points that have them, by time.
+Series = tuple[Mapping[str, str], Mapping[str, str], Sequence[Record]]
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -52,7 +55,7 @@ def usable(records: Iterable[object]) -> Iterator[Record]:
             yield record
 
 
-def by_series(records: Iterable[Record]) -> Iterator[tuple[dict[str, str], dict[str, str], list[Record]]]:
+def by_series(records: Iterable[Record]) -> Iterator[Series]:
     """The latency points by identity and conditions, each group by time."""
     found: dict[tuple[Fields, Fields, bool], list[Record]] = {}
     for record in records:
@@ -63,10 +66,10 @@ def by_series(records: Iterable[Record]) -> Iterator[tuple[dict[str, str], dict[
         yield dict(is_of), dict(under), sorted(of, key=lambda r: (r.started_at, r.run_id))
 
 
-def cells_of(records: Iterable[Record], metric: str = "latency_ms") -> list[Cell]:
+def cells_of(series: Iterable[Series], metric: str = "latency_ms") -> list[Cell]:
     """One cell for each point: of several softwares the newest alone. Rebuilds are left to a rule of their own."""
     found = []
-    for is_of, under, of in by_series(records):
+    for is_of, under, of in series:
         newest = identity.software(of[-1])
         same = [r for r in of if identity.software(r) == newest]
         side = side_of(same, metric)

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from farm import identity
 from farm.compare.model import Process, Side
 from farm.compare.verdict import judge
 from farm.contract.record import ProcessFacts, Record
 from farm.findings import cells, judging, words
-from farm.findings.cells import Cell, by_series, side_of
+from farm.findings.cells import Cell, side_of
 from farm.findings.model import Candidate, Finding
 from farm.findings.scene import Scene
 
@@ -25,7 +25,7 @@ MOST_RUNS = 6
 
 def clock_not_cycles(scene: Scene) -> Iterator[Candidate]:
     """Every two neighbouring runs of a series with the same software, whose GPU clocks are known and differ."""
-    for is_of, under, of in by_series(scene.records):
+    for is_of, under, of in scene.series:
         if of[-1].job.rebuild is not None:
             continue
         known = [record for record in of if _clocked(record)][-MOST_RUNS:]
@@ -42,7 +42,7 @@ def _clocked(record: Record) -> bool:
     return any((of.metrics.get(CLOCK) or 0) > 0 for of in made)
 
 
-def _cell(is_of: dict[str, str], under: dict[str, str], record: Record) -> Cell | None:
+def _cell(is_of: Mapping[str, str], under: Mapping[str, str], record: Record) -> Cell | None:
     side = side_of([record])
     if side is None or record.device is None:
         return None

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from farm.contract.record import Record
 from farm.findings import words
-from farm.findings.cells import Cell, by_series, side_of
+from farm.findings.cells import Cell, side_of
 from farm.findings.model import Candidate, Evidence, Finding, Sure
 from farm.findings.scene import Scene
 
@@ -50,7 +50,7 @@ def work_outside_grown(scene: Scene) -> Iterator[Candidate]:
 
 
 def _series(scene: Scene) -> Iterator[tuple[Cell, list[Record]]]:
-    for is_of, under, of in by_series(scene.records):
+    for is_of, under, of in scene.series:
         known = [record for record in of if _known(record)]
         device = known[-1].device if known else None
         side = side_of(known)

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from farm import identity
 from farm.contract.record import Record
 from farm.findings import words
-from farm.findings.cells import Cell, by_series, side_of
+from farm.findings.cells import Cell, Series, side_of
 from farm.findings.model import Candidate, Evidence, Finding, Sure
 from farm.findings.scene import Scene
 from farm.findings.variance import Components, components
@@ -32,7 +32,7 @@ class Build:
 
 def rebuild_variance(scene: Scene) -> Iterator[Candidate]:
     """Time between builds against time within a build, of every series of rebuilds with processes enough to say."""
-    for study, builds in studies(scene.records):
+    for study, builds in studies(scene.series):
         parts = components([[math.log(value) for value in build.latencies] for build in builds])
         if parts is not None:
             yield _variance(scene, study, builds, parts)
@@ -40,7 +40,7 @@ def rebuild_variance(scene: Scene) -> Iterator[Candidate]:
 
 def rebuild_changes_outputs(scene: Scene) -> Iterator[Candidate]:
     """Builds of one network that answer one input differently."""
-    for study, builds in studies(scene.records):
+    for study, builds in studies(scene.series):
         known = [build for build in builds if build.outputs]
         if len(known) < 2:
             continue
@@ -61,9 +61,9 @@ def rebuild_changes_outputs(scene: Scene) -> Iterator[Candidate]:
         yield Candidate(finding, outputs > 1)
 
 
-def studies(records: Sequence[Record]) -> Iterator[tuple[Cell, list[Build]]]:
+def studies(series: Iterable[Series]) -> Iterator[tuple[Cell, list[Build]]]:
     """Every series of rebuilds, in order, with its builds: newest software, two builds at least."""
-    for is_of, under, of in by_series(records):
+    for is_of, under, of in series:
         newest = identity.software(of[-1])
         by_cache: dict[str, list[Record]] = {}
         for record in of:

@@ -10,7 +10,7 @@ from typing import Any
 
 from farm.compare.model import Rules
 from farm.contract.record import Record
-from farm.findings.cells import Cell, cells_of, usable
+from farm.findings.cells import Cell, Series, by_series, cells_of, usable
 from farm.findings.judging import Answer
 from farm.findings.model import Candidate, Finding
 from farm.thresholds import DEFAULTS, Limits
@@ -30,9 +30,14 @@ class Scene:
         return cls(tuple(usable(records)), {**DEFAULTS, **(limits or {})}, Rules())
 
     @cached_property
+    def series(self) -> list[Series]:
+        """Every series of latency points."""
+        return list(by_series(self.records))
+
+    @cached_property
     def cells(self) -> list[Cell]:
         """Every measured latency."""
-        return cells_of(self.records)
+        return cells_of(self.series)
 
     @cached_property
     def together(self) -> dict[tuple[Any, ...], list[Cell]]:

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from farm.compare.model import Side
 from farm.findings import cells, judging, words
@@ -26,7 +27,13 @@ RULE = "slower-on-stronger"
 FEWEST_MODELS = 3
 
 _APART = frozenset({"device_class", "threads"})
-_Key = tuple[tuple[str, str], ...]
+
+
+class _Key(NamedTuple):
+    """What two classes can share."""
+
+    model: str
+    rest: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -43,30 +50,35 @@ def slower_on_stronger(scene: Scene) -> Iterator[Candidate]:
     """Every cell that two classes share, where one of them is clearly the stronger."""
     by_class = _by_class(scene.cells)
     for weak, strong in itertools.permutations(sorted(by_class), 2):
+        ratios = ratios_of(by_class[weak], by_class[strong])
+        known = {model: strength_of(ratios, model) for model in {key.model for key in by_class[strong]}}
         for key in sorted(by_class[weak].keys() & by_class[strong].keys()):
-            base, new = by_class[weak][key], by_class[strong][key]
-            strength = strength_of(by_class[weak], by_class[strong], without=new.identity["model"])
+            base, new, strength = by_class[weak][key], by_class[strong][key], known[key.model]
             if strength is not None and strength.low > 1 and strength.ratio >= scene.limits["stronger_ratio"]:
                 yield _candidate(scene, base, new, strength)
 
 
-def strength_of(weak: Mapping[_Key, Cell], strong: Mapping[_Key, Cell], without: str) -> Strength | None:
-    """How much stronger the second class is; None where fewer than three models can say. `without`: the one judged."""
+def ratios_of(weak: Mapping[_Key, Cell], strong: Mapping[_Key, Cell]) -> dict[str, float]:
+    """Of each model how many times as fast PyTorch fp32 is on the second class, at the largest shared batch size."""
     largest: dict[str, tuple[int, float]] = {}
     for key in weak.keys() & strong.keys():
         cell = weak[key]
-        model, batch = cell.identity["model"], int(cell.identity["batch"] or 0)
+        batch = int(cell.identity["batch"] or 0)
         plain = cell.identity["workflow"] == "pytorch" and cell.identity["precision"] == "fp32"
-        if plain and not cell.identity["options"] and model != without and batch > largest.get(model, (0, 0.0))[0]:
-            largest[model] = (batch, math.log(weak[key].side.median / strong[key].side.median))
-    ratios = {model: math.exp(ratio) for model, (_, ratio) in largest.items()}
-    if len(ratios) < FEWEST_MODELS:
-        return None
-    spread = between(list(ratios.values()), "models")
+        if plain and not cell.identity["options"]:
+            found = (batch, weak[key].side.median / strong[key].side.median)
+            largest[key.model] = max(found, largest.get(key.model, found))
+    return {model: ratio for model, (_, ratio) in largest.items()}
+
+
+def strength_of(ratios: Mapping[str, float], without: str) -> Strength | None:
+    """How much stronger the second class is; None where fewer than three models can say. `without`: the one judged."""
+    others = {model: ratio for model, ratio in ratios.items() if model != without}
+    spread = between(list(others.values()), "models") if len(others) >= FEWEST_MODELS else None
     if spread is None:
         return None
-    mean = math.exp(sum(math.log(ratio) for ratio in ratios.values()) / len(ratios))
-    return Strength(mean, spread.low, spread.high, tuple(sorted(ratios)))
+    mean = math.exp(sum(math.log(ratio) for ratio in others.values()) / len(others))
+    return Strength(mean, spread.low, spread.high, tuple(sorted(others)))
 
 
 def _by_class(found: Sequence[Cell]) -> dict[str, dict[_Key, Cell]]:
@@ -75,7 +87,7 @@ def _by_class(found: Sequence[Cell]) -> dict[str, dict[_Key, Cell]]:
     for cell in found:
         under = {f"if {name}": value for name, value in cell.conditions.items() if name not in _APART}
         same = {name: value for name, value in cell.identity.items() if name not in ("device", "stack")}
-        key = tuple(sorted((same | under).items()))
+        key = _Key(cell.identity["model"], tuple(sorted((same | under).items())))
         of = made.setdefault(cell.device_class, {})
         of[key] = _pooled(of[key], cell) if key in of else cell
     return made
