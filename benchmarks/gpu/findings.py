@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print what GPU records show as the page docs/results/h200-findings.md: `python benchmarks/gpu/findings.py STORE...`."""
+"""Print what GPU records show, as Markdown: `python benchmarks/gpu/findings.py STORE...`."""
 
 from __future__ import annotations
 
