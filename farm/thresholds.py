@@ -77,6 +77,12 @@ THRESHOLDS = {
     "canary_shift": Threshold(0.03, "share", "ours: a smaller change of a device is not worth a mark"),
     "canary_floor": Threshold(0.002, "share", "ours: the least spread between canaries that is believed"),
     "canary_pool": Threshold(0.01, "share", "ours: the spread assumed until other devices of the class show theirs"),
+    # What is found across records (docs/findings.md).
+    "assumed_process_sd": Threshold(
+        0.025, "share", "ours: scatter assumed between processes where too few show it; half of process_sd"
+    ),
+    "stronger_ratio": Threshold(1.10, "times", "ours: a device class this much faster in PyTorch fp32 is the stronger"),
+    "fallback_share": Threshold(0.05, "share", "ours: of the operators outside of the engine asked for"),
     # Nights side by side: which change of a series is one. docs/regressions.md.
     "history_points": Threshold(20, "nights", "ours: what a night is judged by; older ones tell of another machine"),
     "history_min_points": Threshold(5, "nights", "ours: with fewer, the series' own spread is not believed"),

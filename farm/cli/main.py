@@ -28,6 +28,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "retry": ("farm.cli.sweep", "retry", "Run a sweep's or a job's failed runs again"),
     "results": ("farm.cli.result", "results", "Print records as a table, JSON, CSV or Parquet"),
     "compare": ("farm.cli.compare", "compare", "Say what became faster or slower, from records or measured for it"),
+    "recommend": (
+        "farm.cli.recommend",
+        "recommend",
+        "Say which workflow, precision and batch size fit stated limits best",
+    ),
     "report": ("farm.cli.result", "report", "Write the HTML, Markdown and CSV report of sweeps"),
     "regressions": ("farm.cli.regressions", "regressions", "List, explain and accept what changed from night to night"),
     "demo-history": ("farm.cli.demo", "demo_history", "Write a made-up history of 30 nights, to look at"),

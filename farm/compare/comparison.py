@@ -80,7 +80,7 @@ def _metric(rules: Rules) -> Metric:
 def _cell(made: Pair, metric: Metric, rules: Rules) -> Cell | LeftOut:
     sides = []
     for name, records in (("base", made.base), ("new", made.new)):
-        processes = [process for record in records for process in _processes(record, metric, rules)]
+        processes = [process for record in records for process in processes_of(record, metric, rules)]
         if not processes:
             why = records[-1].withheld.get(metric.name, "it was not measured, or is not above zero")
             return LeftOut(made.cell, made.device, f"{name} has no {metric.name}: {why}")
@@ -97,7 +97,7 @@ def _cell(made: Pair, metric: Metric, rules: Rules) -> Cell | LeftOut:
     return Cell(made.cell, made.device, base, new, judged.ratio, found, notes, judged.p_value, cycles)
 
 
-def _processes(record: Record, metric: Metric, rules: Rules) -> Iterator[Process]:
+def processes_of(record: Record, metric: Metric, rules: Rules) -> Iterator[Process]:
     """The processes of a run as the comparison sees them: those with a value that a ratio can be made of.
 
     A flag of one process keeps that one from a verdict, not the others. That the processes of a run disagree keeps
@@ -152,16 +152,16 @@ def _controlled(cells: Sequence[Cell], rules: Rules) -> list[Cell]:
 
 def _caveats(pairs: Sequence[Pair]) -> list[str]:
     """What holds for the whole comparison: sides that were not measured alternately."""
-    apart = [gap for made in pairs if (gap := _gap_s(made.base, made.new)) is not None]
+    apart = [gap for made in pairs if (gap := gap_s(made.base, made.new)) is not None]
     if not apart:
         return []
     return [
-        f"base and new were not measured alternately (up to {_span(max(apart))} lie between them): what the machine "
+        f"base and new were not measured alternately (up to {span(max(apart))} lie between them): what the machine "
         "did meanwhile is part of the difference. `farm compare --measure` alternates"
     ]
 
 
-def _gap_s(base: Sequence[Record], new: Sequence[Record]) -> float | None:
+def gap_s(base: Sequence[Record], new: Sequence[Record]) -> float | None:
     """Seconds between the sides of a cell where one ended before the other began; None where they alternate."""
     old, young = (_times(records) for records in (base, new))
     first, second = sorted((old, young))
@@ -174,7 +174,7 @@ def _times(records: Sequence[Record]) -> tuple[datetime, datetime]:
     return min(starts), max(ends)
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

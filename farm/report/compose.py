@@ -12,8 +12,10 @@ from farm.contract.names import slug
 from farm.contract.record import Record
 from farm.report import across, coverage, grid, narrative, provenance, results, tables
 from farm.report.best import best_table
+from farm.report.choice import choice_section
 from farm.report.document import Document, Section
 from farm.report.figures import across_figure, make_figures
+from farm.report.findings import findings_section
 from farm.report.render import ReportFiles, write_document
 from farm.report.select import Selection, select
 from farm.report.series import device_class as class_of
@@ -61,6 +63,7 @@ def compose(
 
 def _sections(selection: Selection) -> list[Section]:
     found = [_grid(selection), _across(selection)]
+    found += [findings_section(selection), choice_section(selection)]
     found += [_device(selection, name) for name in selection.classes]
     covered = tuple(coverage.coverage_tables(selection))
     if covered:

@@ -17,7 +17,7 @@ from farm.report.figures import Figure, Panel
 if TYPE_CHECKING:
     import markupsafe
 
-FIGURE_NAMES = ("throughput", "latency", "distribution", "across")
+FIGURE_NAMES = ("throughput", "latency", "distribution", "across", "pareto")
 
 
 @dataclass(frozen=True)

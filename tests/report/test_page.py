@@ -67,7 +67,7 @@ def test_every_figure_has_a_size_and_drawn_marks(visit: Any, width: int) -> None
         "all => all.map(s => [s.getBoundingClientRect().width, s.getBoundingClientRect().height,"
         " s.querySelectorAll('path, line').length])",
     )
-    assert len(boxes) == 9
+    assert len(boxes) == 11
     assert all(w > 200 and h > 60 and marks > 5 for w, h, marks in boxes)
     assert all(w <= width for w, _, _ in boxes)
 

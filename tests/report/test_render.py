@@ -205,7 +205,7 @@ def test_the_files_are_where_they_are_said_to_be_and_nothing_else_is(tmp_path: P
     files = write_report(demo.sweep(), tmp_path / "a" / "b", title="t")
     found = {str(p.relative_to(tmp_path / "a" / "b")) for p in (tmp_path / "a" / "b").rglob("*") if p.is_file()}
     names = {"index.html", "report.md", "results.csv", "results.parquet"}
-    assert found == names | {f"figures/{n}.png" for n in ("throughput", "latency", "distribution")}
+    assert found == names | {f"figures/{n}.png" for n in ("throughput", "latency", "distribution", "pareto")}
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in files.figures)
 
 
