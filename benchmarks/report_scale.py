@@ -16,9 +16,9 @@ sizes): 10,000 records are 10 nights, 1,000,000 are 1,000. What is made up, and 
 - Every night has its document and its sweep.
 
 Then, each in a fresh process: `judge` (index refreshed, history of 60 nights read, triggers, what is said of the
-night), `report` (the page with what changed, coverage, tables, figures and provenance of the night's own records) and
-`pages` (the index of nights and the pages of series). Prints seconds and the peak of resident memory, and fails if the
-report does not name the changes and the bad files.
+night) and `report` (the index refreshed, and the page with what changed, coverage, tables, figures and provenance of
+the night's own records). Prints seconds and the peak of resident memory, and fails if the report does not name the
+changes and the bad files.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ POINTS_A_NIGHT = 1000
 CHANGED = 20
 WINDOW = 60
 NIGHTS_A_PART = 100
-STEPS = ("judge", "report", "pages")
+STEPS = ("judge", "report")
 #: The kernel allows 65,000 names of one file.
 MOST_LINKS = 60_000
 SWEEP = """
@@ -244,14 +244,10 @@ def measure(what: str, root: Path, night: str) -> dict[str, float]:
         from farm.history import nights
 
         nights.write(store, nights.conclude(store, nights.assess(store, night)))
-    elif what == "report":
+    else:
         from farm.reporting import report_night
 
         report_night(store, night, root / "report", samples=lambda _record: None)
-    else:
-        from farm.report.nights_index import write_nights_index
-
-        write_nights_index(store, root / "reports")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": round(time.perf_counter() - begun, 1), "peak_mib": round(peak)}
 
@@ -273,12 +269,14 @@ def check(root: Path) -> None:
 def _measured(root: Path, records: int) -> dict[str, object]:
     night = make_store(root, records)
     row: dict[str, object] = {"records": records}
+    print(f"{records} records are there; the night is {night}", file=sys.stderr, flush=True)
     for step in STEPS:
         command = [sys.executable, __file__, "--measure", step, str(root), night]
         out = subprocess.run(command, capture_output=True, text=True, check=False)
         if out.returncode:
             raise SystemExit(out.stderr)
         row[step] = json.loads(out.stdout.splitlines()[-1])
+        print(step, row[step], file=sys.stderr, flush=True)
     check(root)
     return row
 

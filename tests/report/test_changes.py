@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What changed, in words: each kind of event as people read it, one sentence for one cause, and a row for each event."""
+"""What changed, in words: each kind of event as people read it, one sentence for one cause, a row for each event."""
 
 from __future__ import annotations
 

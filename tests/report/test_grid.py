@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The coverage grid: one word for each device, model, workflow and precision, and the reasons where no pointer hovers."""
+"""The coverage grid: one word for each device, model, workflow and precision, and the reasons below it."""
 
 from __future__ import annotations
 
