@@ -65,13 +65,8 @@ def write_result_parquet(selection: Selection, path: Path) -> Path:
         UnavailableError: `path` cannot be written.
     """
     kinds, rows = result_rows(selection)
-    write_parquet(({k: _whole(v) for k, v in row.items()} for row in rows), kinds, path)
+    write_parquet(rows, kinds, path)
     return path
-
-
-def _whole(value: Any) -> Any:
-    """Text as whole UTF-8: a stray half of a surrogate pair must not cost the table."""
-    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
 def _safe(value: Any) -> Any:

@@ -197,7 +197,7 @@ def select(entries: Iterable[object], expected: Iterable[JobSpec] = ()) -> Selec
 def _sort_out(entries: Iterable[object]) -> tuple[list[Record], list[Problem]]:
     records: dict[str, Record] = {}
     problems: list[Problem] = []
-    for entry in sorted(entries, key=_order):
+    for entry in _ordered(entries, problems):
         if not isinstance(entry, Record):
             problems.append(_foreign(entry))
         elif entry.schema > RECORD_SCHEMA:
@@ -208,6 +208,18 @@ def _sort_out(entries: Iterable[object]) -> tuple[list[Record], list[Problem]]:
         elif entry != records[entry.run_id]:
             problems.append(Problem(entry.run_id, "a second, different record of this run; the earlier one is used"))
     return list(records.values()), problems
+
+
+def _ordered(entries: Iterable[object], problems: list[Problem]) -> list[object]:
+    keyed: list[tuple[tuple[str, str, bytes], object]] = []
+    for entry in entries:
+        try:
+            keyed.append((_order(entry), entry))
+        except UnicodeEncodeError:
+            # JSON lets such text through, and no file of a report could hold it.
+            where = ascii(getattr(entry, "run_id", type(entry).__name__)).strip("'")
+            problems.append(Problem(where, "its text holds half of a surrogate pair, which is no character"))
+    return [entry for _, entry in sorted(keyed, key=lambda pair: pair[0])]
 
 
 def _order(entry: object) -> tuple[str, str, bytes]:

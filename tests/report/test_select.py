@@ -164,3 +164,11 @@ def test_a_number_that_is_not_finite_does_not_end_the_report() -> None:
 def test_a_record_is_found_under_the_day_it_finished() -> None:
     record = demo.ok(demo.job(), 1, finished_at="2026-12-31T23:59:59.000000+00:00")
     assert record_path(record) == f"records/2026/12/31/{record.run_id}.json"
+
+
+def test_text_that_is_no_unicode_is_listed_and_not_fatal() -> None:
+    broken = replace(demo.ok(demo.job(), 1), host={"hostname": "\ud800"})
+    found = select([broken, demo.ok(demo.job(), 4)])
+    assert [p.batch for p in found.points] == [4]
+    ((where, problem),) = [(p.where, p.problem) for p in found.problems]
+    assert where == broken.run_id and "surrogate" in problem
