@@ -18,7 +18,6 @@ from farm.broker.canaries import RESUMED, CanaryBook
 from farm.broker.connection import connect
 from farm.broker.jobs import JobState, JobStore, JobView, SweepView
 from farm.broker.register import DeviceEntry, Register
-from farm.canary import is_canary
 from farm.compare.model import Comparison, Rules
 from farm.compare.order import Turn
 from farm.contract.device import Announcement
@@ -236,10 +235,10 @@ class Farm:
 
     def report(self, *sweeps: str, out_dir: Path, title: str | None = None) -> Any:
         """Write the report of the sweeps named (or of everything) to `out_dir`; return its files."""
+        from farm.comparing import asked_for
         from farm.report import write_report
 
-        # Of everything: what people asked for. A report of canaries is one that names them.
-        records = [r for r in self.records(*sweeps) if sweeps or isinstance(r, BadRecord) or not is_canary(r.job)]
+        records = self.records(*sweeps) if sweeps else asked_for(self.store, self.records())
         return write_report(
             records,
             out_dir,
