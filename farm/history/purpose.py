@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a stored sweep was made for: what the farm measures for itself is no point of a series and in no report of all."""
+"""What a stored sweep was made for: what the farm measures to settle a change is no point of any series."""
 
 from __future__ import annotations
 
