@@ -27,6 +27,12 @@ AUTOMATIC = ("workflow", "precision", "options", "calibration", "stack")
 #: What `--treatment` may name.
 TREATMENTS = (*AUTOMATIC, "device", "weights")
 
+#: How a device is set, by the part of `record.host` that tells.
+_SETTINGS = {
+    "gpu": ("power_limit_w",),
+    "soc": ("power_mode", "jetson_clocks", "gpu_max_mhz"),
+}
+
 #: What a treatment brings with it by its nature.
 _BRINGS = {"precision": ("calibration",), "device": ("device_class", "threads", "stack")}
 
@@ -99,6 +105,15 @@ def software(record: Record) -> dict[str, str]:
         "kernel": record.host.get("kernel"),
     }
     return {name: _text(value) for name, value in found.items() if value}
+
+
+def device_settings(record: Record) -> dict[str, str]:
+    """How the device was set: governor, power limit, power mode, fixed clocks."""
+    found = {"governor": record.host.get("governor")}
+    for part, names in _SETTINGS.items():
+        told = record.host.get(part)
+        found |= {name: told.get(name) for name in names} if isinstance(told, dict) else {}
+    return {name.replace("_", " "): str(value) for name, value in found.items() if value is not None}
 
 
 def farm_code(record: Record) -> dict[str, str]:

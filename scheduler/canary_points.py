@@ -13,7 +13,7 @@ from farm.contract.device import DeviceInfo
 from farm.contract.outcome import Outcome
 from farm.contract.record import Flag, Record
 from farm.errors import IntegrityError
-from farm.identity import conditions, identity, software
+from farm.identity import conditions, device_settings, identity, software
 from farm.store import Store
 from farm.thresholds import Limits
 
@@ -25,11 +25,6 @@ NOT_THE_DEVICE = frozenset({"foreign_process", "host_busy", "stolen_time", "on_b
 
 #: The clock of each kind of device. A CPU's is the mean over its cores.
 _CLOCKS = ("gpu_clock_sm_mhz", "cpu_frequency_mhz")
-#: How a device is set, by the part of `record.host` that tells.
-_SETTINGS = {
-    "gpu": ("power_limit_w",),
-    "soc": ("power_mode", "jetson_clocks", "gpu_max_mhz"),
-}
 _COLUMNS = ("run_id", "job_id", "device_id", "device_class", "model", "workflow", "runner_digest", "latency_ms")
 
 
@@ -69,7 +64,7 @@ def point_of(records: Sequence[Record]) -> Point | None:
         software=series_fields(last),
         problem="" if sound else _problem(last) or "it has no time",
         clock_mhz=_clock(sound),
-        settings=_settings(last.host),
+        settings=device_settings(last),
         number=last.job.seed,
     )
 
@@ -104,14 +99,6 @@ def _clock(records: Iterable[Record]) -> float | None:
         if found:
             return statistics.median(found)
     return None
-
-
-def _settings(host: Mapping[str, Any]) -> dict[str, str]:
-    found = {"governor": host.get("governor")}
-    for part, names in _SETTINGS.items():
-        told = host.get(part)
-        found |= {name: told.get(name) for name in names} if isinstance(told, dict) else {}
-    return {name.replace("_", " "): str(value) for name, value in found.items() if value is not None}
 
 
 def _others(rows: Sequence[Mapping[str, Any]], device: DeviceInfo) -> list[list[float]]:

@@ -58,7 +58,7 @@ def judge(history: Sequence[float], value: float, pool: float, limits: Limits = 
 
 def pooled(others: Sequence[Sequence[float]], limits: Limits = DEFAULTS) -> float:
     """The spread that canaries of the other devices of a class have; the table's where those say too little."""
-    known = [_own_spread([math.log(time) for time in times]) for times in others if len(times) >= _fewest(limits)]
+    known = [own_spread([math.log(time) for time in times]) for times in others if len(times) >= _fewest(limits)]
     if not known:
         return limits["canary_pool"]
     return max(math.sqrt(statistics.fmean(spread**2 for spread in known)), limits["canary_floor"])
@@ -69,12 +69,13 @@ def _fewest(limits: Limits) -> int:
 
 
 def _spread(logs: Sequence[float], pool: float) -> float:
-    own = _own_spread(logs)
+    own = own_spread(logs)
     weighed = (len(logs) * own**2 + _POOL_WEIGHT * pool**2) / (len(logs) + _POOL_WEIGHT)
     return max(own, math.sqrt(weighed))
 
 
-def _own_spread(logs: Sequence[float]) -> float:
+def own_spread(logs: Sequence[float]) -> float:
+    """The standard deviation that normal values with these deviations from their median would have, and no less."""
     centre = statistics.median(logs)
     away = [abs(value - centre) for value in logs]
     return max(_MEDIAN_SCALE * statistics.median(away), _MEAN_SCALE * statistics.fmean(away))

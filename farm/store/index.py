@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from farm.errors import UnavailableError
 from farm.store import files
 from farm.store.columns import COLUMNS, COLUMNS_DIGEST, row_of
 from farm.store.parquet import connection, copy_parquet, file_list, write_parquet
-from farm.store.query import Question, Table, answer, question
+from farm.store.query import Question, Table, answer, question, stream
 from farm.store.records import BadRecord, RecordStore, load_record
 from farm.store.schema import RecordError, decode_json, encode_json
 
@@ -104,6 +104,20 @@ class Index:
             self.refresh()
             parts = self._parts() or []
         return answer(asked, parts)
+
+    def stream(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query of the farm's own, never a person's; the records are the table `records`.
+
+        Looks at the index only: `refresh` first for what is new.
+
+        Raises:
+            UnavailableError: the index is damaged.
+        """
+        parts = self._parts()
+        if parts is None or not all(part.is_file() for part in parts):
+            self.refresh()
+            parts = self._parts() or []
+        yield from stream(sql, dict(parameters or {}), parts)
 
     def _write(self, parts: list[Path], new: dict[str, Path]) -> int:
         """Write rows for `new`, put them in force together with `parts`, and return how many."""
