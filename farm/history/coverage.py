@@ -186,7 +186,9 @@ def _read(store: Store, sql: str, asked: Mapping[str, Any]) -> dict[tuple[Case, 
     return found
 
 
-def _worse(case: tuple[str, ...], batches: Mapping[str, tuple[_Seen, int]], tonight: _Tonight) -> list[Change]:
+def _worse(
+    case: tuple[str, ...], batches: Mapping[str, tuple[_Seen, int]], tonight: _Tonight
+) -> list[Change]:
     worse = {batch: pair for batch, pair in batches.items() if pair[1] > pair[0].rank and pair[0].rank < 2}
     return [_change(case, worse, tonight)] if worse else []
 
@@ -204,7 +206,9 @@ def _ongoing(
     return Change(**{**vars(made), "event_id": event.event_id})
 
 
-def _change(case: tuple[str, ...], batches: Mapping[str, tuple[_Seen, int]], tonight: _Tonight) -> Change:
+def _change(
+    case: tuple[str, ...], batches: Mapping[str, tuple[_Seen, int]], tonight: _Tonight
+) -> Change:
     worst = max(batches, key=lambda batch: (batches[batch][1], batch))
     before, now = batches[worst]
     key = tuple(value or None for value in case)

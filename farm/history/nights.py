@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One night: from the store to what is asked to be measured again, and from that to events.
 
-found = assess(store, "2026-11-21", canaries={...})      # series, triggers, device events, what to settle
-confirmations = measure(found.wanted)                     # the farm's own work: scheduler
-night = conclude(store, found, confirmations)             # events with their states, causes and groups
-write(store, night)                                       # keeps the document's `run`
+    found = assess(store, "2026-11-21", canaries={...})      # series, triggers, device events, what to settle
+    confirmations = measure(found.wanted)                     # the farm's own work: scheduler
+    night = conclude(store, found, confirmations)             # events with their states, causes and groups
+    write(store, night)                                       # keeps the document's `run`
 """
 
 from __future__ import annotations
