@@ -17,7 +17,7 @@ from farm.compare.verdict import clock_check, judge
 from farm.contract.metrics import METRICS
 from farm.contract.outcome import Outcome
 from farm.contract.record import Record
-from farm.history.confirm import AB, Answer, answer, confirmation, more_processes
+from farm.history.confirm import AB, Answer, answer, confirmation
 from farm.history.model import Confirmation
 from farm.history.session import Member, Session
 from farm.history.tracked import LOG, Rule, rule_for
@@ -55,18 +55,17 @@ def more(
     limits: Limits = DEFAULTS,
     accept: Sequence[str] = (),
 ) -> int:
-    """How many processes a side to add for the member that needs most; 0: every one has its answer."""
+    """How many processes a side to add for the member that needs most; 0: every one has its answer, or can get none."""
     wanted = 0
     for member in session.members:
         rule = rule_of(member, limits)
         old, young = _sides(session, member, base, new, rule, accept)
-        if old.sound and young.sound and _judged(member, old, young, rule).clock_effect:
-            continue
-        values = _values(old), _values(young)
-        have = values if session.base is not None else (values[1], values[1])
-        if all(values) and answer(member.trigger, _judged(member, old, young, rule), rule) is not Answer.OPEN:
-            continue
-        wanted = max(wanted, more_processes(member.trigger, *have, rule, limits) or _left(have, limits))
+        if not old.sound or not young.sound:
+            continue  # what is flagged five times will be flagged ten times
+        found = answer(member.trigger, _judged(member, old, young, rule), rule)
+        if found is Answer.OPEN:
+            have = min(len(side.sound) for side in ((old, young) if session.base is not None else (young,)))
+            wanted = max(wanted, min(int(limits["history_processes"]), int(limits["history_most_processes"]) - have))
     return wanted
 
 
@@ -148,12 +147,6 @@ def _told(made: Confirmation, session: Session) -> Confirmation:
     weaker = "only what runs now was measured, so a change of the machine since then would look the same"
     reason = "; ".join(part for part in (made.reason, sides.why, weaker) if part)
     return replace(made, how=sides.how, base=sides.told, reason=reason)
-
-
-def _left(have: tuple[list[float], list[float]], limits: Limits) -> int:
-    """Where processes came to nothing or are flagged, there is no answer yet: as many again as were asked for."""
-    short = int(limits["history_processes"]) - min(len(values) for values in have)
-    return max(short, 0)
 
 
 def _values(side: Side) -> list[float]:

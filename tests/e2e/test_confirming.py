@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A change settled by a whole farm: what ran before and what runs now, measured alternately; the latencies are known."""
+"""A change settled by a whole farm: what ran before and what runs now, measured alternately; latencies are known."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from farm.api import Farm
-from farm.comparing import asked_for
 from farm.compare import Verdict
+from farm.comparing import asked_for
 from farm.confirming import Terms, confirm, settle_all
 from farm.contract.job import Pin
 from farm.contract.record import Record
@@ -22,7 +23,7 @@ from farm.history.model import Trigger
 from farm.identity import series_id
 from farm.local import LocalFarm
 from farm.settings import Settings, StackSettings
-from farm.sweep import load_sweep
+from farm.sweep import SweepSpec, load_sweep
 
 #: A test machine may be busy; the differences that are looked for are far larger than what that does.
 BUSY = ("host_busy", "unstable", "low_memory", "clock_drift", "on_battery", "cpu_wait", "process_spread")
@@ -30,7 +31,7 @@ LIBRARY = "onnxscript"
 
 SWEEP = """
 name: {name}
-protocol: {{base: quick, warmup_min_iterations: 1, warmup_min_s: 0.0, min_iterations: 5, min_s: 0.0}}
+protocol: {{base: quick, warmup_min_iterations: 1, warmup_min_s: 0.0, min_iterations: 10, min_s: 0.0}}
 models: [{model}]
 workflows: [{{name: fake, latency_ms: 10.0, engine_pace_file: {pace}}}]
 precisions: [fp32]
@@ -101,20 +102,22 @@ def test_a_slower_engine_is_confirmed_against_the_one_before_and_measured_once(n
     wanted = [asked([old], new) for old, new in zip(before, after, strict=True)]
     wanted.append(asked([before[0]], after[0], -0.5, "throughput_per_s"))
     told: list[str] = []
+    lost = dataclasses.replace(wanted[0].trigger, key="0123456789abcdef:latency_ms")
+    wanted.insert(0, Asked(lost, ("gone-g0-b1",), wanted[0].new))
     settled = settle_all(nights.farm, wanted, Terms(600, accept=BUSY), told.append)
-    assert [made.verdict for made in settled.confirmations] == [Verdict.SLOWER] * 3, settled
+    assert [made.verdict for made in settled.confirmations] == ["", *[Verdict.SLOWER] * 3], settled
     assert [made.key for made in settled.confirmations] == [each.trigger.key for each in wanted]
     assert {made.how for made in settled.confirmations} == {"ab"}
-    assert settled.confirmations[0].ratio == pytest.approx(2, rel=0.2)
-    assert "fake_engine" in settled.confirmations[0].base
-    assert settled.missed == ()
+    assert settled.confirmations[1].ratio == pytest.approx(2, rel=0.2)
+    assert "fake_engine" in settled.confirmations[1].base
+    assert [missed.reason for missed in settled.missed] == ["no run of before is on record"]
     assert len(told) == 10, "three triggers of one job share one session"
     assert settled.spent_s > 5
     again = settle_all(nights.farm, wanted, Terms(600, accept=BUSY), told.append)
     assert again.confirmations == settled.confirmations
     assert len(told) == 10
     assert again.spent_s == 0
-    _holds_apart(nights.farm, settled.confirmations[0].sweeps, before[0], after[0])
+    _holds_apart(nights.farm, settled.confirmations[1].sweeps, before[0], after[0])
 
 
 def _holds_apart(farm: Farm, sweeps: tuple[str, ...], before: Record, after: Record) -> None:
@@ -178,18 +181,33 @@ def test_where_nothing_can_run_again_tonight_is_held_against_the_nights(nights: 
     assert len(made.sweeps) == 5
 
 
-def test_what_cannot_be_settled_says_why_and_stops_nothing(nights: Nights) -> None:
-    before, after = nights.measure("googlenet", 1.0), nights.measure("googlenet", 3.0)
-    good = asked(before, after[0])
-    lost = dataclasses.replace(good, trigger=dataclasses.replace(good.trigger, key="0123456789abcdef:latency_ms"))
-    lost = dataclasses.replace(lost, base=("gone-g0-b1",))
-    first, second = settle_all(nights.farm, [lost, good], Terms(600, accept=BUSY)).confirmations
-    assert (first.verdict, second.verdict) == ("", Verdict.SLOWER)
-    assert first.reason == "no run of before is on record"
-    (other,) = (nights.measure("densenet121", 1.0),)
-    poor = settle_all(nights.farm, [asked(before, other[0], 0.4)], Terms(1.0))
+def test_what_does_not_fit_the_budget_is_not_begun(nights: Nights) -> None:
+    before, after = nights.measure("googlenet", 1.0), nights.measure("googlenet", 1.0)
+    told: list[str] = []
+    poor = settle_all(nights.farm, [asked(before, after[0])], Terms(1.0), told.append)
     assert poor.confirmations[0].verdict == ""
     assert "of the budget are left" in poor.missed[0].reason
+    late = settle_all(nights.farm, [asked(before, after[0])], Terms(600, until_s=0.0), told.append)
+    assert late.missed[0].reason == "the time for settling changes is over"
+    assert told == []
+
+
+def test_a_session_that_somebody_cancels_says_so(nights: Nights) -> None:
+    before, after = nights.measure("shufflenet_v2_x1_0", 1.0), nights.measure("shufflenet_v2_x1_0", 1.0)
+    farm = Farm(nights.farm.settings)
+    submit = farm.submit
+
+    def submit_and_cancel(sweep: SweepSpec) -> Any:
+        made = submit(sweep)
+        farm.cancel(made.sweep_id)
+        return made
+
+    farm.submit = submit_and_cancel  # type: ignore[assignment, method-assign]
+    told: list[str] = []
+    (made,) = confirm(farm, [asked(before, after[0])], 600, told.append)
+    assert made.verdict == ""
+    assert "cancelled" in made.reason
+    assert len(told) == 1
 
 
 def test_a_file_that_no_record_names_is_refused_before_it_is_touched(nights: Nights) -> None:
