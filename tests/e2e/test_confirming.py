@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
-import sys
+import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from farm.contract.record import Record
 from farm.history.model import Trigger
 from farm.identity import series_id
 from farm.local import LocalFarm
-from farm.settings import Settings, StackSettings
+from farm.settings import Settings
 from farm.sweep import SweepSpec, load_sweep
 
 #: A test machine may be busy; the differences that are looked for are far larger than what that does.
@@ -84,16 +85,20 @@ def asked(base: list[Record], now: Record, change: float = 0.5, metric: str = "l
 def nights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nights]:
     """A running farm with a second stack, which has a library in an older version."""
     base = tmp_path_factory.mktemp("confirming")
-    stacks = {}
-    for name, version in (("default", "2.0"), ("before", "1.0")):
-        (base / name).mkdir()
-        (base / name / f"{LIBRARY}.py").write_text(f"__version__ = {version!r}\n")
-        stacks[name] = StackSettings(python=sys.executable, env={"PYTHONPATH": str(base / name)})
-    settings = Settings(
-        home=base / "home", lock_dir=base / "locks", lease_s=30, idle_wait_s=0, suspect_retries=0, stacks=stacks
-    )
-    with LocalFarm(settings):
-        yield Nights(Farm(settings), base)
+    stacks = {name: stack(base / name, version) for name, version in (("default", "2.0"), ("before", "1.0"))}
+    settings = Settings(home=base / "home", lock_dir=base / "locks", lease_s=30, idle_wait_s=0, suspect_retries=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FARM_STACKS", json.dumps(stacks))
+        with LocalFarm(settings):
+            yield Nights(Farm(settings), base)
+
+
+def stack(directory: Path, version: str) -> dict[str, str]:
+    """A stack with an interpreter of its own, whose only library has this version."""
+    venv.create(directory, with_pip=False)
+    (site,) = directory.glob("lib/python*/site-packages")
+    (site / f"{LIBRARY}.py").write_text(f"__version__ = {version!r}\n")
+    return {"python": str(directory / "bin" / "python")}
 
 
 def test_a_slower_engine_is_confirmed_against_the_one_before_and_measured_once(nights: Nights) -> None:
