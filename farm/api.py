@@ -81,6 +81,13 @@ class Farm:
         """The device register in Redis."""
         return Register(self._client)
 
+    @cached_property
+    def regressions(self) -> Any:
+        """What changed from night to night: `farm.regressions.Regressions`."""
+        from farm.regressions import Regressions
+
+        return Regressions(self.store)
+
     def plan(self, sweep: Path | str | SweepSpec, *, again: bool = False) -> Any:
         """What `submit` would do, without doing it: `scheduler.submit.Plan` with jobs, refusals and notes."""
         from scheduler.submit import plan

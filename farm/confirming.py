@@ -44,7 +44,7 @@ _LEAST_WAIT_S = 120.0
 
 
 class Wanted(Protocol):
-    """A trigger to settle: `base` are runs of the level before, the newest last, `new` tonight's."""
+    """A trigger to settle: `base` are runs that may stand for before, the best first; `new` are tonight's."""
 
     @property
     def trigger(self) -> Trigger:
@@ -60,7 +60,7 @@ class Wanted(Protocol):
 
     @property
     def predicted_s(self) -> float:
-        """Device seconds of one run of each side, both added; 0 where that is not known."""
+        """Device seconds of `history_processes` processes a side; 0 where that is not known."""
 
 
 class Verbs(Protocol):
@@ -179,7 +179,7 @@ def _settle(
 
 
 def _member(store: Store, wanted: Wanted) -> Member | Confirmation:
-    """A trigger with its records, the newest of each side; or why there is none."""
+    """A trigger with its records: of before the best, of tonight the newest; or why there is none."""
     base, now = ([r for r in _read(store, runs) if r.outcome is Outcome.OK] for runs in (wanted.base, wanted.new))
     if not base or not now:
         of, trigger = "before" if now else "tonight", wanted.trigger
@@ -188,7 +188,8 @@ def _member(store: Store, wanted: Wanted) -> Member | Confirmation:
     nights: dict[str, list[Record]] = {}
     for record in base:
         nights.setdefault(record.job.sweep_id, []).append(record)
-    return Member(wanted.trigger, base[-1], now[-1], tuple(map(tuple, nights.values())), wanted.predicted_s)
+    each_s = wanted.predicted_s / DEFAULTS["history_processes"]
+    return Member(wanted.trigger, base[0], now[-1], tuple(map(tuple, nights.values())), each_s)
 
 
 def _read(store: Store, runs: Sequence[str]) -> list[Record]:

@@ -88,7 +88,9 @@ THRESHOLDS = {
     "history_slow_points": Threshold(12, "nights", "Perfherder asks for 12 values before a change"),
     "history_slow_window": Threshold(40, "nights", "ours: how far back a slow change is looked for"),
     "history_slow_right": Threshold(3, "nights", "ours: the fewest nights after a slow change"),
-    "history_slow_t": Threshold(5, "times", "ours, below Perfherder's 7: a measurement of its own settles it"),
+    "history_slow_t": Threshold(
+        3, "times", "ours, below Perfherder's 7: a measurement settles it; chosen with benchmarks/detector.py"
+    ),
     "history_quiet": Threshold(7, "nights", "ours: no slow change is looked for after a measurement that found none"),
     "history_common_share": Threshold(0.3, "share", "ours: of a device's series, moved alike, it is the device"),
     "history_common_z": Threshold(2, "times", "ours: what counts as moved there"),

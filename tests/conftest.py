@@ -49,6 +49,14 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "home", lock_dir=tmp_path / "locks", idle_wait_s=0, suspect_retries=0, canary=False)
 
 
+@pytest.fixture(scope="session")
+def demo_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store that `farm demo-history` writes, made once. To be read: a test that writes copies it."""
+    from farm.demo import write_demo
+
+    return write_demo(tmp_path_factory.mktemp("demo") / "store").root
+
+
 @pytest.fixture
 def broker(settings: Settings) -> Iterator[EmbeddedBroker]:
     """A running embedded broker of `settings`."""

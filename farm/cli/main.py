@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "results": ("farm.cli.result", "results", "Print records as a table, JSON, CSV or Parquet"),
     "compare": ("farm.cli.compare", "compare", "Say what became faster or slower, from records or measured for it"),
     "report": ("farm.cli.result", "report", "Write the HTML, Markdown and CSV report of sweeps"),
+    "regressions": ("farm.cli.regressions", "regressions", "List, explain and accept what changed from night to night"),
+    "demo-history": ("farm.cli.demo", "demo_history", "Write a made-up history of 30 nights, to look at"),
     "artifacts": ("farm.cli.artifact", "artifacts", "List, fetch, verify and clear up what runs left in the store"),
     "devices": ("farm.cli.device", "devices", "Show, drain, resume, quarantine or check devices"),
     "doctor": ("farm.cli.device", "doctor", "Check this machine and its farm, and say what to mend"),

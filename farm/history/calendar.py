@@ -3,7 +3,7 @@
 
 A record is of the night whose document names its sweep; of none that does, of the UTC date on which it began. Canaries
 are of no series, nor are re-runs made to settle a trigger: their sweep's stored document says
-`"purpose": "confirmation"` (`document.PURPOSE`, `document.CONFIRMATION`), and the night's document names them among its
+`"purpose": "confirmation"` (`purpose`), and the night's document names them among its
 confirmations; either is enough.
 """
 
@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from farm.errors import FarmError, UsageError
-from farm.history.document import CONFIRMATION, PURPOSE, Night, decode
+from farm.history.document import Night, decode
+from farm.history.purpose import is_confirmation
 from farm.store import BadRecord, Store
 
 
@@ -44,7 +45,7 @@ def check_night(name: str) -> str:
 
 
 def read_calendar(store: Store) -> Calendar:
-    """Every night's document, and what follows from them. One that cannot be read is a problem and no reason to stop."""
+    """Every night's document, and what follows from them. One that cannot be read is named and stops nothing."""
     nights, problems = _nights(store)
     night_of = {sweep: name for name, night in nights.items() for sweep in night.sweeps}
     told = {sweep for night in nights.values() for made in night.confirmations for sweep in made.sweeps}
@@ -75,6 +76,6 @@ def _confirmations(store: Store, known: set[str]) -> set[str]:
             document = store.sweeps.read(sweep_id)
         except FarmError:
             continue  # `farm artifacts verify` names it
-        if document.get(PURPOSE) == CONFIRMATION:
+        if is_confirmation(document):
             found.add(sweep_id)
     return found

@@ -23,6 +23,8 @@ from farm.history.tracked import LOG, Rule
 from farm.thresholds import DEFAULTS, Limits
 
 AB, AGAIN = "ab", "again"
+#: What a `Confirmation` calls a `ranks.Shift`'s.
+_ENDS = {"ratio": "estimate", "low": "low", "high": "high"}
 
 
 class Answer(enum.StrEnum):
@@ -50,8 +52,8 @@ def confirmation(found: Trigger, night: str, base: Sequence[float], new: Sequenc
     middle = statistics.median(base)
     if middle <= 0:
         return Confirmation(found.key, night, AB, verdict, confidence=moved.coverage)
-    ratio, low, high = (1 + end / middle for end in (moved.estimate, moved.low, moved.high))
-    return Confirmation(found.key, night, AB, verdict, ratio, low, high, moved.coverage)
+    ratios = {name: 1 + getattr(moved, end) / middle for name, end in _ENDS.items()}
+    return Confirmation(found.key, night, AB, verdict, **ratios, confidence=moved.coverage)
 
 
 def answer(found: Trigger, measured: Confirmation, rule: Rule) -> Answer:

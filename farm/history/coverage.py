@@ -19,6 +19,7 @@ from farm.history.model import Event, State
 from farm.store import Store
 
 KIND = "coverage"
+METRIC = "outcome"
 OK, REFUSED, FAILED, MISSING = "ok", "refused", "failed", "missing"
 _RANK = {OK: 0, REFUSED: 1, FAILED: 2, MISSING: 3}
 _NAMES = {rank: name for name, rank in _RANK.items()}
@@ -33,14 +34,15 @@ _SQL = f"""{RUNS}, ranked AS (
 ), by_night AS (
     SELECT {_CELLS}, batch_size, night, min(rank) AS rank, arg_min(run_id, rank) AS run,
         arg_min(coalesce(failure_message, ''), rank) AS why, arg_min(series_id, rank) AS series_id,
-        max(sweep) AS sweep, max(device_class) AS device_class
+        max(sweep) AS sweep, max(device_class) AS device_class,
+        bool_or(coalesce(ladder_stop = 'saturated', false)) AS saturated
     FROM ranked GROUP BY {_CELLS}, batch_size, night
 ), peers AS (
     SELECT *, count(*) FILTER (rank = 0) OVER (
         PARTITION BY {_PEERS}, device_class, batch_size, night
     ) AS peers FROM by_night
 )"""  # noqa: S608 - our own columns
-_SEEN = ("rank", "run", "why", "series_id", "sweep", "device_class", "peers", "night")
+_SEEN = ("rank", "run", "why", "series_id", "sweep", "device_class", "peers", "night", "saturated")
 _TONIGHT = f"{_SQL} SELECT {_CELLS}, batch_size, {', '.join(_SEEN)} FROM peers WHERE night = $last"  # noqa: S608
 _LAST_SEEN = ", ".join(f"max_by({name}, night)" for name in _SEEN)
 _BEFORE = f"""{_SQL} SELECT {_CELLS}, batch_size, {_LAST_SEEN}
@@ -49,6 +51,9 @@ _SWEEPS = f"""{RUNS} SELECT sweep, max(night) FILTER (night < $last), bool_or(ni
     FROM runs GROUP BY sweep"""  # noqa: S608 - our own columns
 
 Case = tuple[str | None, ...]
+
+#: How an event's notes begin: what they tell of has no field of its own, and the next night reads them.
+_CASE, _BATCHES, RUN = "case: ", "batch sizes: ", "run: "
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,8 @@ class _Seen:
     device_class: str
     peers: int
     night: str
+    saturated: bool
+    reached: bool
 
 
 _Cells = Mapping[tuple[Case, str], _Seen]
@@ -102,19 +109,20 @@ class _Tonight:
     elsewhere: Mapping[tuple[str, Case, str], list[_Seen]]
     devices: frozenset[str]
 
-    def rank(self, case: Case, batch: str, before: _Seen) -> int | None:
-        """A cell's rank; None where the night says nothing of it."""
-        seen = self.cells.get((case, batch)) or self.cells.get((case, ""))
+    def rank(self, case: Case, batch: str, before: _Seen, *, told: bool) -> int | None:
+        """A cell's rank; None where the night says nothing of it. `told`: an open event speaks of it already."""
+        seen = self.seen(case, batch)
         if seen is not None:
             return seen.rank
-        own = [found.rank for (other, _), found in self.cells.items() if other == case] if batch == "" else []
-        if own:
-            return min(own)
+        own = [found for (other, _), found in self.cells.items() if other == case]
+        if own and (batch == "" or any(found.saturated for found in own)):
+            return min(found.rank for found in own) if batch == "" else None
         others = self._others(case, batch, before)
         # A job for any device of a class may have run on another one; each of them counts once.
-        if others and others[0].rank == 0:
-            return None if others[0].peers >= before.peers else self._missing(before)
-        return others[0].rank if others else self._missing(before)
+        if others and others[0].rank == 0 and others[0].peers >= before.peers:
+            return None
+        nowhere = [found.rank for found in others if not found.reached]
+        return nowhere[0] if nowhere else self._missing(before, told)
 
     def seen(self, case: Case, batch: str) -> _Seen | None:
         """The run that speaks of a cell."""
@@ -124,9 +132,10 @@ class _Tonight:
         keys = [(before.device_class, case[1:], size) for size in (batch, "")]
         return sorted((seen for key in keys for seen in self.elsewhere.get(key, ())), key=lambda seen: seen.rank)
 
-    def _missing(self, before: _Seen) -> int | None:
-        """Only on the first night without: from then on the open event says it."""
-        return _RANK[MISSING] if self.swept.get(before.sweep) == before.night else None
+    def _missing(self, before: _Seen, told: bool) -> int | None:
+        """New only on the first night without: once it is accepted, it is not told again."""
+        known = before.sweep in self.swept if told else self.swept.get(before.sweep) == before.night
+        return _RANK[MISSING] if known else None
 
 
 def changes(store: Store, calendar: Calendar, over: Window, night: str, open_events: Iterable[Event]) -> list[Change]:
@@ -135,11 +144,12 @@ def changes(store: Store, calendar: Calendar, over: Window, night: str, open_eve
     tonight = _tonight(store, asked)
     if not tonight.cells:
         return []
-    known = {event.notes[0]: event for event in open_events if event.kind == KIND}
+    known = {_noted(event, _CASE): event for event in open_events if event.kind == KIND}
     cases: dict[Case, dict[str, tuple[_Seen, int]]] = {}
     away: dict[str, tuple[_Seen, int]] = {}
     for (case, batch), seen in _read(store, _BEFORE, asked).items():
-        now = tonight.rank(case, batch, seen)
+        told = _told(tuple(value or "" for value in case)) in known or str(case[0]) in known
+        now = tonight.rank(case, batch, seen, told=told)
         if now == _RANK[MISSING] and str(case[0]) not in tonight.devices:
             away[str(case[0])] = (seen, now)
         elif now is not None:
@@ -167,7 +177,7 @@ def _returned(known: Mapping[str, Event], tonight: _Tonight) -> dict[Case, dict[
     """Devices that were away and ran something tonight."""
     found: dict[Case, dict[str, tuple[_Seen, int]]] = {}
     for event in known.values():
-        if event.notes[0] == event.device and event.device in tonight.devices:
+        if of_device(event) and event.device in tonight.devices:
             ran = next(seen for (case, _), seen in tonight.cells.items() if case[0] == event.device)
             found[event.device, *[None] * (len(_CELL) - 1)] = {"": (ran, _RANK[OK])}
     return found
@@ -178,17 +188,24 @@ def _read(store: Store, sql: str, asked: Mapping[str, Any]) -> dict[tuple[Case, 
     width = len(_CELL)
     for row in store.index.stream(sql, asked):
         batch = "" if row[width] is None else str(row[width])
-        rank, *texts, peers, night = row[width + 1 :]
+        rank, *texts, peers, night, saturated = row[width + 1 :]
         run, why, series_id, sweep, device_class = (str(text or "") for text in texts)
         found[tuple(row[:width]), batch] = _Seen(
-            int(rank), run, why, series_id, sweep, device_class, int(peers), str(night)
+            int(rank),
+            run,
+            why,
+            series_id,
+            sweep,
+            device_class,
+            int(peers),
+            str(night),
+            bool(saturated),
+            row[0] is not None,
         )
     return found
 
 
-def _worse(
-    case: tuple[str, ...], batches: Mapping[str, tuple[_Seen, int]], tonight: _Tonight
-) -> list[Change]:
+def _worse(case: tuple[str, ...], batches: Mapping[str, tuple[_Seen, int]], tonight: _Tonight) -> list[Change]:
     worse = {batch: pair for batch, pair in batches.items() if pair[1] > pair[0].rank and pair[0].rank < 2}
     return [_change(case, worse, tonight)] if worse else []
 
@@ -200,20 +217,20 @@ def _ongoing(
     tonight: _Tonight,
 ) -> Change:
     """A case with an open event: judged by the batch sizes that the event names."""
-    named = set(event.notes[1].split(", ")) if len(event.notes) > 1 else set()
+    named = set(_noted(event, _BATCHES).split(", "))
     held = {batch: pair for batch, pair in batches.items() if batch in named} or dict(batches)
     made = _change(case, held, tonight)
     return Change(**{**vars(made), "event_id": event.event_id})
 
 
-def _change(
-    case: tuple[str, ...], batches: Mapping[str, tuple[_Seen, int]], tonight: _Tonight
-) -> Change:
-    worst = max(batches, key=lambda batch: (batches[batch][1], batch))
+def _change(case: tuple[str, ...], batches: Mapping[str, tuple[_Seen, int]], tonight: _Tonight) -> Change:
+    # A ladder that ended early leaves larger batch sizes missing: what ended it is what there is to say.
+    ran = [batch for batch, pair in batches.items() if pair[1] != _RANK[MISSING]]
+    worst = max(ran or batches, key=lambda batch: (batches[batch][1], batch))
     before, now = batches[worst]
     key = tuple(value or None for value in case)
     seen = tonight.seen(key, worst)
-    ids = sorted({pair[0].series_id for pair in batches.values() if pair[0].series_id})
+    ids = sorted({f"{pair[0].series_id}:{METRIC}" for pair in batches.values() if pair[0].series_id})
     return Change(
         case=case,
         batches=tuple(sorted(batches, key=lambda text: (len(text), text))),
@@ -223,6 +240,21 @@ def _change(
         keys=tuple(ids),
         runs=tuple(filter(None, (before.run, seen.run if seen else ""))),
     )
+
+
+def of_device(event: Event) -> bool:
+    """Whether the event says that nothing at all ran on its device."""
+    return event.kind == KIND and _noted(event, _CASE) == event.device
+
+
+def runs_of(event: Event) -> list[str]:
+    """The ids of an event's runs: before and now, as far as there are any."""
+    return [note.removeprefix(RUN) for note in event.notes if note.startswith(RUN)]
+
+
+def _noted(event: Event, beginning: str) -> str:
+    """What the note with this beginning says; empty without one."""
+    return next((note.removeprefix(beginning) for note in event.notes if note.startswith(beginning)), "")
 
 
 def _told(case: tuple[str, ...]) -> str:
@@ -251,7 +283,7 @@ def _event(change: Change, before: Event | None, night: str) -> Event:
     return Event(
         event_id=short_digest([KIND, change.case, night], 10),
         kind=KIND,
-        metric="outcome",
+        metric=METRIC,
         device=change.device,
         keys=change.keys,
         since=night,
@@ -260,5 +292,9 @@ def _event(change: Change, before: Event | None, night: str) -> Event:
         change=0.0,
         worse=True,
         cause=(f"{change.before} -> {change.now}", *filter(None, (change.why,))),
-        notes=(_told(change.case), batches, *(f"run: {run}" for run in change.runs)),
+        notes=(
+            _CASE + _told(change.case),
+            *([_BATCHES + batches] if batches else []),
+            *(RUN + run for run in change.runs),
+        ),
     )

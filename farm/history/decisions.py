@@ -7,6 +7,7 @@ not follow it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,7 +41,7 @@ class Decisions:
         return [
             earlier
             for made in self.by_event.values()
-            for earlier, later in zip(made, made[1:], strict=False)
+            for earlier, later in itertools.pairwise(made)
             if (earlier.action, later.action) == (ACCEPT, REOPEN) and moment(later.decided_at) > moment(since)
         ]
 

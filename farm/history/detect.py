@@ -28,7 +28,7 @@ from farm.thresholds import DEFAULTS, Limits
 
 STEP, SLOW = "step", "slow"
 #: Of a median: pi / 2, the variance of normal values' median over that of their mean.
-_MEDIAN = 1.57
+MEDIAN_VARIANCE = 1.57
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def stand(places: Sequence[float], place: float, rule: Rule, pool: float, limits
     centre = statistics.median(history)
     spread = _spread(history, rule, pool, limits)
     move = place - centre
-    z = move / (spread * math.sqrt(1 + _MEDIAN / count))
+    z = move / (spread * math.sqrt(1 + MEDIAN_VARIANCE / count))
     return Standing(centre, spread, count, move, z, _p_value(z, count, limits))
 
 
@@ -122,12 +122,13 @@ def base_nights(points: Sequence[NightPoint], found: Trigger, limits: Limits = D
     """Which nights may stand for "before" in an A/B measurement, the best first.
 
     `points` are of the series since its last accepted change. The best is some nights before `since`: a change of a few
-    percent is often noticed late, and a measurement against a night that already had it would find nothing.
+    percent is often noticed late, and a measurement against a night that already had it would find nothing. In a young
+    history it is the latest: the first nights may still be of the level before.
     """
     before = [point for point in points if point.night < found.since]
     gap = int(limits["history_min_points"])
     if len(before) <= gap:
-        return tuple(before)
+        return tuple(reversed(before))
     return (*reversed(before[:-gap]), *before[-gap:])
 
 
@@ -154,7 +155,7 @@ def _slow(
     left = [abs(place - before) for place in places[:at]] + [abs(place - after) for place in places[at:]]
     own = own_spread([sign * value for value in left for sign in (-1, 1)])
     spread = _joined(own, len(places), rule, pool, limits)
-    t = move / (spread * math.sqrt(_MEDIAN / at + _MEDIAN / (len(places) - at)))
+    t = move / (spread * math.sqrt(MEDIAN_VARIANCE / at + MEDIAN_VARIANCE / (len(places) - at)))
     if abs(t) <= limits["history_slow_t"]:
         return None
     stands = Standing(before, spread, at, move, t, _p_value(t, len(places), limits))

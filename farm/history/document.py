@@ -35,11 +35,6 @@ NIGHT_SCHEMA = 1
 #: Of what is remembered of each series. Another one is not used: it is made again from the records.
 MEMORY_SCHEMA = 1
 
-#: A stored sweep's document says what it was made for under this key; one that a person asked for has none.
-PURPOSE = "purpose"
-#: A re-run made to settle a trigger: its records are no points of any series.
-CONFIRMATION = "confirmation"
-
 
 @dataclass(frozen=True)
 class CanaryShift:

@@ -14,6 +14,8 @@ were its old level kept, losing it again would look like coming home.
 
 from __future__ import annotations
 
+import math
+import statistics
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +23,9 @@ from datetime import date, timedelta
 
 from farm.compare.model import Verdict
 from farm.history.confirm import AGAIN, Answer, answer, measured_move
-from farm.history.detect import judge
+from farm.history.detect import MEDIAN_VARIANCE, judge
 from farm.history.memory import BUDGET, Look, Memory, Pending, Said, Tonight, Watched
-from farm.history.model import NightPoint, State, Trigger
+from farm.history.model import Confirmation, NightPoint, State, Trigger
 from farm.history.tracked import Rule
 from farm.thresholds import DEFAULTS, Limits
 
@@ -80,12 +82,19 @@ def step(
     night = tonight.point.night
     if night <= memory.last:
         raise ValueError(f"{tonight.look.key}: {night} is not after {memory.last}, fold nights in their order")
-    memory = _shifted(replace(memory, last=night), points, tonight, rule, limits)
+    memory = _shifted(replace(memory, last=night), points, night, tonight.shift, rule, limits)
     memory, accepted = _accept(memory, tonight, rule)
     memory, watched = _watch(memory, tonight, rule, limits)
     fresh = not accepted and not any(said.state is State.FIXED for said in watched)
     memory, settled = _settle(memory, points, tonight, rule, limits) if fresh else (memory, ())
     return memory, (*accepted, *watched, *settled)
+
+
+def carry(
+    memory: Memory, points: Sequence[NightPoint], night: str, shift: float, rule: Rule, limits: Limits = DEFAULTS
+) -> Memory:
+    """Take a common move of the device (`DeviceMove.shift`) over for a series that had no value on its night."""
+    return _shifted(memory, points, night, shift, rule, limits)
 
 
 @dataclass(frozen=True)
@@ -107,23 +116,25 @@ def _past(memory: Memory, points: Sequence[NightPoint], night: str, rule: Rule, 
     return _Past(nights, places)
 
 
-def _shifted(memory: Memory, points: Sequence[NightPoint], tonight: Tonight, rule: Rule, limits: Limits) -> Memory:
+def _shifted(
+    memory: Memory, points: Sequence[NightPoint], tonight: str, shift: float, rule: Rule, limits: Limits
+) -> Memory:
     """Take a common move of the device over, and forget those that moved only nights of long ago."""
     window = points[-int(limits["history_slow_window"]) :]
     oldest = max(memory.since, window[0].night if window else "")
     shifts = tuple((night, move) for night, move in memory.shifts if night > oldest)
-    if not tonight.shift:
+    if not shift:
         return replace(memory, shifts=shifts)
 
     def moved(centre: float) -> float:
-        return rule.value(rule.place(centre) + tonight.shift)
+        return rule.value(rule.place(centre) + shift)
 
     pending = memory.pending
     if pending is not None:
         pending = replace(pending, trigger=replace(pending.trigger, centre=moved(pending.trigger.centre)))
     return replace(
         memory,
-        shifts=(*shifts, (tonight.point.night, tonight.shift)),
+        shifts=(*shifts, (tonight, shift)),
         pending=pending,
         watched=tuple(replace(one, centre=moved(one.centre)) for one in memory.watched),
     )
@@ -146,14 +157,16 @@ def _watch(memory: Memory, tonight: Tonight, rule: Rule, limits: Limits) -> _Ste
     """Is what is open still there?"""
     place, said, kept = rule.place(tonight.point.value), [], []
     for one in memory.watched:
-        back = (*one.back, tonight.point.night) if _is_back(one, place, rule) else ()
-        if len(back) < limits["history_back"]:
-            kept.append(replace(one, back=back))
+        here = (tonight.point.night, place - rule.place(one.centre))
+        one = replace(one, back=(*one.back, here) if _is_back(one, place, rule) else ())
+        if not _is_home(one, rule, limits):
+            kept.append(one)
             said.append(_of_watched(one, one.state, tonight, rule))
             continue
-        said.append(_of_watched(one, State.FIXED, tonight, rule, f"back since {back[0]}"))
+        since = one.back[0][0]
+        said.append(_of_watched(one, State.FIXED, tonight, rule, f"back since {since}"))
         # Nights from before are of another level, or too long ago to say how the series runs now.
-        memory = replace(memory, since=max(memory.since, back[0]), pending=None, quiet="")
+        memory = replace(memory, since=max(memory.since, since), pending=None, quiet="")
     return replace(memory, watched=tuple(kept)), tuple(said)
 
 
@@ -169,10 +182,17 @@ def _settle(memory: Memory, points: Sequence[NightPoint], tonight: Tonight, rule
         return _unmeasured(memory, found, tonight, rule, first)
     if tonight.confirmation.how == AGAIN:
         return _without_base(memory, found, tonight, rule, first)
-    match answer(found.trigger, tonight.confirmation, rule):
+    if first:
+        found = replace(found, trigger=_located(memory, points, found.trigger, tonight, rule, limits))
+    return _answered(memory, found, tonight, tonight.confirmation, rule, limits, first)
+
+
+def _answered(
+    memory: Memory, found: Pending, tonight: Tonight, measured: Confirmation, rule: Rule, limits: Limits, first: bool
+) -> _Steps:
+    """Both sides were measured."""
+    match answer(found.trigger, measured, rule):
         case Answer.AGREED:
-            if first:
-                found = replace(found, trigger=_located(memory, points, found.trigger, tonight, rule, limits))
             return _agreed(memory, replace(found, agreed=found.agreed + 1), tonight, rule, limits, first)
         case Answer.OPEN:
             found = replace(found, tries=found.tries + 1)
@@ -236,7 +256,8 @@ def _opened(memory: Memory, found: Pending, state: State, tonight: Tonight, rule
     memory = replace(memory, pending=None, since=max(memory.since, since), quiet="")
     if not said.worse:
         return memory, (said,)
-    return replace(memory, watched=(*memory.watched, Watched(since, state, found.trigger.centre, said.change))), (said,)
+    watched = Watched(since, state, found.trigger.centre, found.trigger.spread, said.change)
+    return replace(memory, watched=(*memory.watched, watched)), (said,)
 
 
 def _located(
@@ -245,7 +266,7 @@ def _located(
     """The trigger with the night at which its change fits the nights best: least sum of absolute distances."""
     past = _past(memory, points, tonight.point.night, rule, limits)
     nights, places = [*past.nights, tonight.point.night], [*past.places, rule.place(tonight.point.value)]
-    if tonight.confirmation is None:
+    if tonight.confirmation is None or answer(found, tonight.confirmation, rule) is not Answer.AGREED:
         return found
     old = rule.place(found.centre)
     new = old + measured_move(found, tonight.confirmation, rule)
@@ -270,8 +291,21 @@ def _is_back(one: Watched, place: float, rule: Rule) -> bool:
     return moved < move / 2 if move > 0 else moved > move / 2
 
 
+def _is_home(one: Watched, rule: Rule, limits: Limits) -> bool:
+    """Whether it is back for long enough: small changes of noisy series need more nights to be sure of that.
+
+    The median of the nights back must be as many standard errors from the event's level as a trigger is from its
+    history.
+    """
+    count = len(one.back)
+    if count < limits["history_back"]:
+        return False
+    left = abs(rule.move(one.change) - statistics.median(move for _, move in one.back))
+    return left > limits["history_z"] * max(one.spread, rule.floor) * math.sqrt(MEDIAN_VARIANCE / count)
+
+
 def _is_there(found: Trigger, tonight: Tonight, rule: Rule) -> bool:
-    one = Watched(found.since, State.NEW, found.centre, found.change)
+    one = Watched(found.since, State.NEW, found.centre, found.spread, found.change)
     return not _is_back(one, rule.place(tonight.point.value), rule)
 
 

@@ -14,8 +14,9 @@ from farm.history.calendar import Calendar
 from farm.history.coverage import Change, changes
 from farm.history.detect import base_nights, pooled
 from farm.history.document import CanaryShift
-from farm.history.fold import Look, Memory, look_at, recall
+from farm.history.fold import look_at
 from farm.history.load import NIGHTS, Loader, left_out, window
+from farm.history.memory import Look, Memory, recall
 from farm.history.model import Event, NightPoint, Series, Trigger
 from farm.history.night import Candidate, DeviceMove, Plan, plan_night
 from farm.history.tracked import TRACKED, Rule, rule_for
@@ -214,7 +215,9 @@ def _with_costs(candidates: Sequence[Candidate], loader: Loader) -> list[Candida
     seconds = loader.run_seconds(ids) if ids else {}
     sides = 2 * DEFAULTS["history_processes"]
     return [
-        dataclasses.replace(one, seconds=sides * seconds.get(_series_id(one.look.key), 0.0)) if one.look.trigger else one
+        dataclasses.replace(one, seconds=sides * seconds.get(_series_id(one.look.key), 0.0))
+        if one.look.trigger
+        else one
         for one in candidates
     ]
 

@@ -101,7 +101,8 @@ class Loader:
     def batches(self, metrics: Sequence[str]) -> Iterator[tuple[str, ...]]:
         """The metrics in groups: of each, all series fit into memory together."""
         size = max(1, _POINTS // max(1, self._groups(None)))
-        yield from itertools.batched(metrics, size)
+        for start in range(0, len(metrics), size):
+            yield tuple(metrics[start : start + size])
 
     def series(
         self, metrics: Sequence[str], series_ids: Collection[str] | None = None, *, runs: bool = False
@@ -135,7 +136,8 @@ class Loader:
 
 def left_out(store: Store, calendar: Calendar, night: str) -> dict[str, int]:
     """How many ok runs of a night no series is made of, by their validity: `suspect`, `invalid`."""
-    sql = f"{RUNS} SELECT validity, count(*) FROM runs WHERE outcome = 'ok' AND validity <> 'valid' GROUP BY validity"
+    sql = f"""{RUNS} SELECT validity, count(*) FROM runs
+        WHERE outcome = 'ok' AND validity <> 'valid' GROUP BY validity"""  # noqa: S608 - our own columns
     return {str(name): int(count) for name, count in store.index.stream(sql, Window(night, night).parameters(calendar))}
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,18 @@ class Pending:
 
 @dataclass(frozen=True)
 class Watched:
-    """An open event whose old level is kept, to see whether the series comes back. `back`: the nights that it was."""
+    """An open event whose old level is kept, to see whether the series comes back.
+
+    `centre` and `spread` are of the old level, `change` is the event's. `back`: the latest nights in a row on which it
+    was, with the distance to the old level on the metric's scale.
+    """
 
     since: str
     state: State
     centre: float
+    spread: float
     change: float
-    back: tuple[str, ...] = ()
+    back: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,11 +149,15 @@ def recall(data: Mapping[str, Any]) -> Memory:
             quiet=str(data.get("quiet", "")),
             pending=Pending(**{**pending, "trigger": Trigger(**pending["trigger"])}) if pending else None,
             watched=tuple(
-                Watched(**{**one, "state": State(one["state"]), "back": tuple(one.get("back", ()))})
+                Watched(**{**one, "state": State(one["state"]), "back": _pairs(one.get("back", ()))})
                 for one in data.get("watched", ())
             ),
-            shifts=tuple((str(night), float(move)) for night, move in data.get("shifts", ())),
+            shifts=_pairs(data.get("shifts", ())),
             last=str(data.get("last", "")),
         )
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"not the memory of a series: {error}") from error
+
+
+def _pairs(data: Iterable[Any]) -> tuple[tuple[str, float], ...]:
+    return tuple((str(night), float(move)) for night, move in data)

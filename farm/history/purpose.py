@@ -6,8 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from farm.history.document import CONFIRMATION, PURPOSE
 from farm.store import Store
+
+#: The key of a stored sweep's document. One that a person asked for has none, or an empty one.
+PURPOSE = "purpose"
+
+#: Measured to settle whether a change that a night saw is real.
+CONFIRMATION = "confirmation"
 
 
 def is_confirmation(document: Mapping[str, Any]) -> bool:

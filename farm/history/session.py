@@ -13,8 +13,8 @@ from farm.contract.catalogue import WORKFLOWS
 from farm.contract.job import BatchLadder, JobSpec, Protocol
 from farm.contract.record import ACCURACY, Record
 from farm.devices import Selector
-from farm.history.document import CONFIRMATION
 from farm.history.model import Trigger
+from farm.history.purpose import CONFIRMATION
 from farm.history.sides import Setup, Sides
 from farm.sweep import SweepSpec, WorkflowChoice
 from farm.sweep.spec import Rebuilds
@@ -25,7 +25,10 @@ _STEM = 55
 
 @dataclass(frozen=True)
 class Member:
-    """One trigger of a session: the newest record of the level before, tonight's, and all runs before by night."""
+    """One trigger of a session: the record that stands for before, tonight's, and all runs of before by night.
+
+    `predicted_s` are device seconds of a process of each side, both added.
+    """
 
     trigger: Trigger
     base: Record

@@ -53,11 +53,11 @@ def choose_sides(base: Sequence[Record], now: Sequence[Record], stacks: Sequence
     """Decide from the records of the same points before and now, and from what the device has.
 
     Args:
-        base: the newest records of the level before, one for each point of the session where there is one.
+        base: the records that stand for before, one for each point of the session where there is one.
         now: tonight's, one for each point.
         stacks: as the device's worker announces them now.
     """
-    old, young = base[-1], now[-1]
+    old, young = base[0], now[0]
     moved = _moved(old, young)
     host = [name for name in _HOST if name in moved]
     here = Setup(young.stack.name if young.stack else None)
@@ -73,7 +73,7 @@ def choose_sides(base: Sequence[Record], now: Sequence[Record], stacks: Sequence
 
 
 def _by_files(base: Sequence[Record], now: Sequence[Record], here: Setup) -> Sides:
-    old, young = base[-1], now[-1]
+    old, young = base[0], now[0]
     before, after = _files(base), _files(now)
     other = sorted(
         kind for kind in after if {p.sha256 for p in before.get(kind, ())} != {p.sha256 for p in after[kind]}
@@ -91,7 +91,7 @@ def _by_files(base: Sequence[Record], now: Sequence[Record], here: Setup) -> Sid
 
 
 def _again(here: Setup, old: Record, why: str) -> Sides:
-    return Sides(AGAIN, None, here, f"the nights up to {old.started_at[:10]}", why)
+    return Sides(AGAIN, None, here, f"the nights around {old.started_at[:10]}", why)
 
 
 def _moved(old: Record, young: Record) -> dict[str, tuple[str, str]]:

@@ -121,7 +121,7 @@ def test_a_stack_that_is_not_quite_the_one_before_is_none(stack: StackInfo) -> N
 def test_what_cannot_run_again_leaves_the_nights_before(old: Record, why: str) -> None:
     found = choose_sides([old], [record()], [NOW, other_stack()])
     assert (found.how, found.base, found.why) == ("again", None, why)
-    assert found.told == "the nights up to 2026-03-01"
+    assert found.told == "the nights around 2026-03-01"
 
 
 def test_another_driver_cannot_be_put_back() -> None:
