@@ -22,13 +22,14 @@ from farm.comparing import turn_records, unmeasured
 from farm.contract.job import JobSpec
 from farm.contract.outcome import Outcome
 from farm.contract.record import Record
-from farm.errors import FarmError, UnavailableError
+from farm.errors import FarmError, UnavailableError, UsageError
 from farm.history import settle
 from farm.history.document import Missed
 from farm.history.model import Confirmation, Trigger
 from farm.history.session import NEW, Member, Session, group_key, make_session, sizes_of
 from farm.history.sides import choose_sides
 from farm.progress import Progress
+from farm.regressions import Explained
 from farm.settings import Settings
 from farm.store import Store
 from farm.sweep import SweepSpec
@@ -123,6 +124,32 @@ class Settlement:
     def missed(self) -> tuple[Missed, ...]:
         """Those that could not be settled."""
         return tuple(Missed(made.key, made.reason) for made in self.confirmations if not made.verdict)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trigger of an event that a person wants to have settled, as a `Wanted`."""
+
+    trigger: Trigger
+    base: tuple[str, ...]
+    new: tuple[str, ...]
+    predicted_s: float = 0.0
+
+
+def asked_of(found: Explained) -> list[Asked]:
+    """What to settle of an event that `Regressions.explain` tells.
+
+    Raises:
+        UsageError: there is nothing of it that a measurement could settle.
+    """
+    key = found.series.key if found.series else ""
+    triggers = [trigger for trigger in found.event.triggers if trigger.key == key]
+    if not triggers or not found.base or not found.new:
+        raise UsageError(
+            f"event {found.event.event_id} has no series whose change could be measured",
+            hint="`farm regressions explain` tells what it is made of.",
+        )
+    return [Asked(triggers[-1], found.base[::-1], found.new)]
 
 
 def confirm(

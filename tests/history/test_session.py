@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 
 from farm.compare.order import BASE, NEW
+from farm.confirming import asked_of
 from farm.contract.job import BatchLadder, Pin, Protocol
 from farm.contract.outcome import Outcome
 from farm.contract.protocols import PROTOCOLS
 from farm.contract.record import Record
-from farm.history.model import Trigger
+from farm.errors import UsageError
+from farm.history.model import Event, Series, State, Trigger
 from farm.history.session import Member, Session, make_session, single
 from farm.history.settle import conclude, ends_session, more
 from farm.history.sides import Setup, Sides
 from farm.identity import series_id
+from farm.regressions import Explained
 from tests.factories import make_flag, make_job, make_record
 
 PIN = Pin("engine", "a" * 64, "run-g0-b1")
@@ -158,3 +161,13 @@ def test_when_a_session_is_given_up() -> None:
     assert ends_session([Outcome.CRASHED, Outcome.TIMED_OUT])
     assert ends_session([Outcome.CANCELLED])
     assert ends_session([Outcome.UNSUPPORTED])
+
+
+def test_an_event_of_which_nothing_can_be_measured_is_refused() -> None:
+    trigger = member().trigger
+    event = Event("0123", "device", "latency_ms", "box-cpu", (), "n", "n", State.NEW, 0.1, True, (trigger,))
+    with pytest.raises(UsageError, match="no series whose change could be measured"):
+        asked_of(Explained(event, None, "box-cpu", (), ()))
+    series = Series(trigger.key.partition(":")[0], "latency_ms", "box-cpu", "cpu-test")
+    (asked,) = asked_of(Explained(event, series, "box-cpu", ("old", "newer"), ("now",)))
+    assert (asked.trigger, asked.base, asked.new) == (trigger, ("newer", "old"), ("now",))
