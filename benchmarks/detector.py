@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many changes does the farm's detector find, how late, and how often does it cry wolf? Simulated nights.
 
-    python benchmarks/detector.py                seeds 100-139: the farm's detector, TorchBench's and Conbench's rules
+    python benchmarks/detector.py                seeds 100-119: the farm's detector, TorchBench's and Conbench's rules
     python benchmarks/detector.py --peers        asv and Otava besides, installed by pip into an environment apart
     python benchmarks/detector.py --seeds 0-9    the seeds that the detector was tuned on
 
@@ -72,10 +72,10 @@ class Result:
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=seeds, default=seeds("100-139"), help="such as 0-9 (default 100-139)")
-    parser.add_argument("--budget", type=float, default=0.33, help="of measuring time, for re-runs (default 0.33)")
+    parser.add_argument("--seeds", type=seeds, default=seeds("100-119"), help="such as 0-9 (default 100-119)")
+    parser.add_argument("--budget", type=float, default=0.5, help="of measuring time, for re-runs (default 0.5)")
     parser.add_argument("--peers", action="store_true", help="install asv and Otava apart, and ask them too")
-    parser.add_argument("--peer-seeds", type=int, default=5, help="how many of the seeds they are asked (default 5)")
+    parser.add_argument("--peer-seeds", type=int, default=1, help="how many of the seeds they are asked (default 1)")
     parser.add_argument("--venv", type=Path, help="where they are, or are installed (default: a temporary folder)")
     parser.add_argument("--jobs", type=int, default=2)
     return parser.parse_args(argv)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from farm.canary import NAME, CanaryState, pooled
 from farm.canary import assess as assess_canary
+from farm.contract.codec import to_json
 from farm.contract.job import AccuracySpec, BatchLadder, Calibration, JobSpec, ModelSpec
 from farm.contract.protocols import PROTOCOLS
 from farm.contract.record import Record
@@ -24,7 +25,7 @@ from farm.history.nights import Assessment, Wanted, assess, conclude, write
 from farm.history.purpose import CONFIRMATION, PURPOSE
 from farm.history.tracked import rule_for
 from farm.store import Store
-from farm.store.schema import encode_json, encode_record
+from farm.store.schema import encode_json
 from farm.sweep import SweepSpec
 from farm.sweep.spec import Exclusion, WorkflowChoice
 from farm.thresholds import DEFAULTS
@@ -160,7 +161,7 @@ class _Writer:
     def _store_records(self, records: Iterable[Record]) -> None:
         for record in records:
             day, by_run = self._store.records.day_path(record), self._store.records.path(record.run_id)
-            _put(day, encode_record(record))
+            _put(day, encode_json(to_json(record)))
             by_run.parent.mkdir(exist_ok=True)
             os.link(day, by_run)
             self._done.records += 1

@@ -25,7 +25,7 @@ from farm.compare.model import Verdict
 from farm.history.confirm import AGAIN, Answer, answer, measured_move
 from farm.history.detect import MEDIAN_VARIANCE, judge
 from farm.history.memory import BUDGET, Look, Memory, Pending, Said, Tonight, Watched
-from farm.history.model import Confirmation, NightPoint, State, Trigger
+from farm.history.model import NightPoint, State, Trigger
 from farm.history.tracked import Rule
 from farm.thresholds import DEFAULTS, Limits
 
@@ -182,36 +182,29 @@ def _settle(memory: Memory, points: Sequence[NightPoint], tonight: Tonight, rule
         return _unmeasured(memory, found, tonight, rule, first)
     if tonight.confirmation.how == AGAIN:
         return _without_base(memory, found, tonight, rule, first)
-    if first:
-        found = replace(found, trigger=_located(memory, points, found.trigger, tonight, rule, limits))
-    return _answered(memory, found, tonight, tonight.confirmation, rule, limits, first)
-
-
-def _answered(
-    memory: Memory, found: Pending, tonight: Tonight, measured: Confirmation, rule: Rule, limits: Limits, first: bool
-) -> _Steps:
-    """Both sides were measured."""
-    match answer(found.trigger, measured, rule):
-        case Answer.AGREED:
-            return _agreed(memory, replace(found, agreed=found.agreed + 1), tonight, rule, limits, first)
-        case Answer.OPEN:
-            found = replace(found, tries=found.tries + 1)
-            if found.tries < limits["history_tries"]:
-                return _kept(memory, found, tonight, rule, first, "measured, and still open")
-            return _dismissed(memory, found, tonight, rule, limits, f"still open after {found.tries} nights")
-        case Answer.CLOCK:
-            return _dismissed(memory, found, tonight, rule, limits, "clock effect", clock=True)
-        case Answer.NONE:
-            return _dismissed(memory, found, tonight, rule, limits, "measured again: no such change")
-
-
-def _agreed(memory: Memory, found: Pending, tonight: Tonight, rule: Rule, limits: Limits, first: bool) -> _Steps:
-    """Confirmed, or to be found on another night as well."""
-    measured = tonight.confirmation
-    size = abs(measured_move(found.trigger, measured, rule)) if measured else 0.0
+    said = answer(found.trigger, tonight.confirmation, rule)
+    if said is not Answer.AGREED:
+        return _not_agreed(memory, found, tonight, said, rule, limits, first)
+    found = replace(found, agreed=found.agreed + 1)
+    size = abs(measured_move(found.trigger, tonight.confirmation, rule))
     if size >= _at_once(rule, limits) or found.agreed >= _NEEDED:
-        return _opened(memory, found, State.CONFIRMED, tonight, rule, first)
+        located = _located(memory, points, found.trigger, tonight, rule, limits)
+        return _opened(memory, found, State.CONFIRMED, tonight, rule, first, located)
     return _kept(memory, found, tonight, rule, first, "found once; a second night's measurement decides")
+
+
+def _not_agreed(
+    memory: Memory, found: Pending, tonight: Tonight, said: Answer, rule: Rule, limits: Limits, first: bool
+) -> _Steps:
+    """Both sides were measured, and the change was not found."""
+    if said is Answer.OPEN:
+        found = replace(found, tries=found.tries + 1)
+        if found.tries < limits["history_tries"]:
+            return _kept(memory, found, tonight, rule, first, "measured, and still open")
+        return _dismissed(memory, found, tonight, rule, limits, f"still open after {found.tries} nights")
+    if said is Answer.CLOCK:
+        return _dismissed(memory, found, tonight, rule, limits, "clock effect", clock=True)
+    return _dismissed(memory, found, tonight, rule, limits, "measured again: no such change")
 
 
 def _unmeasured(memory: Memory, found: Pending, tonight: Tonight, rule: Rule, first: bool) -> _Steps:
@@ -249,11 +242,13 @@ def _dismissed(
     return replace(memory, pending=None, quiet=quiet), (replace(said, clock=clock),)
 
 
-def _opened(memory: Memory, found: Pending, state: State, tonight: Tonight, rule: Rule, first: bool) -> _Steps:
+def _opened(
+    memory: Memory, found: Pending, state: State, tonight: Tonight, rule: Rule, first: bool, located: str = ""
+) -> _Steps:
     """The new level is the series' history from now on; of a regression the old one is kept to compare with."""
-    said = replace(_of_pending(found, state, tonight, rule), first=first)
+    said = replace(_of_pending(found, state, tonight, rule), first=first, located=located)
     since = found.trigger.since
-    memory = replace(memory, pending=None, since=max(memory.since, since), quiet="")
+    memory = replace(memory, pending=None, since=max(memory.since, located or since), quiet="")
     if not said.worse:
         return memory, (said,)
     watched = Watched(since, state, found.trigger.centre, found.trigger.spread, said.change)
@@ -262,21 +257,19 @@ def _opened(memory: Memory, found: Pending, state: State, tonight: Tonight, rule
 
 def _located(
     memory: Memory, points: Sequence[NightPoint], found: Trigger, tonight: Tonight, rule: Rule, limits: Limits
-) -> Trigger:
-    """The trigger with the night at which its change fits the nights best: least sum of absolute distances."""
+) -> str:
+    """The night from which on the new level fits best: least sum of absolute distances to the two levels."""
     past = _past(memory, points, tonight.point.night, rule, limits)
     nights, places = [*past.nights, tonight.point.night], [*past.places, rule.place(tonight.point.value)]
-    if tonight.confirmation is None or answer(found, tonight.confirmation, rule) is not Answer.AGREED:
-        return found
     old = rule.place(found.centre)
-    new = old + measured_move(found, tonight.confirmation, rule)
-    best = cost = 0.0
-    at = len(nights) - 1
-    for i in range(len(nights) - 1, max(len(nights) - int(limits["history_points"]), 1) - 1, -1):
-        cost += abs(places[i] - new) - abs(places[i] - old)
-        if i == len(nights) - 1 or cost < best:
+    move = rule.move(found.change) if tonight.confirmation is None else measured_move(found, tonight.confirmation, rule)
+    at = last = len(nights) - 1
+    cost = best = abs(places[last] - old - move) - abs(places[last] - old)
+    for i in range(last - 1, max(last - int(limits["history_points"]), 0), -1):
+        cost += abs(places[i] - old - move) - abs(places[i] - old)
+        if cost < best:
             best, at = cost, i
-    return replace(found, since=nights[at])
+    return nights[at]
 
 
 def _at_once(rule: Rule, limits: Limits) -> float:

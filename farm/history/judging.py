@@ -119,6 +119,18 @@ def judge_night(
     terms: Terms,
 ) -> Assessment:
     """Judge a night, given what the one before left. The index must be fresh."""
+    with store.index.session():
+        return _judged(store, calendar, night, past, canaries, terms)
+
+
+def _judged(
+    store: Store,
+    calendar: Calendar,
+    night: str,
+    past: Past,
+    canaries: Mapping[str, CanaryShift],
+    terms: Terms,
+) -> Assessment:
     over = window(store, calendar, night, terms.nights)
     loader = Loader(store, calendar, over)
     looks, rules, candidates = _looks(loader, night, past, terms)

@@ -112,10 +112,14 @@ class Tonight:
 
 @dataclass(frozen=True)
 class Said:
-    """What a night says of one event of the series: (key, since) name it and stay the same.
+    """What a night says of one event of the series.
 
-    `change`: see `tracked`, as measured where it was. `clock`: an effect of the device's clock. `first`: it was not
-    there before tonight.
+    Args:
+        since: names the event together with `key`, and stays the same: the night that its trigger thought it began.
+        change: see `tracked`; as measured where it was.
+        clock: an effect of the device's clock.
+        first: it was not there before tonight.
+        located: the night on which the change fits the nights best, on the night that it is confirmed; else empty.
     """
 
     key: str
@@ -128,6 +132,7 @@ class Said:
     confirmation: Confirmation | None = None
     clock: bool = False
     first: bool = False
+    located: str = ""
     notes: tuple[str, ...] = ()
 
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from farm.canary import CanaryState
+from farm.contract.codec import to_json
 from farm.contract.record import Record
 from farm.errors import FarmError
 from farm.history import coverage, device_events, events
@@ -200,7 +201,7 @@ def _fold(
             left=found.plan.left.get(key, ""),
         )
         new, told = step(recall_or_new(memory.pop(key, None)), series.points[:-1], tonight, found.rules[key])
-        kept = remembered(new)
+        kept = to_json(remembered(new))  # as it comes back from a document
         if kept.keys() - _TRIVIAL:
             memory[key] = kept
         said += told

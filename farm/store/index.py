@@ -27,7 +27,7 @@ from farm.errors import UnavailableError
 from farm.store import files
 from farm.store.columns import COLUMNS, COLUMNS_DIGEST, row_of
 from farm.store.parquet import connection, copy_parquet, file_list, write_parquet
-from farm.store.query import Question, Table, answer, question, stream
+from farm.store.query import Question, Table, answer, question, session, stream
 from farm.store.records import BadRecord, RecordStore, load_record
 from farm.store.schema import RecordError, decode_json, encode_json
 
@@ -53,6 +53,7 @@ class Index:
         self.directory = directory
         self.problems: list[BadRecord] = []
         self._records = records
+        self._session: Any = None
         self._lock_timeout_s = lock_timeout_s
 
     def refresh(self) -> int:
@@ -99,11 +100,20 @@ class Index:
             UnavailableError: the index is damaged, or there is none and it cannot be made.
         """
         asked: Question = question(sweep, where, columns, order, latest)
-        parts = self._parts()
-        if parts is None or not all(part.is_file() for part in parts):
-            self.refresh()
-            parts = self._parts() or []
-        return answer(asked, parts)
+        return answer(asked, self._parts_or_refreshed())
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        """Within it, `stream` reads the index as it is now, and from one connection: opening one takes milliseconds."""
+        if self._session is not None:
+            yield
+            return
+        with session(self._parts_or_refreshed()) as database:
+            self._session = database
+            try:
+                yield
+            finally:
+                self._session = None
 
     def stream(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a query of the farm's own, never a person's; the records are the table `records`.
@@ -113,11 +123,18 @@ class Index:
         Raises:
             UnavailableError: the index is damaged.
         """
+        if self._session is not None:
+            yield from stream(self._session, sql, dict(parameters or {}))
+            return
+        with session(self._parts_or_refreshed()) as database:
+            yield from stream(database, sql, dict(parameters or {}))
+
+    def _parts_or_refreshed(self) -> list[Path]:
         parts = self._parts()
         if parts is None or not all(part.is_file() for part in parts):
             self.refresh()
             parts = self._parts() or []
-        yield from stream(sql, dict(parameters or {}), parts)
+        return parts
 
     def _write(self, parts: list[Path], new: dict[str, Path]) -> int:
         """Write rows for `new`, put them in force together with `parts`, and return how many."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import io
@@ -167,8 +168,9 @@ def answer(asked: Question, parts: Sequence[Path]) -> Table:
     return Table(list(names), [tuple(as_cell(value) for value in row) for row in rows])
 
 
-def stream(sql: str, parameters: dict[str, Any], parts: Sequence[Path]) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of the farm's own query of the view `records`, some thousands at a time.
+@contextlib.contextmanager
+def session(parts: Sequence[Path]) -> Iterator[Any]:
+    """A database that shows the index's files as the table `records`, for the farm's own queries.
 
     Raises:
         UnavailableError: the files cannot be read.
@@ -177,11 +179,25 @@ def stream(sql: str, parameters: dict[str, Any], parts: Sequence[Path]) -> Itera
         try:
             source = f"SELECT * FROM read_parquet({file_list(parts)})"  # noqa: S608 - our own names
             database.execute(f"CREATE VIEW records AS {source}")
-            result = database.execute(sql, parameters or None)
-            while rows := result.fetchmany(_CHUNK_ROWS):
-                yield from rows
-        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+        except duckdb.Error as error:
             raise _damaged(error) from error
+        yield database
+
+
+def stream(database: Any, sql: str, parameters: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of the farm's own query in a session, some thousands at a time.
+
+    Raises:
+        UnavailableError: the files cannot be read.
+    """
+    try:
+        # A cursor of its own: other queries may run while its rows are taken.
+        with database.cursor() as cursor:
+            cursor.execute(sql, parameters or None)
+            while rows := cursor.fetchmany(_CHUNK_ROWS):
+                yield from rows
+    except (duckdb.IOException, duckdb.InvalidInputException) as error:
+        raise _damaged(error) from error
 
 
 def _open(database: Any, asked: Question, parts: Sequence[Path]) -> None:

@@ -105,8 +105,8 @@ def test_every_failure_reference_is_explained_and_no_other() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_that_a_page_names_exists(page: Path) -> None:
-    named = set(re.findall(r"`farm ([a-z]+)", page.read_text())) | set(
-        re.findall(r"^farm ([a-z]+)", page.read_text(), re.MULTILINE)
+    named = set(re.findall(r"`farm ([a-z-]+)", page.read_text())) | set(
+        re.findall(r"^farm ([a-z-]+)", page.read_text(), re.MULTILINE)
     )
     assert named - set(COMMANDS) == set()
 
