@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farm.canary import is_canary_sweep
+from farm.canary import is_canary, is_canary_sweep
 from farm.compare.model import Comparison
 from farm.compare.order import BASE, NEW, Turn, turns
 from farm.contract.record import Record
 from farm.errors import IntegrityError, UsageError
-from farm.store import Store
+from farm.history.purpose import confirmations, is_confirmation
+from farm.store import BadRecord, Store
 from farm.sweep import SweepSpec
 from scheduler.expand import jobs_at
 from scheduler.records import recorded
@@ -67,6 +68,12 @@ def require_cells(comparison: Comparison) -> Comparison:
         problems = [f"{', '.join(filter(None, left.cell.values()))}: {left.reason}" for left in comparison.left_out]
         raise UsageError("nothing of the two sides can be compared", problems=problems[:20])
     return comparison
+
+
+def asked_for(store: Store, records: Sequence[Record | BadRecord]) -> list[Record | BadRecord]:
+    """The records of what people asked for: a report of canaries, or of confirmations, is one that names them."""
+    own = confirmations(store)
+    return [r for r in records if isinstance(r, BadRecord) or not (is_canary(r.job) or r.job.sweep_id in own)]
 
 
 def finished(store: Store, document: Mapping[str, Any]) -> bool:
@@ -162,9 +169,9 @@ def _previous(others: Sequence[str], store: Store) -> str:
 
 
 def _finished_sweeps(store: Store) -> Iterator[Mapping[str, Any]]:
-    """Documents of finished sweeps, the newest first. Canaries are none that a person asked for."""
+    """Documents of finished sweeps, the newest first. Canaries and confirmations are none that a person asked for."""
     documents = sorted(
-        (doc for doc in store.sweeps.list() if not is_canary_sweep(doc)),
+        (doc for doc in store.sweeps.list() if not is_canary_sweep(doc) and not is_confirmation(doc)),
         key=lambda doc: (doc.get("submitted_at", 0.0), doc["sweep_id"]),
         reverse=True,
     )

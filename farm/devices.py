@@ -143,10 +143,12 @@ def choose_stack(
     stacks: Sequence[StackInfo],
     options: Mapping[str, Any] | None = None,
     source: str | None = None,
+    named: str | None = None,
 ) -> StackInfo | Refusal:
     """The first of a device's stacks that has all a workflow needs for such a job, or why there is none.
 
-    The order of `stacks` is the operator's: the first that fits is meant to be used. `source` is the model's.
+    The order of `stacks` is the operator's: the first that fits is meant to be used. `source` is the model's; `named`
+    is the one stack that the job may run on.
     """
     info = WORKFLOWS.get(workflow)
     if info is None:
@@ -158,6 +160,10 @@ def choose_stack(
     if precision not in able:
         reason = f"{workflow} does not run {precision} on a {device.kind}"
         return Refusal("precision-unsupported", reason, f"It runs: {', '.join(able)}.")
+    if named is not None:
+        there, stacks = stacks, [stack for stack in stacks if stack.name == named]
+        if not stacks:
+            return _no_such_stack(named, device, there)
     needs = info.needs(precision, dict(options or {}), source)
     able_stacks = [stack for stack in stacks if not _lacks(info, device.kind, stack)]
     for stack in able_stacks:
@@ -211,6 +217,12 @@ def _lacks_feature(feature: str, wanted: str, stack: StackInfo) -> str | None:
     why = stack.features.get(f"{feature}_problems")
     reason = why.get(wanted) if isinstance(why, dict) else None
     return f"{wanted} does not load ({reason})" if reason else f"no {wanted}"
+
+
+def _no_such_stack(named: str, device: DeviceInfo, stacks: Sequence[StackInfo]) -> Refusal:
+    known = ", ".join(repr(stack.name) for stack in stacks) or "none"
+    reason = f"{device.device_id} has no stack {named!r}, which the job asks for; it has {known}"
+    return Refusal("stack-missing", reason, "Name its interpreter in FARM_STACKS, then start the worker again.")
 
 
 def _no_stack(info: WorkflowInfo, device: DeviceInfo, stacks: Sequence[StackInfo]) -> Refusal:

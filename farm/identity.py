@@ -86,11 +86,13 @@ def conditions(record: Record) -> dict[str, str]:
 def series_id(record: Record) -> str:
     """Name what stays the same from night to night: a point on a device with every switch, whatever ran it.
 
-    16 hexadecimal digits. Two records with one id differ in time and in software alone.
+    16 hexadecimal digits. Two records with one id differ in time and in software alone. What ran on pinned files is no
+    point of the series that it was pinned for.
     """
     rebuild = record.job.rebuild
     builds = [rebuild.count, rebuild.timing_cache] if rebuild else None
-    return short_digest([1, record.point, builds, identity(record), conditions(record)], 16)
+    pins = [sorted((pin.kind, pin.sha256) for pin in record.job.pins)] if record.job.pins else []
+    return short_digest([1, record.point, builds, identity(record), conditions(record), *pins], 16)
 
 
 def software(record: Record) -> dict[str, str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from farm.canary import is_canary
+from farm.comparing import asked_for
 from farm.contract.job import JobSpec
 from farm.contract.record import Record
 from farm.errors import UsageError
@@ -36,8 +36,7 @@ def report_sweeps(
         UsageError: the store has no such sweep.
         UnavailableError: `out_dir` cannot be written.
     """
-    # Of everything: what people asked for. A report of canaries is one that names them.
-    chosen = [r for r in records if sweep_ids or isinstance(r, BadRecord) or not is_canary(r.job)]
+    chosen = list(records) if sweep_ids else asked_for(store, list(records))
     names = sorted({record.job.sweep_name for record in chosen if isinstance(record, Record)})
     return write_report(
         chosen,

@@ -87,6 +87,8 @@ def make_job(spec: SweepSpec, case: Case, place: str, target: Target) -> JobSpec
         accuracy=spec.accuracy,
         data_path=spec.accuracy.path if spec.accuracy else None,
         rebuild=case.rebuild,
+        pins=spec.pins,
+        stack=spec.stack,
     )
 
 

@@ -86,7 +86,7 @@ def match(spec: SweepSpec, cases: Sequence[Case], entries: Sequence[DeviceEntry]
     jobs: list[JobSpec] = []
     refusals: list[Refused] = []
     narrowed: dict[str, str] = {}
-    answers = _Answers()
+    answers = _Answers(spec.stack)
     for case in cases:
         for place in places:
             made = _place(spec, case, place, answers)
@@ -139,7 +139,8 @@ def _make_place(key: str, found: Mapping[str, DeviceEntry], by_class: Mapping[st
 class _Answers:
     """`choose_stack`, asked once for all that it depends on: many models ask the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, stack: str | None) -> None:
+        self._stack = stack
         self._known: dict[tuple[str, ...], Refusal | None] = {}
 
     def refusal(self, case: Case, entry: DeviceEntry) -> Refusal | None:
@@ -147,7 +148,7 @@ class _Answers:
         if key not in self._known:
             told = entry.announcement
             answer = choose_stack(
-                case.workflow, case.precision, told.device, told.stacks, case.options, case.model.source
+                case.workflow, case.precision, told.device, told.stacks, case.options, case.model.source, self._stack
             )
             self._known[key] = answer if isinstance(answer, Refusal) else None
         return self._known[key]

@@ -27,7 +27,7 @@ def lines(found: Explained) -> Iterator[str]:
     for trigger in event.triggers:
         yield f"  set off on {trigger.night}: {_trigger(trigger, event.metric)}"
     for made in event.confirmations:
-        yield f"  measured on {made.night}: {_confirmation(made)}"
+        yield f"  measured on {made.night}: {confirmation_line(made)}"
     if found.points:
         yield ""
         yield from plot(found.points, event.since, METRICS[event.metric].unit)
@@ -50,7 +50,8 @@ def _trigger(trigger: Trigger, metric: str) -> str:
     )
 
 
-def _confirmation(made: Confirmation) -> str:
+def confirmation_line(made: Confirmation) -> str:
+    """What a measurement found, in a line."""
     how = "what ran before and what runs now, alternately" if made.how == "ab" else "what runs now alone"
     ratio = "" if made.ratio is None else f", {made.ratio:.4f} times base"
     ends = "" if made.low is None or made.high is None else f" ({made.low:.4f} to {made.high:.4f}"

@@ -97,6 +97,33 @@ def explain(ctx: click.Context, event: str, form: str) -> int:
     return 0
 
 
+@regressions.command()
+@click.argument("event")
+@click.option("--budget", "budget_s", type=float, default=3600.0, show_default=True, help="Device seconds at most.")
+@click.option("--accept-flag", "accept", multiple=True, help="Take runs with this suspect flag as sound.")
+@FORMAT
+@click.pass_context
+def confirm(ctx: click.Context, event: str, budget_s: float, accept: tuple[str, ...], form: str) -> int:
+    """Measure before and now of one EVENT alternately, on the farm that runs, and say whether the change is there.
+
+    It answers, and changes no event: nights do. What is recorded of it already is not measured again.
+    """
+    from farm.cli.explained import confirmation_line
+    from farm.confirming import Terms, asked_of, settle_all
+
+    farm = open_farm(ctx)
+    wanted = asked_of(farm.regressions.explain(event))
+    found = settle_all(farm, wanted, Terms(budget_s, accept=accept), lambda text: click.echo(text, err=True))
+    if form == "json":
+        from farm.contract.codec import to_json
+
+        print_json([to_json(made) for made in found.confirmations])
+        return 0
+    for made in found.confirmations:
+        click.echo(confirmation_line(made) if made.verdict else f"not settled: {made.reason}")
+    return 0
+
+
 def _row(event: Event, name: str) -> list[Any]:
     cause = "; ".join(event.cause)
     return [

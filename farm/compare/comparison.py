@@ -21,7 +21,7 @@ from farm.errors import UsageError
 _CLOCKS = ("gpu_clock_sm_mhz", "cpu_frequency_mhz")
 
 #: The metrics of the timed stage, which is what the clocks are read in.
-_CLOCKED = ("latency_", "device_latency_")
+CLOCKED = ("latency_", "device_latency_")
 
 
 def compare(base: Sequence[Record], new: Sequence[Record], rules: Rules | None = None) -> Comparison:
@@ -88,7 +88,7 @@ def _cell(made: Pair, metric: Metric, rules: Rules) -> Cell | LeftOut:
     base, new = sides
     judged = verdict.compare_sides(base, new, rules)
     cycles = None
-    if metric.name.startswith(_CLOCKED):
+    if metric.name.startswith(CLOCKED):
         judged, cycles = verdict.clock_check(base, new, judged, rules)
     found = (
         Verdict.UNCLEAR if judged.direction is None else verdict.word(judged.direction, metric.unit, str(metric.better))
@@ -97,8 +97,10 @@ def _cell(made: Pair, metric: Metric, rules: Rules) -> Cell | LeftOut:
     return Cell(made.cell, made.device, base, new, judged.ratio, found, notes, judged.p_value, cycles)
 
 
-def processes_of(record: Record, metric: Metric, rules: Rules) -> Iterator[Process]:
+def processes_of(record: Record, metric: Metric, rules: Rules, *, zeros: bool = False) -> Iterator[Process]:
     """The processes of a run as the comparison sees them: those with a value that a ratio can be made of.
+
+    With `zeros` also those with 0 or less, for what is compared by difference.
 
     A flag of one process keeps that one from a verdict, not the others. That the processes of a run disagree keeps
     none: how far processes differ is what the interval is made from.
@@ -106,7 +108,7 @@ def processes_of(record: Record, metric: Metric, rules: Rules) -> Iterator[Proce
     made: Sequence[Record | ProcessFacts] = record.processes or [record]
     for of in made:
         value = None if metric.name in of.withheld else of.metrics.get(metric.name)
-        if value is None or not math.isfinite(value) or value <= 0:
+        if value is None or not math.isfinite(value) or (value <= 0 and not zeros):
             continue
         flags = {f.name for f in of.flags if f.level == "invalid" or (f.level != "info" and f.name not in rules.accept)}
         clocks = (of.metrics.get(name) for name in _CLOCKS)

@@ -353,6 +353,7 @@ _WORKFLOWS = (
             "stage": "the stage at which it misbehaves (default measure)",
             "from_batch": "misbehave from this batch size on (default 1)",
             "pace_file": "a file whose number each latency is multiplied with, for a device that changes",
+            "engine_pace_file": "the same, read when the engine is built and kept in it, for an engine that changes",
         },
         values={
             "latency_ms": OptionValues("float", default=1.0, minimum=0.0),
@@ -360,6 +361,7 @@ _WORKFLOWS = (
             "stage": OptionValues("text", default="measure"),
             "from_batch": OptionValues("int", default=1, minimum=1),
             "pace_file": OptionValues("text"),
+            "engine_pace_file": OptionValues("text"),
         },
     ),
 )

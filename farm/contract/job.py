@@ -144,11 +144,21 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Pin:
+    """A prepared file to use as it was recorded: of this `kind` and `sha256`, named by the record of run `run_id`."""
+
+    kind: str
+    sha256: str
+    run_id: str
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """One model x workflow x precision x options on one target, with its batch ladder.
 
     `generation` counts deliberate repeats (`farm retry`): each has run ids, and so records, of its own.
     `accuracy` asks for one evaluation after the ladder, a run of its own. `data_path` is the folder of `imagenet`.
+    `pins` are files to take from the store instead of making them; `stack` is the one stack that may run it.
     """
 
     job_id: str
@@ -168,6 +178,8 @@ class JobSpec:
     accuracy: Optional[AccuracySpec] = None
     data_path: Optional[str] = None
     rebuild: Optional[Rebuild] = None
+    pins: Tuple[Pin, ...] = ()
+    stack: Optional[str] = None
     schema: int = JOB_SCHEMA
 
     @property

@@ -45,6 +45,8 @@ class BlobRef:
     """A file kept in the store by its sha256. `kind` says what it is: `samples:latency`, `onnx`, `log`, ...
 
     `process` is the index of the process that it is of, in a record of several; None: of all of them.
+    `manifest` is the sha256 of what the worker's cache said about a prepared file, its key and facts: with it a job may
+    pin the file. `pinned`: this one did.
     """
 
     kind: str
@@ -55,6 +57,8 @@ class BlobRef:
     unit: Optional[str] = None
     count: Optional[int] = None
     process: Optional[int] = None
+    manifest: Optional[str] = None
+    pinned: bool = False
 
 
 @dataclass(frozen=True)

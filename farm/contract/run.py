@@ -31,6 +31,16 @@ STAGES = (
 
 
 @dataclass(frozen=True)
+class PinnedFile:
+    """A file that the job pins, fetched and verified: where it and its cache entry's manifest lie on this host."""
+
+    kind: str
+    path: str
+    sha256: str
+    manifest: str
+
+
+@dataclass(frozen=True)
 class RunRequest:
     """The whole of what one runner process is told.
 
@@ -38,6 +48,7 @@ class RunRequest:
     `accuracy` (the test images, at one batch size: no timing).
     `cache_dir` is shared by the jobs of this worker: prepared files are found there by what they depend on.
     `model_file` is the local path of the ONNX file of a `source: onnx` model, or of a state dict given by sha256.
+    `pinned` are the files that the job pins.
     """
 
     run_id: str
@@ -47,6 +58,7 @@ class RunRequest:
     cache_dir: str
     batch_size: Optional[int] = None
     model_file: Optional[str] = None
+    pinned: List[PinnedFile] = field(default_factory=list)
     schema: int = RUN_SCHEMA
 
 
@@ -83,7 +95,8 @@ class SampleFile:
 class ArtifactFile:
     """A file that the run made or used. `path` is absolute or relative to the control directory.
 
-    `cached`: it was made by an earlier process; `build_s` is what making it took then.
+    `cached`: it was made by an earlier process; `build_s` is what making it took then. `manifest` is the path of what
+    the cache says about it: its key and facts. `pinned`: the job named this very file.
     """
 
     kind: str  # "onnx", "onnx_int8", "weights", "reference", ...
@@ -92,6 +105,8 @@ class ArtifactFile:
     size_bytes: int
     cached: bool = False
     build_s: Optional[float] = None
+    manifest: Optional[str] = None
+    pinned: bool = False
 
 
 @dataclass(frozen=True)

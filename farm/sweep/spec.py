@@ -13,7 +13,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from farm.contract.canonical import short_digest
-from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Protocol
+from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Pin, Protocol
 from farm.devices import Selector
 from farm.errors import IntegrityError
 
@@ -72,6 +72,9 @@ class SweepSpec(BaseModel):
     `rebuilds` None means: engines are built once and used again.
 
     `priority` None means: 5 for a new sweep, unchanged for a known one. It is no part of the sweep's identity.
+
+    `pins` and `stack` are those of each of its jobs, and `purpose` says what it was made for (`farm.history.purpose`).
+    People's sweeps have none of the three.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -91,6 +94,9 @@ class SweepSpec(BaseModel):
     accuracy: AccuracySpec | None = None
     again: int = 0
     rebuilds: Rebuilds | None = None
+    pins: tuple[Pin, ...] = ()
+    stack: str | None = None
+    purpose: str = ""
 
     _files: dict[str, Path] = PrivateAttr(default_factory=dict)
     _stored_id: str | None = PrivateAttr(default=None)
@@ -149,7 +155,8 @@ class SweepSpec(BaseModel):
             del content["again"]
         if self.accuracy is None:
             del content["accuracy"]  # sweeps without it keep the ids that they had before there was any
-        if self.rebuilds is None:
-            del content["rebuilds"]
+        for name in ("rebuilds", "pins", "stack", "purpose"):
+            if not content[name]:
+                del content[name]
         content["protocol"] = protocol_identity(content["protocol"])
         return content

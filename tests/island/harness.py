@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 from farm.contract.codec import from_json, to_json
 from farm.contract.job import BatchLadder, Calibration, JobSpec, ModelSpec, Protocol
 from farm.contract.names import EVENTS_FILE, REQUEST_FILE, RESULT_FILE
-from farm.contract.run import ArtifactFile, Event, RunRequest, RunResult
+from farm.contract.run import ArtifactFile, Event, PinnedFile, RunRequest, RunResult
 from tests.factories import DEVICE, make_job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,6 +136,7 @@ class Island:
         *,
         mode: str | None = None,
         model_file: Path | None = None,
+        pinned: Sequence[PinnedFile] = (),
         env: Mapping[str, str] | None = None,
         preexec: Callable[[], None] | None = None,
     ) -> Running:
@@ -148,6 +149,7 @@ class Island:
             cache_dir=str(self.directory / "cache"),
             batch_size=batch_size,
             model_file=str(model_file) if model_file else None,
+            pinned=list(pinned),
         )
         return self.start_document(to_json(request), env=env, preexec=preexec)
 

@@ -312,6 +312,7 @@ class _Keeper:
         try:
             path = inside(artifact.path, control.path, self._cache_dir, what="artifact")
             check_sha256(artifact.sha256)
+            manifest = self._manifest(control, artifact)
         except ValueError as error:
             return f"is refused: {error}"
         if not self._is_stored(artifact.sha256):
@@ -327,9 +328,18 @@ class _Keeper:
                 artifact.size_bytes,
                 cached=artifact.cached,
                 build_s=artifact.build_s,
+                manifest=manifest,
+                pinned=artifact.pinned,
             )
         )
         return None
+
+    def _manifest(self, control: Control, artifact: ArtifactFile) -> str | None:
+        """What the cache says about a prepared file, kept beside it: with its key, the file can be pinned later."""
+        if artifact.manifest is None:
+            return None
+        path = inside(artifact.manifest, control.path, self._cache_dir, what="manifest")
+        return self._keep(path) if path.is_file() else None
 
     def _keep(self, path: Path) -> str:
         sha256 = sha256_file(str(path))

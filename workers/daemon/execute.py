@@ -22,7 +22,7 @@ from farm.contract.job import JobSpec
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.protocols import stage_limits_s
 from farm.contract.record import ACCURACY, LATENCY
-from farm.contract.run import RunRequest
+from farm.contract.run import PinnedFile, RunRequest
 from farm.devices import Refusal, choose_stack
 from farm.errors import FarmError, IntegrityError, UnavailableError, UsageError
 from workers.daemon import attempts, lock, stragglers
@@ -37,6 +37,7 @@ from workers.daemon.launch import GRACE_S, Launched, Plan, device_environment
 from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, HANDED_BACK, Lease
 from workers.daemon.ledger import Ledger
 from workers.daemon.nvml import Gpu, find_gpu, open_nvml
+from workers.daemon.pins import fetch_pins
 from workers.daemon.point import Point
 from workers.daemon.preflight import Preflight, oom_kills, preflight
 from workers.daemon.preflight_gpu import join, preflight_gpu, preflight_soc
@@ -100,6 +101,7 @@ class _Execution:
         self._gpu: Gpu | None = None
         self._lock_fd = -1
         self._model_file: str | None = None
+        self._pinned: list[PinnedFile] = []
         self._trouble: str | None = None
         self._unrecorded = False
         cache_dir = bench.settings.cache_dir
@@ -192,9 +194,11 @@ class _Execution:
         return self._lease.reason is None
 
     def _make_ready(self) -> bool:
-        """Choose the stack and fetch the model; record what makes either impossible."""
+        """Choose the stack, fetch the model and what is pinned; record what makes any of it impossible."""
         job, bench = self._job, self._bench
-        stack = choose_stack(job.workflow, job.precision, bench.device, bench.stacks, job.options, job.model.source)
+        stack = choose_stack(
+            job.workflow, job.precision, bench.device, bench.stacks, job.options, job.model.source, job.stack
+        )
         if isinstance(stack, Refusal):
             self._record_rest(Outcome.UNSUPPORTED, Failure("match", stack.reference, stack.reason, stack.hint))
             return False
@@ -204,6 +208,11 @@ class _Execution:
         except (UsageError, IntegrityError) as error:
             self._record_rest(Outcome.FAILED, Failure("start", "model-missing", error.message, error.hint))
             return False
+        pinned = fetch_pins(job, bench.store, self._settings.cache_dir / "pinned")
+        if isinstance(pinned, Failure):
+            self._record_rest(Outcome.FAILED, pinned)
+            return False
+        self._pinned = pinned
         return True
 
     def _fetch_model(self) -> str | None:
@@ -285,6 +294,7 @@ class _Execution:
             cache_dir=str(self._settings.cache_dir / "prepared"),
             batch_size=what.batch_size,
             model_file=self._model_file,
+            pinned=self._pinned,
         )
 
     def _plan(self, control: control_dirs.Control, run_id: str) -> Plan:

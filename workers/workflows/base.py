@@ -12,6 +12,7 @@ from farm.contract.job import JobSpec
 from farm.contract.run import ArtifactFile, Mismatch, RunRequest
 from workers.workflows.cache import Build, Cache, CachedFile
 from workers.workflows.errors import MissingLibrary, Unsupported, WorkflowError
+from workers.workflows.pins import find_pinned
 
 
 class Context:
@@ -80,13 +81,27 @@ class Context:
         ready: Optional[Callable[[], Any]] = None,
         upstream_s: Optional[Callable[[], float]] = None,
     ) -> CachedFile:
-        """`Cache.fetch`, once in this process for each key; the file is listed among the artifacts."""
+        """`Cache.fetch`, once in this process for each key; the file is listed among the artifacts.
+
+        Of a kind that the job pins, it is the pinned file for that key, and nothing is built. Raises PinRefused where
+        there is none for it.
+        """
         known = (kind, digest(key))
         if known not in self._entries:
-            entry = self.cache.fetch(kind, key, name, build, ready, upstream_s)
+            pinned = find_pinned(self.request.pinned, kind, key)
+            entry = pinned or self.cache.fetch(kind, key, name, build, ready, upstream_s)
             self._entries[known] = entry
             self.artifacts.append(
-                ArtifactFile(kind, entry.path, entry.sha256, entry.size_bytes, entry.cached, entry.build_s)
+                ArtifactFile(
+                    kind,
+                    entry.path,
+                    entry.sha256,
+                    entry.size_bytes,
+                    entry.cached,
+                    entry.build_s,
+                    entry.manifest,
+                    pinned is not None,
+                )
             )
         return self._entries[known]
 

@@ -29,7 +29,10 @@ Build = Callable[[str], Dict[str, Any]]
 
 @dataclass(frozen=True)
 class CachedFile:
-    """A prepared file. `build_s` is what making it took, `total_build_s` with all that it was made from."""
+    """A prepared file. `build_s` is what making it took, `total_build_s` with all that it was made from.
+
+    `manifest` is the path of what is kept about it.
+    """
 
     kind: str
     path: str
@@ -39,6 +42,7 @@ class CachedFile:
     total_build_s: float
     facts: Dict[str, Any]
     cached: bool = True
+    manifest: Optional[str] = None
 
 
 def recorded_bytes(entry: CachedFile) -> bytes:
@@ -116,7 +120,7 @@ class Cache:
         if os.path.isdir(final):
             try:
                 _checked(final, kind, key)
-            except (_UnfitError, OSError, ValueError, TypeError) as error:
+            except (OSError, ValueError, TypeError) as error:
                 return "the one there is not used: {}".format(error)
         return "the nearest differs in " + described(nearest(key, self.keys(kind)))
 
@@ -192,7 +196,7 @@ def _write_manifest(
         json.dump(manifest, stream, indent=1, sort_keys=True, allow_nan=False)
 
 
-class _UnfitError(Exception):
+class UnfitEntry(ValueError):  # noqa: N818 - it says what is the matter
     """An entry that must not be used, and why."""
 
 
@@ -200,29 +204,51 @@ def _read(directory: str, kind: str, key: Dict[str, Any]) -> Optional[CachedFile
     """The entry if it is whole, is for this key and its file has its digest; else None."""
     try:
         return _checked(directory, kind, key)
-    except (_UnfitError, OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         return None
 
 
 def _checked(directory: str, kind: str, key: Dict[str, Any]) -> CachedFile:
     _refuse_others(directory)
-    with open(os.path.join(directory, MANIFEST), encoding="utf-8") as stream:
+    kept = os.path.join(directory, MANIFEST)
+    manifest = read_manifest(kept, kind)
+    if canonical_json(manifest["key"]) != canonical_json(key):
+        raise UnfitEntry("it was made for something else: " + described(differing(key, manifest["key"])))
+    return verified(manifest, os.path.join(directory, os.path.basename(manifest["file"])), kept)
+
+
+def read_manifest(path: str, kind: str) -> Dict[str, Any]:
+    """What is kept about an entry of that kind.
+
+    Raises:
+        ValueError: it is no manifest of this version of the farm.
+        OSError: it cannot be read.
+    """
+    with open(path, encoding="utf-8") as stream:
         manifest = json.load(stream)
     if not isinstance(manifest, dict) or set(manifest) != _FIELDS or manifest["kind"] != kind:
-        raise _UnfitError("its manifest is not one of this version of the farm")
-    if canonical_json(manifest["key"]) != canonical_json(key):
-        raise _UnfitError("it was made for something else: " + described(differing(key, manifest["key"])))
-    path = os.path.join(directory, os.path.basename(manifest["file"]))
+        raise UnfitEntry("its manifest is not one of this version of the farm")
+    return manifest
+
+
+def verified(manifest: Dict[str, Any], path: str, kept: str) -> CachedFile:
+    """The entry whose manifest lies at `kept` and whose file at `path`.
+
+    Raises:
+        ValueError: the file has other bytes than the manifest says.
+        OSError: it cannot be read.
+    """
     if sha256_file(path) != manifest["sha256"]:
-        raise _UnfitError("its file has other bytes than those that were recorded")
+        raise UnfitEntry("its file has other bytes than those that were recorded")
     return CachedFile(
-        kind=kind,
+        kind=manifest["kind"],
         path=path,
         sha256=manifest["sha256"],
         size_bytes=manifest["size_bytes"],
         build_s=manifest["build_s"],
         total_build_s=manifest["total_build_s"],
         facts=manifest["facts"],
+        manifest=kept,
     )
 
 
@@ -230,6 +256,6 @@ def _refuse_others(directory: str) -> None:
     """Nobody but this user may have written the entry: then its manifest is the farm's own word."""
     found = os.stat(directory)
     if found.st_uid != os.geteuid():
-        raise _UnfitError("it belongs to user {}, not to this one, {}".format(found.st_uid, os.geteuid()))
+        raise UnfitEntry("it belongs to user {}, not to this one, {}".format(found.st_uid, os.geteuid()))
     if found.st_mode & 0o022:
-        raise _UnfitError("other users may write to it (mode {:o})".format(found.st_mode & 0o777))
+        raise UnfitEntry("other users may write to it (mode {:o})".format(found.st_mode & 0o777))

@@ -11,6 +11,7 @@ WorkflowError                failed       workflow-failed
   PrecisionNotHeld           failed       precision-not-held
   SettingNotHeld             failed       setting-not-held
   NotPrepared                failed       not-prepared
+  PinRefused                 failed       pin-refused
   WeightsUnavailable         failed       weights-unavailable
   DataUnavailable            failed       data-unavailable
   ParserFailed               failed       parser-failed
@@ -109,6 +110,12 @@ class NotPrepared(WorkflowError):
     """Measuring found no prepared file: it never prepares by itself."""
 
     reference = "not-prepared"
+
+
+class PinRefused(WorkflowError):
+    """The job names a prepared file that is not for what it runs here."""
+
+    reference = "pin-refused"
 
 
 class WeightsUnavailable(WorkflowError):

@@ -16,6 +16,7 @@ from farm.contract.names import RESULT_FILE
 from farm.contract.run import STAGES
 from workers.workflows import datasets
 from workers.workflows.base import Context, Lane, Workflow
+from workers.workflows.cache import CachedFile
 from workers.workflows.errors import Unsupported
 from workers.workflows.fake_log import ExecutionLog
 
@@ -62,8 +63,14 @@ class Fake(Workflow):
                 if stage == "build":
                     self._engine()
 
+    def find(self) -> None:
+        """A measure needs the prepared file only where that has the pace."""
+        if "engine_pace_file" in self.ctx.job.options:
+            with open(self._engine().path, encoding="utf-8") as stream:
+                self._latency_ns = int(self._latency_ns * float(stream.read().rpartition("pace ")[2]))
+
     def load(self) -> None:
-        """There is nothing to load; a measure does not need the prepared file."""
+        """There is nothing to load."""
         self._act()
 
     def host_inputs(self, count: int) -> List[Any]:
@@ -125,14 +132,22 @@ class Fake(Workflow):
         self._act()
         self._log.end()
 
-    def _engine(self) -> None:
+    def _engine(self) -> CachedFile:
+        pace_file = self.ctx.job.options.get("engine_pace_file")
+
         def build(path: str) -> Dict[str, Any]:
             with open(path, "wb") as stream:
                 stream.write(self._content())
+                if pace_file is not None:
+                    # The time, as a real builder's choices, makes each build another file.
+                    stream.write("built at {}, pace {}".format(time.time_ns(), _pace(pace_file)).encode("utf-8"))
             return {}
 
         job = self.ctx.job
-        self.ctx.cached("fake_engine", {"model": job.model.name, "precision": job.precision}, "engine.bin", build)
+        key = {"model": job.model.name, "precision": job.precision}
+        if pace_file is not None:
+            key["pace_file"] = pace_file
+        return self.ctx.cached("fake_engine", key, "engine.bin", build)
 
     def _content(self) -> bytes:
         return "fake engine of {} in {}\n".format(self.ctx.job.model.name, self.ctx.job.precision).encode("utf-8")
