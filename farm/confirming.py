@@ -25,6 +25,7 @@ from farm.contract.record import Record
 from farm.errors import FarmError, UnavailableError, UsageError
 from farm.history import settle
 from farm.history.document import Missed
+from farm.history.judging import base_runs
 from farm.history.model import Confirmation, Trigger
 from farm.history.session import NEW, Member, Session, group_key, make_session, sizes_of
 from farm.history.sides import choose_sides
@@ -32,6 +33,7 @@ from farm.progress import Progress
 from farm.regressions import Explained
 from farm.settings import Settings
 from farm.store import Store
+from farm.store.schema import utc_time
 from farm.sweep import SweepSpec
 from farm.thresholds import DEFAULTS, limits_for
 from scheduler.expand import jobs_at
@@ -100,12 +102,14 @@ class Terms:
         until_s: Unix time from which on no turn begins.
         rebuild: engines are built anew for each process, where both sides build their own.
         accept: suspect flags that are taken as sound.
+        resumed: turns that are on record count as spent: this goes on with what was killed.
     """
 
     budget_s: float
     until_s: float | None = None
     rebuild: bool = False
     accept: tuple[str, ...] = ()
+    resumed: bool = False
 
 
 @dataclass
@@ -144,12 +148,20 @@ def asked_of(found: Explained) -> list[Asked]:
     """
     key = found.series.key if found.series else ""
     triggers = [trigger for trigger in found.event.triggers if trigger.key == key]
-    if not triggers or not found.base or not found.new:
+    base = _base(found, triggers[-1]) if triggers else ()
+    if not base or not found.new:
         raise UsageError(
             f"event {found.event.event_id} has no series whose change could be measured",
             hint="`farm regressions explain` tells what it is made of.",
         )
-    return [Asked(triggers[-1], found.base[::-1], found.new)]
+    return [Asked(triggers[-1], base, found.new)]
+
+
+def _base(found: Explained, trigger: Trigger) -> tuple[str, ...]:
+    """As `nights.assess` chooses them, from the history that the trigger had."""
+    since = min(trigger.since, found.event.since)
+    history = [point for point in found.points if point.night < since][-trigger.count :]
+    return base_runs(history, replace(trigger, since=since))
 
 
 def confirm(
@@ -259,6 +271,7 @@ class _Course:
         self._say = on_progress
         self._costs: list[float] = []
         self._ended = ""
+        self._counted: set[str] = set()
         device = session.members[0].now.device
         self._limits = limits_for(farm.settings.thresholds, device) if device else DEFAULTS
 
@@ -290,6 +303,10 @@ class _Course:
         """Make the turns that are left, in their order, until something ends the session."""
         turns = self._session.turns(processes)
         left = unmeasured(turns, self._farm.store)
+        if self._terms.resumed:
+            for turn in turns:
+                if turn not in left:
+                    self._count(turn.spec)
         failed = [why for turn in turns if turn not in left for why in [self._outcome(turn.spec)] if why]
         if failed and settle.ends_session([outcome for outcome, _ in failed]):
             self._ended = failed[-1][1]
@@ -332,9 +349,28 @@ class _Course:
         except UnavailableError:
             self._farm.cancel(spec.sweep_id)
             self._ended = f"a turn did not end within {wait_s:.0f} s"
-        cost = sum(_device_s(view) for view in self._farm.status(spec.sweep_id))
+        self._count(spec)
+
+    def _count(self, spec: SweepSpec) -> None:
+        """Add what a turn took, once."""
+        if spec.sweep_id in self._counted:
+            return
+        self._counted.add(spec.sweep_id)
+        cost = sum(_device_s(view) for view in self._views(spec)) or self._recorded_s(spec)
         self._costs.append(cost)
         self._spent.spent_s += cost
+
+    def _views(self, spec: SweepSpec) -> list[JobView]:
+        try:
+            return self._farm.status(spec.sweep_id)
+        except UsageError:
+            return []  # the broker no longer knows it
+
+    def _recorded_s(self, spec: SweepSpec) -> float:
+        """What a turn took by its records."""
+        store = self._farm.store
+        runs = [run for job in _jobs(spec) for run in job.run_ids() if store.records.exists(run)]
+        return sum((utc_time(r.finished_at) - utc_time(r.started_at)).total_seconds() for r in _read(store, runs))
 
     def _outcome(self, spec: SweepSpec) -> tuple[Outcome, str] | None:
         """How a turn failed, and why in words; None: every point that is wanted was measured."""

@@ -18,9 +18,12 @@ from farm.api import Farm
 from farm.broker.connection import connect
 from farm.broker.jobs import JobState
 from farm.canary import CanaryState
+from farm.confirming import Terms, settle_all
 from farm.contract.record import Record
 from farm.errors import FarmError, UsageError
 from farm.history import nights
+from farm.history.model import Event
+from farm.regressions import Regressions
 from farm.report.nights_index import remove_old, write_nights_index
 from farm.reporting import expected_jobs
 from farm.settings import config_dir
@@ -48,11 +51,12 @@ log = logging.getLogger("inferfarm.nightly")
 Confirm = Callable[[Farm, nights.Assessment, float, datetime, Callable[[str], None]], Settled]
 
 
-def no_confirmations(
-    _farm: Farm, _found: nights.Assessment, _budget_s: float, _until: datetime, _say: Callable[[str], None]
+def settle(
+    farm: Farm, found: nights.Assessment, budget_s: float, until: datetime, say: Callable[[str], None]
 ) -> Settled:
-    """Measure nothing."""
-    return Settled()
+    """Measure before and now alternately. What a night that was killed has on record is part of its budget."""
+    made = settle_all(farm, found.wanted, Terms(budget_s, until.timestamp(), resumed=True), say)
+    return Settled(made.answers, made.missed, made.spent_s)
 
 
 @dataclass
@@ -60,7 +64,7 @@ class RealWorld:
     """`scheduler.nightly.world.World` for a farm. `stop` says whether the night must be left."""
 
     farm: Farm
-    confirmer: Confirm = no_confirmations
+    confirmer: Confirm = settle
     stop: Callable[[], bool] = lambda: False
     _wake: threading.Event = field(default_factory=threading.Event)
 
@@ -169,6 +173,10 @@ class RealWorld:
         store = self.farm.store
         nights.write(store, nights.conclude(store, found, settled.confirmations, settled.missed))
 
+    def names(self, events: Sequence[Event]) -> dict[str, str]:
+        """What each event is about, by its id."""
+        return Regressions(self.farm.store).names(events)
+
     def report(self, night: str) -> str:
         """Write the night's report, clear up old ones, write the index."""
         self.farm.report_night(night, out_dir=self._reports / night)
@@ -188,7 +196,7 @@ class RealWorld:
         return f"{base.rstrip('/')}/{page}" if base else str(self._reports / page)
 
 
-def run(farm: Farm, asked: Asked, *, confirmer: Confirm = no_confirmations, stop: Callable[[], bool]) -> list[str]:
+def run(farm: Farm, asked: Asked, *, confirmer: Confirm = settle, stop: Callable[[], bool]) -> list[str]:
     """Run what is due or asked for; return the names of the nights gone through.
 
     Raises:
@@ -203,7 +211,7 @@ def run(farm: Farm, asked: Asked, *, confirmer: Confirm = no_confirmations, stop
         return run_nights(farm.store, world, farm.settings.nightly, asked, config_dir())
 
 
-def serve(farm: Farm, *, confirmer: Confirm = no_confirmations) -> None:
+def serve(farm: Farm, *, confirmer: Confirm = settle) -> None:
     """Embed Celery beat and run what is due, until SIGTERM; a night that runs then goes on with the next start."""
     from scheduler.nightly import beat
 

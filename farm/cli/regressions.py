@@ -125,20 +125,13 @@ def confirm(ctx: click.Context, event: str, budget_s: float, accept: tuple[str, 
 
 
 def _row(event: Event, name: str) -> list[Any]:
+    from farm.history.naming import changed
+
     cause = "; ".join(event.cause)
     return [
-        event.event_id, event.group, str(event.state), event.since, event.device, name, event.metric, change(event),
+        event.event_id, event.group, str(event.state), event.since, event.device, name, event.metric, changed(event),
         cause,
     ]  # fmt: skip
-
-
-def change(event: Event) -> str:
-    """By how much, in words: `+12.0 % worse`, `-15.1 % better`, `ok -> failed`."""
-    from farm.history.tracked import TRACKED, told
-
-    if event.metric not in TRACKED:
-        return event.cause[0] if event.kind == "coverage" and event.cause else f"{100 * event.change:+.1f} %"
-    return f"{told(event.metric, event.change)} {'worse' if event.worse else 'better'}"
 
 
 def _document(event: Event, name: str) -> dict[str, Any]:

@@ -86,10 +86,16 @@ def more_processes(
     found: Trigger, base: Sequence[float], new: Sequence[float], rule: Rule, limits: Limits = DEFAULTS
 ) -> int:
     """How many processes a side to add tonight: `history_processes` to begin with, 0 once there is an answer."""
-    have, most = min(len(base), len(new)), int(limits["history_most_processes"])
-    if have and answer(found, confirmation(found, found.night, base, new, rule), rule) is not Answer.OPEN:
+    have = min(len(base), len(new))
+    said = answer(found, confirmation(found, found.night, base, new, rule), rule) if have else Answer.OPEN
+    return to_add(said, have, limits)
+
+
+def to_add(said: Answer, have: int, limits: Limits = DEFAULTS) -> int:
+    """How many processes a side to add to those that there are: none where they gave an answer."""
+    if said is not Answer.OPEN:
         return 0
-    return max(min(int(limits["history_processes"]), most - have), 0)
+    return max(min(int(limits["history_processes"]), int(limits["history_most_processes"]) - have), 0)
 
 
 def _by_verdict(measured: Confirmation, worse: bool) -> Answer:

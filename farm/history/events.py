@@ -22,7 +22,10 @@ _SIDE_RUNS = 3
 
 
 def event_id(key: str, since: str) -> str:
-    """The name of a series' event: ten hexadecimal digits."""
+    """The name of a series' event: ten hexadecimal digits.
+
+    `since` is that of `Said`, which stays the same; an `Event` has the night on which the change was located.
+    """
     return short_digest([KIND, key, since], 10)
 
 
@@ -49,6 +52,7 @@ def of_series(
 
 
 def _event(name: str, said: Said, series: Series, before: Event | None, read: Callable[[str], Record | None]) -> Event:
+    since = said.located or (before.since if before else said.since)
     trigger = (said.trigger,) if said.trigger else ()
     measured = (said.confirmation,) if said.confirmation else ()
     notes = (*said.notes, "an effect of the clock: time moved and cycles did not") if said.clock else said.notes
@@ -59,18 +63,19 @@ def _event(name: str, said: Said, series: Series, before: Event | None, read: Ca
             metric=series.metric,
             device=series.device,
             keys=(series.key,),
-            since=said.since,
+            since=since,
             night=said.night,
             state=said.state,
             change=said.change,
             worse=said.worse,
             triggers=trigger,
             confirmations=measured,
-            cause=_causes(series, said.since, read),
+            cause=_causes(series, since, read),
             notes=notes,
         )
     return replace(
         before,
+        since=since,
         night=said.night,
         state=said.state,
         change=said.change,
@@ -78,6 +83,7 @@ def _event(name: str, said: Said, series: Series, before: Event | None, read: Ca
         # The first one says what set it off; of the nights since, what was measured is what counts.
         triggers=before.triggers or trigger,
         confirmations=(*before.confirmations, *measured),
+        cause=before.cause if since == before.since else _causes(series, since, read),
         notes=notes,
     )
 
@@ -104,7 +110,9 @@ def _unsaid(event: Event, night: str, series: Mapping[str, Series]) -> Event | N
     if event.keys[0] not in series:
         return event
     if event.state is State.CONFIRMED and not event.worse:
-        age = (date.fromisoformat(night) - date.fromisoformat(event.since)).days
+        # Told for so long from when it was certain: it may have begun some nights before.
+        told = max([event.since, *(made.night for made in event.confirmations)])
+        age = (date.fromisoformat(night) - date.fromisoformat(told)).days
         return event if age <= IMPROVEMENT_NIGHTS else None
     return replace(event, night=night, state=State.DISMISSED, notes=("gone with a later event of its series",))
 

@@ -14,7 +14,7 @@ from farm.history.calendar import Calendar
 from farm.history.coverage import Change, changes
 from farm.history.detect import base_nights, pooled
 from farm.history.document import CanaryShift
-from farm.history.fold import look_at
+from farm.history.fold import carry, look_at
 from farm.history.load import NIGHTS, Loader, left_out, window
 from farm.history.memory import Look, Memory, recall
 from farm.history.model import Event, NightPoint, Series, Trigger
@@ -58,6 +58,7 @@ class Assessment:
     """A night as its records tell it. `series` are those that something is to be said of, with their runs.
 
     `triggers` are all of tonight's; `wanted` those to be settled by measuring, `plan.left` says why the others are not.
+    `limits` are by device. `carried`: what series without a value tonight remember of a common move of their device.
     """
 
     night: str
@@ -68,6 +69,8 @@ class Assessment:
     plan: Plan
     looks: Mapping[str, Look]
     rules: Mapping[str, Rule]
+    limits: Mapping[str, Limits]
+    carried: Mapping[str, Memory]
     coverage: tuple[Change, ...]
     past: Past
     canaries: Mapping[str, CanaryShift]
@@ -87,6 +90,11 @@ class Terms:
     budgets: Mapping[str, float] | None = None
     thresholds: Mapping[str, Limits] = field(default_factory=dict)
     nights: int = NIGHTS
+
+    @property
+    def common(self) -> Limits:
+        """The limits of what is decided over all devices."""
+        return {**DEFAULTS, **self.thresholds.get("all", {})}
 
     def limits(self, series: Series) -> Limits:
         """The limits of a series' device."""
@@ -135,7 +143,7 @@ def _judged(
     loader = Loader(store, calendar, over)
     looks, rules, candidates = _looks(loader, night, past, terms)
     candidates = _with_costs(candidates, loader)
-    plan = plan_night(candidates, terms.budgets, newly_shifted(canaries, past.canaries))
+    plan = plan_night(candidates, terms.budgets, newly_shifted(canaries, past.canaries), terms.common)
     concerned = {one.look.key for one in candidates if one.look.trigger}
     concerned |= {key for move in plan.moves for key in move.keys} | (looks.keys() & past.memory.keys())
     series = _with_runs(loader, concerned)
@@ -149,6 +157,8 @@ def _judged(
         plan=plan,
         looks={key: looks[key] for key in series},
         rules={key: rules[key] for key in series},
+        limits={each.device: terms.limits(each) for each in series.values()},
+        carried=_carried(loader, plan, night, past, terms),
         coverage=tuple(changes(store, calendar, over, night, past.events)),
         past=past,
         canaries=canaries,
@@ -243,12 +253,27 @@ def _with_runs(loader: Loader, keys: Collection[str]) -> dict[str, Series]:
     return {each.key: each for each in found if each.key in keys}
 
 
+def _carried(loader: Loader, plan: Plan, night: str, past: Past, terms: Terms) -> dict[str, Memory]:
+    """Series of a device that moved as a whole, without a value tonight: their next one is of the new level, too."""
+    found = {}
+    for move in plan.moves:
+        if not move.shift:
+            continue
+        for each in map(_usable, loader.series([move.metric])):
+            if each.device != move.device or not each.points or each.points[-1].night == night:
+                continue
+            limits = terms.limits(each)
+            memory = recall_or_new(past.memory.get(each.key))
+            found[each.key] = carry(memory, each.points, night, move.shift, _rule(each, limits), limits)
+    return found
+
+
 def _wanted(
     plan: Plan, candidates: Iterable[Candidate], series: Mapping[str, Series], past: Past
 ) -> tuple[Wanted, ...]:
-    """The queue, after the witnesses of devices that moved: one measurement there speaks for many series."""
+    """The queue, after the witnesses of devices that moved: a measurement there speaks for many series."""
     by_key = {one.look.key: one for one in candidates}
-    witnesses = [by_key[key] for move in plan.moves if not move.canary for key in move.witnesses[:1]]
+    witnesses = [by_key[key] for move in plan.moves if not move.canary for key in move.witnesses]
     asked = [(one, True) for one in witnesses] + [(one, False) for one in plan.ask]
     return tuple(made for one, witness in asked if (made := _want(one, witness, series, past)))
 
@@ -259,8 +284,13 @@ def _want(one: Candidate, witness: bool, series: Mapping[str, Series], past: Pas
         return None
     begin = recall_or_new(past.memory.get(each.key)).since
     history = [point for point in each.points[:-1] if point.night >= begin]
-    base = [run for point in base_nights(history, found)[:_BASE_NIGHTS] for run in reversed(point.runs)]
-    return Wanted(each.key, found, one.seconds, tuple(base), each.points[-1].runs, each.device, witness)
+    base = base_runs(history, found)
+    return Wanted(each.key, found, one.seconds, base, each.points[-1].runs, each.device, witness)
+
+
+def base_runs(points: Sequence[NightPoint], found: Trigger) -> tuple[str, ...]:
+    """Ids of runs that may stand for before, the best first; `points` as for `base_nights`, with their runs."""
+    return tuple(run for point in base_nights(points, found)[:_BASE_NIGHTS] for run in reversed(point.runs))
 
 
 def _series_id(key: str) -> str:

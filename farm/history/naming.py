@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from farm.history import coverage, device_events
 from farm.history.load import FIELDS
 from farm.history.model import Event
+from farm.history.tracked import TRACKED, told
 from farm.store import Store
 
 
@@ -40,9 +41,16 @@ def names_of(store: Store, events: Iterable[Event]) -> dict[str, str]:
         return {}
     called = {}
     for series_id, *values in store.index.stream(sql, {"ids": ids}):
-        told = {name: "" if value is None else str(value) for name, value in zip(FIELDS, values, strict=True)}
-        called[str(series_id)] = case_name(told)
+        fields = {name: "" if value is None else str(value) for name, value in zip(FIELDS, values, strict=True)}
+        called[str(series_id)] = case_name(fields)
     return {key: called[key.partition(":")[0]] for key in keys if key.partition(":")[0] in called}
+
+
+def changed(event: Event) -> str:
+    """By how much, in words: `+12.0 % worse`, `-15.1 % better`, `ok -> failed`."""
+    if event.metric not in TRACKED:
+        return event.cause[0] if event.kind == coverage.KIND and event.cause else f"{100 * event.change:+.1f} %"
+    return f"{told(event.metric, event.change)} {'worse' if event.worse else 'better'}"
 
 
 def subject(event: Event, names: Mapping[str, str]) -> str:

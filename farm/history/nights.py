@@ -26,7 +26,7 @@ from farm.history.decisions import Decisions, moment, read_decisions
 from farm.history.document import Missed, Night, decode, encode
 from farm.history.fold import step
 from farm.history.judging import Assessment, Past, Terms, Wanted, judge_night, newly_shifted, recall_or_new, told_by
-from farm.history.memory import Said, Tonight, remembered
+from farm.history.memory import Memory, Said, Tonight, remembered
 from farm.history.model import Confirmation, Event, State
 from farm.store import Store
 
@@ -186,26 +186,31 @@ def _fold(
 ) -> tuple[dict[str, object], list[Said]]:
     """What every series that is looked at closely remembers after tonight, and what is said of it."""
     memory, said = dict(found.past.memory), list[Said]()
+    for key, carried in found.carried.items():
+        memory[key] = to_json(remembered(carried))
     shifts, witnesses = found.plan.shifts(), {one.key for one in found.wanted if one.witness}
-    accepted: dict[str, list[str]] = {}
-    for event in found.past.events:
-        if event.kind == events.KIND and decisions.accepted(event.event_id, at):
-            accepted.setdefault(event.keys[0], []).append(event.since)
     for key, series in found.series.items():
+        before = recall_or_new(memory.pop(key, None))
         tonight = Tonight(
             point=series.points[-1],
             look=found.looks[key],
             confirmation=None if key in witnesses else measured.get(key),
-            accepted=tuple(accepted.get(key, ())),
+            accepted=_accepted(key, before, decisions, at),
             shift=shifts.get(key, 0.0),
             left=found.plan.left.get(key, ""),
         )
-        new, told = step(recall_or_new(memory.pop(key, None)), series.points[:-1], tonight, found.rules[key])
+        new, told = step(before, series.points[:-1], tonight, found.rules[key], found.limits[series.device])
         kept = to_json(remembered(new))  # as it comes back from a document
         if kept.keys() - _TRIVIAL:
             memory[key] = kept
         said += told
     return memory, said
+
+
+def _accepted(key: str, memory: Memory, decisions: Decisions, at: str) -> tuple[str, ...]:
+    """The `since`, as the fold has it, of what the series remembers and a person accepted by now."""
+    known = [one.since for one in memory.watched] + ([memory.pending.trigger.since] if memory.pending else [])
+    return tuple(since for since in known if decisions.accepted(events.event_id(key, since), at))
 
 
 def _decided(event: Event, decisions: Decisions, at: str) -> Event:

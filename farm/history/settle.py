@@ -17,7 +17,7 @@ from farm.compare.verdict import clock_check, judge
 from farm.contract.metrics import METRICS
 from farm.contract.outcome import Outcome
 from farm.contract.record import Record
-from farm.history.confirm import AB, Answer, answer, confirmation
+from farm.history.confirm import AB, Answer, answer, confirmation, to_add
 from farm.history.model import Confirmation
 from farm.history.session import Member, Session
 from farm.history.tracked import LOG, Rule, rule_for
@@ -62,10 +62,9 @@ def more(
         old, young = _sides(session, member, base, new, rule, accept)
         if not old.sound or not young.sound:
             continue  # what is flagged five times will be flagged ten times
-        found = answer(member.trigger, _judged(member, old, young, rule), rule)
-        if found is Answer.OPEN:
-            have = min(len(side.sound) for side in ((old, young) if session.base is not None else (young,)))
-            wanted = max(wanted, min(int(limits["history_processes"]), int(limits["history_most_processes"]) - have))
+        said = answer(member.trigger, _judged(member, old, young, rule), rule)
+        have = min(len(side.sound) for side in ((old, young) if session.base is not None else (young,)))
+        wanted = max(wanted, to_add(said, have, limits))
     return wanted
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from farm.contract.job import JobSpec
 from farm.contract.record import Record
 from farm.history.document import Night, decode
+from farm.history.naming import names_of
 from farm.report import text
 from farm.report.changes import change_sentences, changes_section
 from farm.report.compose import compose
 from farm.report.document import Document, Section, Sentence
-from farm.report.naming import series_names
 from farm.report.render import ReportFiles, write_document
 from farm.report.table import Cell, Column, Group, Row, Table
 from farm.store import Store
@@ -38,7 +38,7 @@ def write_night_report(
     found = decode(store.nights.read(night), night)
     records = store.of_sweeps(found.sweeps)
     usual = compose(records, title=f"Night {night}", samples=samples, expected=expected)
-    return write_document(night_document(found, usual, series_names(store, found.events)), out_dir)
+    return write_document(night_document(found, usual, names_of(store, found.events)), out_dir)
 
 
 def night_document(night: Night, usual: Document, names: Mapping[str, str]) -> Document:

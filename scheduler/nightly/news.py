@@ -12,6 +12,8 @@ from typing import Any
 
 from farm.history.document import Night
 from farm.history.model import Event
+from farm.history.naming import changed
+from farm.history.tracked import TRACKED
 
 MESSAGE_SCHEMA = 1
 #: Said of what is no longer there.
@@ -42,12 +44,17 @@ class Change:
     bad: bool
 
 
-def subjects(night: Night) -> dict[str, Subject]:
-    """Everything about a night that has a state, by a key that stays the same from night to night."""
+def subjects(night: Night, names: Mapping[str, str]) -> dict[str, Subject]:
+    """Everything about a night that has a state, by a key that stays the same from night to night.
+
+    `names` says what each event is about, by its id.
+    """
     run = night.run
     found: dict[str, Subject] = {}
     for event in night.events:
-        found[f"event:{event.event_id}"] = Subject(event.state, _event_text(event), _group(event), _is_bad(event))
+        found[f"event:{event.event_id}"] = Subject(
+            event.state, _event_text(event, names), _group(event), _is_bad(event)
+        )
     for device, summary in _shifted(run).items():
         found[f"canary:{device}"] = Subject("shifted", f"canary of {device}: {summary}", f"device {device}")
     for row in run.get("sweeps", []):
@@ -146,11 +153,14 @@ def _shifted(run: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _event_text(event: Event) -> str:
-    what = event.notes[0] if event.notes else f"{event.metric} on {event.device}"
-    many = f" ({len(event.keys)} series)" if len(event.keys) > 1 else ""
-    cause = f"; {', '.join(event.cause)}" if event.cause else ""
-    return f"{what}{many}: {event.change:+.1%} since {event.since}{cause}"
+def _event_text(event: Event, names: Mapping[str, str]) -> str:
+    """`resnet18/onnx_tensorrt/fp16 b8 on lab1-gpu: latency_ms +12.0 % worse since 2026-11-21; torch 2.8.0 -> 2.9.0`."""
+    what = names.get(event.event_id) or ", ".join(event.keys)
+    on = " on ".join(filter(None, (what, event.device)))
+    words = changed(event)
+    metric = f"{event.metric} " if event.metric in TRACKED else ""
+    more = [*(cause for cause in event.cause if cause != words), *event.notes]
+    return f"{on}: {metric}{words} since {event.since}" + "".join(f"; {word}" for word in more)
 
 
 def _group(event: Event) -> str:

@@ -97,11 +97,15 @@ class NightRun:
         if name == "wait":
             until = max(until, self.deadline)
         while True:
+            tried = self.world.now()
             try:
                 step(self, facts)
                 return ""
             except (redis.RedisError, UnavailableError) as error:
-                if self.world.now() >= until:
+                now = self.world.now()
+                if now - tried >= PATIENCE:
+                    until = max(until, now + PATIENCE)  # it worked for long, as settling does, before this
+                if now >= until:
                     return str(error)
                 log.warning("night %s: %s waits: %s", self.book.name, name, hide(str(error)))
                 self.world.pause(_RETRY_S)

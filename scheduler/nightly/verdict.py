@@ -53,14 +53,15 @@ def report(night: NightRun, facts: dict[str, Any]) -> None:
 def notify(night: NightRun, facts: dict[str, Any]) -> None:
     """Tell people, if anything has another state than when they were last told."""
     book = night.book
-    now = news.subjects(book.judged())
+    judged = book.judged()
+    now = news.subjects(judged, night.world.names(judged.events))
     before = night.before()
     changes = news.changes(before, now)
     facts["changes"] = len(changes)
     if not changes:
         book.run["told"] = now_states(now)
         return
-    message = news.message(book.judged(), now, changes, night.world.link(str(book.run.get("report", ""))))
+    message = news.message(judged, now, changes, night.world.link(str(book.run.get("report", ""))))
     deliveries = night.world.tell(message)
     book.run["deliveries"] = deliveries
     # Where nobody could be reached, the next night says it again.

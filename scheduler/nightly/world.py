@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from farm.history.document import Missed
-from farm.history.model import Confirmation
+from farm.history.model import Confirmation, Event
 
 
 class InterruptedNightError(BaseException):
@@ -112,6 +112,9 @@ class World(Protocol):
 
     def conclude(self, found: Any, settled: Settled) -> None:
         """Write events, states and causes into the night's document."""
+
+    def names(self, events: Sequence[Event]) -> Mapping[str, str]:
+        """What each event is about, for people, by its id."""
 
     def report(self, night: str) -> str:
         """Write the night's report and the index of nights; return the page, below the reports' directory."""

@@ -16,7 +16,8 @@ from farm.contract.outcome import Outcome
 from farm.contract.protocols import PROTOCOLS
 from farm.contract.record import Record
 from farm.errors import UsageError
-from farm.history.model import Event, Series, State, Trigger
+from farm.history.detect import base_nights
+from farm.history.model import Event, NightPoint, Series, State, Trigger
 from farm.history.session import Member, Session, make_session, single
 from farm.history.settle import conclude, ends_session, more
 from farm.history.sides import Setup, Sides
@@ -168,6 +169,15 @@ def test_an_event_of_which_nothing_can_be_measured_is_refused() -> None:
     event = Event("0123", "device", "latency_ms", "box-cpu", (), "n", "n", State.NEW, 0.1, True, (trigger,))
     with pytest.raises(UsageError, match="no series whose change could be measured"):
         asked_of(Explained(event, None, "box-cpu", (), ()))
-    series = Series(trigger.key.partition(":")[0], "latency_ms", "box-cpu", "cpu-test")
-    (asked,) = asked_of(Explained(event, series, "box-cpu", ("old", "newer"), ("now",)))
-    assert (asked.trigger, asked.base, asked.new) == (trigger, ("newer", "old"), ("now",))
+    points = tuple(NightPoint(f"2026-11-{day:02d}", 10.0, (f"run-{day}",)) for day in range(2, 22))
+    series = Series(trigger.key.partition(":")[0], "latency_ms", "box-cpu", "cpu-test", points=points)
+    event = dataclasses.replace(event, since=trigger.since)
+    (asked,) = asked_of(Explained(event, series, "box-cpu", ("run-20",), ("run-21",)))
+    history = [point for point in points if point.night < trigger.since][-trigger.count :]
+    assert asked.base == tuple(point.runs[0] for point in base_nights(history, trigger)[:5])
+    assert (asked.trigger, asked.new) == (trigger, ("run-21",))
+    # Located two nights before what the trigger said: those nights are no longer of before.
+    early = dataclasses.replace(event, since="2026-11-18")
+    (asked,) = asked_of(Explained(early, series, "box-cpu", ("run-17",), ("run-21",)))
+    assert asked.base
+    assert not {"run-18", "run-19", "run-20"} & set(asked.base)

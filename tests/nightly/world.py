@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import UsageError
+from farm.history.model import Event
 from scheduler.nightly.world import CanaryWordOfDevice, Counted, OpenJob, Settled, Submitted
 
 START = datetime(2026, 11, 21, 2, 0, 5, tzinfo=UTC)
@@ -108,6 +109,9 @@ class FakeWorld:
 
     def conclude(self, found: Any, settled: Settled) -> None:
         self._call("conclude")
+
+    def names(self, events: Sequence[Event]) -> Mapping[str, str]:
+        return {}
 
     def report(self, night: str) -> str:
         self._call("report")
