@@ -164,7 +164,10 @@ def _event_text(event: Event, names: Mapping[str, str]) -> str:
 
 
 def _group(event: Event) -> str:
-    return event.group or (f"device {event.device}" if event.kind == "device" else f"{event.metric} on {event.device}")
+    """What events of one cause on a device are told under."""
+    if event.kind == "device":
+        return f"device {event.device}"
+    return f"{event.device}: {', '.join(event.cause)}" if event.cause else f"{event.device}, since {event.since}"
 
 
 def _is_bad(event: Event) -> bool:

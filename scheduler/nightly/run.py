@@ -58,7 +58,8 @@ def run_nights(store: Store, world: World, settings: NightlySettings, asked: Ask
     slot = _slot(store, due, world.now(), asked)
     if slot is not None and night_name(slot) not in gone:
         why = "asked" if asked.at_once else "caught up" if due.late else "scheduled"
-        book = _begin(store, world, settings, slot, why, asked.labels, due.missed, base)
+        missed = [name for name in due.missed if name != night_name(slot)]  # asked for, it takes that night's place
+        book = _begin(store, world, settings, slot, why, asked.labels, missed, base)
         NightRun(book, world, settings).go()
         gone.append(book.name)
     return gone

@@ -121,6 +121,50 @@ def test_an_acceptance_that_is_taken_back_is_as_if_it_had_never_been(store: Stor
     assert again.state is State.CONFIRMED
 
 
+def test_a_change_that_was_seen_late_begins_where_it_fits_and_can_be_accepted(store: Store) -> None:
+    (first,) = night(store, 9, 8.4, ratio=None)
+    newer = replace(STACK, libraries={"torch": "2.9.0"})
+    (event,) = night(store, 10, 9.6, ratio=1.2, stack=newer)
+    assert (event.event_id, event.state) == (first.event_id, State.CONFIRMED)
+    assert (first.since, event.since) == (night_name(9), night_name(10)), "the 9th is nearer to the level of before"
+    assert (first.cause, event.cause) == ((), ("torch 2.8.0 -> 2.9.0",))
+    decide(store, event, ACCEPT, 10)
+    (accepted,) = night(store, 11, 9.6, stack=newer)
+    assert (accepted.event_id, accepted.state, accepted.since) == (event.event_id, State.ACCEPTED, night_name(10))
+    assert night(store, 12, 9.6, stack=newer) == []
+
+
+def test_a_series_that_is_away_when_its_device_moves_comes_back_to_the_new_level(store: Store) -> None:
+    models = ("alexnet", "vgg11", "squeezenet1_0", "googlenet")
+    for model in models:
+        put_nights(store, [8.0 * NOISE[number] for number in range(1, STEADY_NIGHTS + 1)], model)
+    for model in models:
+        put(store, 9, 9.6, model=model)
+    name_night(store, 9)
+    found = assess(store, night_name(9))
+    (move,) = found.moves
+    assert len(move.keys) == 4
+    assert [one.key for one in found.wanted] == list(move.witnesses)
+    assert len(move.witnesses) == 3
+    (away,) = found.carried
+    assert away not in move.keys
+    write(store, conclude(store, found))
+    for model in ("resnet18", *models):
+        put(store, 10, 9.6 * NOISE[10], model=model)
+    name_night(store, 10)
+    back = assess(store, night_name(10))
+    assert back.triggers == (), "its history moved along"
+
+
+def test_limits_of_a_device_hold_when_a_night_is_folded(store: Store) -> None:
+    put(store, 9, 9.6)
+    name_night(store, 9)
+    terms = Terms(thresholds={"box-cpu": {"history_at_once": 0.5}})
+    found = assess(store, night_name(9), terms=terms)
+    (event,) = conclude(store, found, measured(found)).events
+    assert event.state is State.NEW, "20 % is not enough for one night's measurement here"
+
+
 def test_the_cause_is_what_changed_between_both_nights(store: Store) -> None:
     newer = replace(STACK, libraries={"torch": "2.9.0"})
     (event,) = night(store, 9, 9.6, stack=newer)
