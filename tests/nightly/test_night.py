@@ -206,6 +206,22 @@ def test_a_night_at_once_is_the_days_only_one(store: Store) -> None:
         go(store, world, at_once=True)
 
 
+def test_a_night_at_once_takes_the_place_of_the_one_that_was_missed(store: Store) -> None:
+    world = FakeWorld()
+    go(store, world)
+    world.at = START + timedelta(days=2, hours=12)
+    go(store, world, at_once=True)
+    assert run_of(store, "2026-11-23")["missed"] == ["2026-11-22"], "and not the 23rd itself"
+
+
+def test_a_broker_that_goes_while_changes_are_settled_is_waited_for(store: Store) -> None:
+    world = FakeWorld(confirm_s=1800.0)
+    world.faults = {"confirm": [redis.ConnectionError("away")] * 2}
+    go(store, world)
+    assert "problem" not in run_of(store)["steps"]["confirm"]
+    assert world.confirmed == [3600.0]
+
+
 def test_labels_choose_whatever_the_day(store: Store) -> None:
     given = settings(sweeps=[DAILY, {"path": "weekly.yaml", "label": "weekly", "days": "mon"}])
     world = FakeWorld()

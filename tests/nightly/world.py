@@ -22,10 +22,11 @@ class Killed(BaseException):
 class FakeWorld:
     """Keeps what a farm would keep over a death. Each sweep has two jobs of `job_s` seconds, one after the other."""
 
-    def __init__(self, *, job_s: float = 60.0, wants: int = 1) -> None:
+    def __init__(self, *, job_s: float = 60.0, wants: int = 1, confirm_s: float = 0.0) -> None:
         self.at = START
         self.job_s = job_s
         self.wants = wants
+        self.confirm_s = confirm_s
         self.kill_at = -1
         self.calls: list[str] = []
         self.begun: dict[str, datetime] = {}
@@ -103,6 +104,7 @@ class FakeWorld:
         return self.wants
 
     def confirm(self, found: Any, budget_s: float, until: datetime) -> Settled:
+        self.at += timedelta(seconds=self.confirm_s)
         self._call("confirm")
         self.confirmed.append(budget_s)
         return Settled(spent_s=12.0)
