@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from farm.canary import NAME, CanaryState, pooled
+from farm.canary import NAME, CanaryState, Point, pooled
 from farm.canary import assess as assess_canary
 from farm.contract.codec import to_json
 from farm.contract.job import AccuracySpec, BatchLadder, Calibration, JobSpec, ModelSpec
@@ -65,7 +65,7 @@ class _Writer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._done = Demo(store.root)
-        self._canaries: dict[str, list[Record]] = {device.name: [] for device in DEVICES}
+        self._canaries: dict[str, list[Point]] = {device.name: [] for device in DEVICES}
 
     def write(self) -> Demo:
         for number in range(1, NIGHTS + 1):
@@ -102,9 +102,10 @@ class _Writer:
                 (job,) = self._submitted(spec, device, number)
                 made = canary_record(job, device, Moment(number, 100 * half, number))
                 self._store_records([made])
-                self._canaries[device.name].append(made)
-            points = [point for made in self._canaries[device.name] if (point := point_of(made)) is not None]
-            found[device.name] = assess_canary(points, pooled([]))
+                point = point_of(made)
+                if point is not None:
+                    self._canaries[device.name].append(point)
+            found[device.name] = assess_canary(self._canaries[device.name], pooled([]))
         return found
 
     def _confirmed(self, found: Assessment, number: int) -> Iterator[Confirmation]:

@@ -7,6 +7,7 @@ Stored records are never rewritten: an old one is upgraded each time it is read.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -74,7 +75,7 @@ def decode_json(data: bytes) -> Document:
     if not data.strip():
         raise RecordError("it is empty")
     try:
-        document = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+        document = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"not valid JSON: {error}") from error
     if not isinstance(document, dict):
@@ -128,6 +129,14 @@ def utc_time(text: str) -> datetime:
         if isinstance(error, RecordError):
             raise
         raise RecordError(f"{text!r} is not a time in ISO 8601") from error
+
+
+def _finite(digits: str) -> float:
+    """A number that JSON may spell and a float cannot hold would be an infinity."""
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{digits[:20]}... is too large a number")
+    return value
 
 
 def _refuse_constant(name: str) -> None:

@@ -85,3 +85,9 @@ def test_no_text_does_more_than_be_no_time(text: str) -> None:
 def test_a_time_at_the_end_of_the_calendar_is_refused(text: str) -> None:
     with pytest.raises(RecordError):
         utc_time(text)
+
+
+@pytest.mark.parametrize("number", ["1e400", "-" + "9" * 330 + ".0", "NaN", "Infinity"])
+def test_a_number_that_would_be_an_infinity_is_no_document(number: str) -> None:
+    with pytest.raises(RecordError, match="not valid JSON"):
+        decode_json(f'{{"value": {number}}}'.encode())
