@@ -58,7 +58,10 @@ def compose(
     problems = {p for figure in figures for p in figure.problems}
     noted = replace(selection, problems=(*selection.problems, *sorted(problems, key=lambda p: (p.where, p.problem))))
     subtitle = f"Made {generated_at}" if generated_at else ""
-    return Document(title, subtitle, tuple(narrative.summarise(noted)), tuple(figures), tuple(_sections(noted)), noted)
+    return Document(
+        title, subtitle, tuple(narrative.summarise(noted)), tuple(figures), tuple(_sections(noted)), noted,
+        banner=provenance.simulated_words(selection),
+    )  # fmt: skip
 
 
 def _sections(selection: Selection) -> list[Section]:
