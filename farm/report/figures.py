@@ -107,7 +107,9 @@ def across_figure(selection: Selection) -> Figure | None:
     shared: dict[across.Way, list[Point]] = {}
     for point in known if named else ():
         shared.setdefault(named[point.series], []).append(point)
-    kept = [(way, of) for way, of in sorted(shared.items()) if len({p.series.device_class for p in of}) > 1]
+    kept = [
+        (way, of) for way, of in sorted(shared.items()) if len({p.series.device_class for p in of}) > 1 and _several(of)
+    ]
     if not kept:
         return None
     look = drawing.styles((name, False) for name in selection.classes)

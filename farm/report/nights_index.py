@@ -97,8 +97,8 @@ def missed(nights: Sequence[Night]) -> list[str]:
 def nights_table(nights: Sequence[Night], out_dir: Path) -> Table:
     """One row for each night."""
     columns = (
-        Column("State", numeric=False), Column("Began", numeric=False), Column("Records"), Column("Ok"),
-        Column("Missing"), Column("Open events"), Column("New"), Column("Confirmed"), Column("Triggers"),
+        Column("Open events"), Column("New"), Column("Confirmed"), Column("Triggers"), Column("Records"), Column("Ok"),
+        Column("Missing"), Column("State", numeric=False), Column("Began", numeric=False),
     )  # fmt: skip
     rows = tuple(_night_row(night, (out_dir / night.night / "index.html").is_file()) for night in nights)
     caption = (
@@ -117,21 +117,21 @@ def _night_row(night: Night, has_page: bool) -> Row:
     ]
     state = str(run.get("state") or ("judged" if night.assessed_at else "measured"))
     counts = (
-        sum(outcomes.values()), outcomes.get("ok", 0), len(run.get("missing", {})), sum(states.values()),
-        states.get("new", 0), states.get("confirmed", 0), len(night.triggers),
+        sum(states.values()), states.get("new", 0), states.get("confirmed", 0), len(night.triggers),
+        sum(outcomes.values()), outcomes.get("ok", 0), len(run.get("missing", {})),
     )  # fmt: skip
     page = f"{night.night}/index.html" if has_page else ""
     cells = (
+        *(Cell(text.number(count, 0)) for count in counts),
         Cell(state.replace("_", " "), sub="; ".join(problems)),
         Cell(text.moment(run["began_at"]) if run.get("began_at") else ""),
-        *(Cell(text.number(count, 0)) for count in counts),
     )
     return Row(night.night, cells, anchor=f"night-{night.night}", href=page)
 
 
 def series_table(trends: Sequence[Trend], pages: Collection[str]) -> Table:
     """One row for each series and metric: its newest value and its events; on each device those with events first."""
-    columns = (Column("Metric", numeric=False), Column("Newest"), Column("Nights"), Column("Events", numeric=False))
+    columns = (Column("Metric", numeric=False), Column("Newest"), Column("Events", numeric=False), Column("Nights"))
     groups: dict[str, list[Row]] = {}
     for trend in sorted(trends, key=lambda t: (not t.events, t.title, t.series.metric)):
         groups.setdefault(trend.series.device, []).append(_series_row(trend, trend.series.series_id in pages))
@@ -148,8 +148,8 @@ def _series_row(trend: Trend, has_page: bool) -> Row:
     cells = (
         Cell(metric_words(series.metric), sub=unit),
         Cell(text.number(series.points[-1].value), sub=series.points[-1].night),
-        Cell(text.number(len(series.points), 0)),
         Cell(said),
+        Cell(text.number(len(series.points), 0)),
     )
     return Row(trend.name, cells, href=f"series/{series.series_id}/index.html" if has_page else "")
 

@@ -40,7 +40,8 @@ def trend_svg(title: str, sound: Sequence[NightPoint], flagged: Sequence[NightPo
         return ""
     ticks = _ticks(min(p.value for p in points), max(p.value for p in points))
     nights = sorted({p.night for p in points})
-    x = _Scale(_day(nights[0]), _day(nights[-1]), _LEFT + 8, _RIGHT - 8)
+    # The first date must not stand below the lowest value's label.
+    x = _Scale(_day(nights[0]), _day(nights[-1]), _LEFT + 18, _RIGHT - 8)
     y = _Scale(ticks[0], ticks[-1], _BOTTOM, _TOP)
     parts = [
         f'<svg focusable="false" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" font-size="12">',
