@@ -221,6 +221,17 @@ class Farm:
         self._check_store()
         return report_night(self.store, night, out_dir, samples=self.samples)
 
+    def publish_nights(self, root: Path, nights: Iterable[str] | int = 1) -> Any:
+        """Write the index of nights, the pages of series and these nights' reports below `root`; return the index.
+
+        Args:
+            nights: their UTC dates, or how many of the newest are to have a report; those that have one keep it.
+        """
+        from farm.reporting import publish_nights
+
+        self._check_store()
+        return publish_nights(self.store, root, nights, samples=self.samples)
+
     def samples(self, record: Record) -> list[int] | None:
         """The latency samples of a record in ns, all of them, process after process; None when it has none."""
         import array

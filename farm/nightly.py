@@ -24,7 +24,7 @@ from farm.errors import FarmError, UsageError
 from farm.history import nights
 from farm.history.model import Event
 from farm.regressions import Regressions
-from farm.report.nights_index import remove_old, write_nights_index
+from farm.report.nights_index import remove_old
 from farm.reporting import expected_jobs
 from farm.settings import config_dir
 from farm.sweep import load_sweep
@@ -178,10 +178,10 @@ class RealWorld:
         return Regressions(self.farm.store).names(events)
 
     def report(self, night: str) -> str:
-        """Write the night's report, clear up old ones, write the index."""
-        self.farm.report_night(night, out_dir=self._reports / night)
+        """Clear up old reports, write the night's, the series' pages and the index."""
+        self._reports.joinpath(night).mkdir(parents=True, exist_ok=True)  # it counts among those kept
         remove_old(self._reports, self.farm.settings.nightly.keep_nights)
-        write_nights_index(self.farm.store, self._reports)
+        self.farm.publish_nights(self._reports, [night])
         return f"{night}/index.html"
 
     def tell(self, message: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ def demo_history(directory: Path) -> int:
     Example:
       farm demo-history demo
       farm --store demo regressions list
+      farm --store demo nightly index -o pages
     """
     from farm.demo import write_demo
 
@@ -30,4 +31,5 @@ def demo_history(directory: Path) -> int:
         f"{made.confirmations} changes measured again"
     )
     click.echo(f"  farm --store {directory} regressions list")
+    click.echo(f"  farm --store {directory} nightly index -o pages")
     return 0

@@ -29,6 +29,7 @@ def nightly() -> None:
     Examples:
       farm nightly run --now               a night at once, with the farm that runs (`farm up`)
       farm nightly status                  the last nights, the next one, what it does right now
+      farm nightly index -o pages          all nights and series as pages
       farm nightly install --user          a systemd unit that keeps `farm nightly run --serve` running
     """
 
@@ -131,6 +132,31 @@ def _show(told: Status) -> None:
     for n in told.nights:
         for problem in n.problems:
             click.echo(f"{n.night}: {problem}")
+
+
+@nightly.command()
+@click.option("-o", "--output", "out_dir", type=SWEEP_FILE, help="The directory (default: `report_dir` of [nightly]).")
+@click.option(
+    "--reports",
+    default=1,
+    show_default=True,
+    type=click.IntRange(0, 1000),
+    help="How many nights are to have a report.",
+)
+@click.pass_context
+def index(ctx: click.Context, out_dir: Path | None, reports: int) -> int:
+    """Write the pages of all nights: an index, a page for each series, and the newest nights' reports.
+
+    Every night does this by itself. A report that is there is kept; `farm nightly run --night DATE` makes it again.
+
+    \b
+    Example:
+      farm nightly index -o pages --reports 7
+    """
+    farm = open_farm(ctx)
+    root = out_dir or farm.settings.nightly_report_dir
+    click.echo(f"index: {farm.publish_nights(root, reports).html}")
+    return 0
 
 
 @nightly.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,7 @@ class _Writer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._done = Demo(store.root)
+        self._outcomes: Counter[str] = Counter()
         self._canaries: dict[str, list[Point]] = {device.name: [] for device in DEVICES}
 
     def write(self) -> Demo:
@@ -74,9 +76,12 @@ class _Writer:
 
     def _night(self, number: int) -> None:
         name = night_name(number)
+        self._outcomes.clear()
         sweeps = [self._measure(device, number) for device in DEVICES]
+        outcomes = dict(self._outcomes)
         canaries = self._canary(number)
-        self._store.nights.write(name, encode(Night(name, tuple(sweeps), run=dict(_RUN))))
+        run = {**_RUN, "outcomes": outcomes, "began_at": f"{name}T01:00:00+00:00"}
+        self._store.nights.write(name, encode(Night(name, tuple(sweeps), run=run)))
         found = assess(self._store, name, canaries=canaries)
         made = list(self._confirmed(found, number))
         at = f"{name}T06:00:00.000000+00:00"
@@ -166,6 +171,7 @@ class _Writer:
             by_run.parent.mkdir(exist_ok=True)
             os.link(day, by_run)
             self._done.records += 1
+            self._outcomes[record.outcome.value] += 1
 
 
 def _put(path: Path, data: bytes) -> None:

@@ -252,6 +252,12 @@ def runs_of(event: Event) -> list[str]:
     return [note.removeprefix(RUN) for note in event.notes if note.startswith(RUN)]
 
 
+def subject_of(event: Event) -> str:
+    """The case that an event is about, in words, for where the index does not know its series."""
+    case, batches = _noted(event, _CASE), _noted(event, _BATCHES)
+    return f"{case or event.device}, batch {batches}" if batches else case or event.device
+
+
 def _noted(event: Event, beginning: str) -> str:
     """What the note with this beginning says; empty without one."""
     return next((note.removeprefix(beginning) for note in event.notes if note.startswith(beginning)), "")

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
 from farm.contract.metrics import METRICS
+from farm.history import coverage
 from farm.history.model import Confirmation, Event, State
+from farm.history.tracked import LINEAR, TRACKED
 from farm.report import text
 from farm.report.document import Section, Sentence
 from farm.report.table import Cell, Column, Group, Row, Table
@@ -29,9 +31,25 @@ MOST_NAMED = 3
 
 #: What a metric's rise and fall are called, where its name alone would not be how people say it.
 _WORDS = {
-    "latency_ms": ("{} % slower", "{} % faster"),
-    "device_latency_ms": ("{} % slower on the device", "{} % faster on the device"),
+    "latency_ms": ("became {} slower", "became {} faster"),
+    "device_latency_ms": ("became {} slower on the device", "became {} faster on the device"),
+    "throughput_per_s": ("does {} more inputs a second", "does {} fewer inputs a second"),
+    "build_s": ("takes {} longer to build", "builds {} faster"),
+    "engine_bytes": ("has an engine {} larger", "has an engine {} smaller"),
+    "gpu_memory_peak_bytes": ("takes {} more device memory", "takes {} less device memory"),
+    "host_rss_peak_bytes": ("takes {} more host memory", "takes {} less host memory"),
+    "memory_available_drop_bytes": ("takes {} more of the shared memory", "takes {} less of the shared memory"),
+    "top1": ("has a top-1 accuracy {} higher", "has a top-1 accuracy {} lower"),
+    "top5": ("has a top-5 accuracy {} higher", "has a top-5 accuracy {} lower"),
+    "fallback_node_share": ("has {} more of its nodes outside of the engine", "has {} fewer outside of the engine"),
 }
+#: Above and below in a table's column.
+_SHORT = {
+    "latency_ms": "latency", "throughput_per_s": "throughput", "build_s": "build time", "engine_bytes": "engine size",
+    "gpu_memory_peak_bytes": "device memory", "host_rss_peak_bytes": "host memory",
+    "memory_available_drop_bytes": "shared memory", "top1": "top-1 accuracy", "top5": "top-5 accuracy",
+    "mismatch_1e-3_pct": "mismatch at 1e-3", "fallback_node_share": "share outside of the engine",
+}  # fmt: skip
 
 Page = Callable[[str], str]
 
@@ -50,12 +68,23 @@ def changes_section(events: Iterable[Event], names: Mapping[str, str], page: Pag
 
 
 def change_sentences(events: Iterable[Event], names: Mapping[str, str]) -> list[Sentence]:
-    """The summary: one sentence for each group of events, what got worse first."""
+    """The summary: one sentence for each group of events, what got worse first.
+
+    A throughput that went with its latency says the same thing twice: it is in the table alone.
+    """
+    known = list(events)
+    timed = {_twin(event) for event in known if event.metric == "latency_ms"}
+    events = [event for event in known if event.metric != "throughput_per_s" or _twin(event) not in timed]
     found = []
     for kind, of in _by_kind(events).items():
         for members in _groups(of).values():
             found.append(Sentence(kind, _sentence(kind, members, names), f"changes-{kind}"))
     return found
+
+
+def _twin(event: Event) -> tuple[object, ...]:
+    """What latency and throughput of one change share."""
+    return (event.kind, event.state, event.worse, tuple(key.partition(":")[0] for key in event.keys))
 
 
 def kind_of(event: Event) -> str:
@@ -90,7 +119,7 @@ def _sentence(kind: str, members: Sequence[Event], names: Mapping[str, str]) -> 
         return f"{_subjects(members, names)}: {_moved(members)}; {_settled(first)}."
     if first.kind == "coverage":
         why = f": {first.cause[1].rstrip('.')}" if len(first.cause) > 1 else ""
-        return f"{_subjects(members, names)}: {_outcome(first)} since {first.since}{why}."
+        return f"{_subjects(members, names)}: {_outcome(first)}, since {first.since}{why}."
     said = f"{_subjects(members, names)} {_moved(members)}"
     known = _known(first) if len(members) == 1 else _states(members)
     with_cause = f", with {text.listed(first.cause)}" if first.cause else ""
@@ -109,10 +138,11 @@ def _subjects(members: Sequence[Event], names: Mapping[str, str]) -> str:
 
 def name(event: Event, names: Mapping[str, str]) -> str:
     """What an event is about, in words: the series, or the case that no longer runs."""
-    if event.kind == "coverage" and event.notes:
-        batches = event.notes[1] if len(event.notes) > 1 else ""
-        return f"{event.notes[0]}, batch {batches}" if batches else event.notes[0]
-    if event.kind == "device" or not event.keys:
+    if event.kind == "device":
+        return "the whole device"
+    if event.kind == "coverage" and not (event.keys and event.keys[0] in names):
+        return coverage.subject_of(event)
+    if not event.keys:
         return event.device
     called = names.get(event.keys[0], event.keys[0])
     return called if len(event.keys) == 1 else f"{called} and {len(event.keys) - 1} more"
@@ -123,23 +153,51 @@ def _moved(members: Sequence[Event]) -> str:
     metric, changes = members[0].metric, [event.change for event in members]
     if members[0].kind == "coverage":
         return _outcome(members[0])
-    low, high = sorted((min(abs(c) for c in changes), max(abs(c) for c in changes)))
-    size = _percent(low) if _percent(low) == _percent(high) else f"{_percent(low)} to {_percent(high)}"
+    sizes = [_percent(abs(_hundred(metric) * c)) for c in sorted(changes, key=abs)]
+    size = sizes[0] if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
+    size += f" {_unit(metric)}"
     rose = median(changes) > 0
     if metric in _WORDS:
-        return "became " + _WORDS[metric][0 if rose else 1].format(size)
+        return _WORDS[metric][0 if rose else 1].format(size)
     if metric not in METRICS:
-        return f"moved: its {text.plain(metric)} says {size} % {'more' if rose else 'less'}"
-    return f"has {text.plain(metric)} {'up' if rose else 'down'} by {size} %"
+        return f"moved: its {text.plain(metric)} says {size} {'more' if rose else 'less'}"
+    return f"has {metric_words(metric)} {'up' if rose else 'down'} by {size}"
 
 
-def _percent(share: float) -> str:
-    value = abs(100 * share)
+def metric_words(metric: str) -> str:
+    """A metric as people call it: `host memory`, `top-1 accuracy`."""
+    return _SHORT.get(metric, text.plain(metric))
+
+
+def change_words(event: Event) -> str:
+    """By how much, with sign and unit: `+12 %`, `\u22123.4 % points`; of coverage, `ok before, now failed`."""
+    if event.kind == "coverage":
+        return _outcome(event)
+    value = _hundred(event.metric) * event.change
+    return f"{'+' if value > 0 else ''}{text.number(value, 1)} {_unit(event.metric)}"
+
+
+def _hundred(metric: str) -> float:
+    """What a change of the metric is multiplied by to be per cent: 1 where its unit is per cent already."""
+    return 1.0 if _is_linear(metric) and METRICS[metric].unit == "%" else 100.0
+
+
+def _unit(metric: str) -> str:
+    return "% points" if _is_linear(metric) else "%"
+
+
+def _is_linear(metric: str) -> bool:
+    return metric in TRACKED and TRACKED[metric].scale == LINEAR
+
+
+def _percent(value: float) -> str:
     return text.number(value, 0 if value >= 10 else 1)
 
 
 def _outcome(event: Event) -> str:
-    return event.cause[0].replace("->", "to") if event.cause else text.plain(event.metric)
+    """`ok before, now failed`."""
+    before, arrow, now = (event.cause[0] if event.cause else "").partition(" -> ")
+    return f"{before} before, now {now}" if arrow else before or text.plain(event.metric)
 
 
 def _states(members: Sequence[Event]) -> str:
@@ -166,6 +224,8 @@ def _known(event: Event) -> str:
     how = "by alternate runs" if measured.how == "ab" else "by measuring again"
     said = f"{state} {how}" if event.state is State.CONFIRMED else f"{state}; measured {how[3:]}: {measured.verdict}"
     span = interval(measured)
+    # A measurement tells a ratio; the change of a share is a difference.
+    span += " of the value before" if span and _is_linear(event.metric) else ""
     return f"{said}, {span}" if span else said
 
 
@@ -175,7 +235,7 @@ def interval(measured: Confirmation) -> str:
         return ""
     low, high = (text.number(100 * (end - 1), 1) for end in (measured.low, measured.high))
     signs = ["+" if end > 1 else "" for end in (measured.low, measured.high)]
-    return f"{100 * measured.confidence:g} % interval {signs[0]}{low} to {signs[1]}{high} %"
+    return f"{100 * measured.confidence:.3g} % interval {signs[0]}{low} to {signs[1]}{high} %"
 
 
 def _settled(event: Event) -> str:
@@ -203,28 +263,24 @@ def _table(kind: str, events: Sequence[Event], names: Mapping[str, str], page: P
         Column("What is known", numeric=False),
     )
     caption = (
-        "A change is new over old, less one. Grouped by device and by what differs between both sides. States are"
-        " explained in docs/regressions.md."
+        "A change is new over old, less one; of shares, the difference in % points. Grouped by device and by what"
+        " differs between both sides. docs/regressions.md explains the states."
     )
     return Table(f"changes-{kind}", TITLES[kind], caption, "Series", columns, made, "Device, cause")
 
 
 def _row(event: Event, names: Mapping[str, str], page: Page) -> Row:
     href = page(event.keys[0]) if len(event.keys) == 1 else ""
-    shown = text.ABSENT if event.kind == "coverage" else f"{'+' if event.change > 0 else ''}{_signed(event.change)}"
+    shown = text.ABSENT if event.kind == "coverage" else change_words(event).removesuffix(" %")
     known = _outcome(event) if event.kind == "coverage" else _known(event)
     # A coverage event's notes are its name and its runs, which stand elsewhere in the row.
-    more = event.cause[1:] if event.kind == "coverage" else event.notes
+    more = event.cause[1:] if event.kind == "coverage" else tuple(map(text.plain, event.notes))
     decided = (_settled(event),) if event.decision is not None else ()
     cells = (
-        Cell(shown, href=href, note="" if event.kind != "coverage" else "an outcome, and no number", muted=not shown),
-        Cell(text.plain(event.metric)),
+        Cell(shown, note="" if event.kind != "coverage" else "an outcome, and no number"),
+        Cell(metric_words(event.metric)),
         Cell(event.state.value),
         Cell(event.since),
         Cell("; ".join((known, *decided, *more))),
     )
-    return Row(name(event, names), cells, anchor=f"event-{event.event_id}")
-
-
-def _signed(share: float) -> str:
-    return text.number(100 * share, 1)
+    return Row(name(event, names), cells, anchor=f"event-{event.event_id}", href=href)

@@ -10,7 +10,7 @@ from pathlib import Path
 from farm.contract.job import JobSpec
 from farm.contract.names import slug
 from farm.contract.record import Record
-from farm.report import across, coverage, grid, narrative, provenance, results, tables
+from farm.report import across, coverage, grid, narrative, provenance, results, tables, text
 from farm.report.best import best_table
 from farm.report.choice import choice_section
 from farm.report.document import Document, Section
@@ -20,6 +20,9 @@ from farm.report.render import ReportFiles, write_document
 from farm.report.select import Selection, select
 from farm.report.series import device_class as class_of
 from farm.report.software import software_table
+
+#: Findings and fronts take some 0.5 ms a point: beyond this many they would take most of a report's time.
+MOST_EXAMINED = 20_000
 
 
 def write_report(
@@ -58,12 +61,18 @@ def compose(
     problems = {p for figure in figures for p in figure.problems}
     noted = replace(selection, problems=(*selection.problems, *sorted(problems, key=lambda p: (p.where, p.problem))))
     subtitle = f"Made {generated_at}" if generated_at else ""
-    return Document(title, subtitle, tuple(narrative.summarise(noted)), tuple(figures), tuple(_sections(noted)), noted)
+    return Document(
+        title, subtitle, tuple(narrative.summarise(noted)), tuple(figures), tuple(_sections(noted)), noted,
+        banner=provenance.simulated_words(selection),
+    )  # fmt: skip
 
 
 def _sections(selection: Selection) -> list[Section]:
     found = [_grid(selection), _across(selection)]
-    found += [findings_section(selection), choice_section(selection)]
+    if len(selection.points) <= MOST_EXAMINED:
+        found += [findings_section(selection), choice_section(selection)]
+    else:
+        found.append(_not_examined(selection))
     found += [_device(selection, name) for name in selection.classes]
     covered = tuple(coverage.coverage_tables(selection))
     if covered:
@@ -72,6 +81,14 @@ def _sections(selection: Selection) -> list[Section]:
         found.append(_origin(selection))
         found.append(Section("appendix", "Appendix", "", (results.appendix_table(selection),)))
     return [section for section in found if section is not None]
+
+
+def _not_examined(selection: Selection) -> Section:
+    said = (
+        f"Not looked for: {text.number(len(selection.points), 0)} points are more than {text.number(MOST_EXAMINED, 0)}."
+        " The report of fewer sweeps has them; farm recommend chooses among all."
+    )
+    return Section("findings", "Findings", said)
 
 
 def _grid(selection: Selection) -> Section | None:

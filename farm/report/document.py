@@ -38,9 +38,16 @@ class Section:
     sentences: tuple[Sentence, ...] = ()
 
 
+#: Above every page of what nobody measured.
+SIMULATED = "Simulated: every number here was made up to show the farm's pages. Nothing was measured."
+
+
 @dataclass(frozen=True)
 class Document:
-    """A whole report. `selection` is what results.csv and results.parquet hold; without one neither is written."""
+    """A whole report. `selection` is what results.csv and results.parquet hold; without one neither is written.
+
+    `banner` is said above everything else; `links` are other pages, each with its words and its address from here.
+    """
 
     title: str
     subtitle: str = ""
@@ -48,6 +55,8 @@ class Document:
     figures: tuple[Figure, ...] = ()
     sections: tuple[Section, ...] = ()
     selection: Selection | None = field(default=None, repr=False)
+    banner: str = ""
+    links: tuple[tuple[str, str], ...] = ()
 
     @property
     def all_figures(self) -> tuple[Figure, ...]:

@@ -34,12 +34,16 @@ MOST_TICKS = 60
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing: its title, what it says in words, its chart for the page and its chart for the sheet."""
+    """One drawing: its title, what it says in words, its chart for the page and its chart for the sheet.
+
+    `svg` is the drawing itself, where none is made of a chart.
+    """
 
     title: str
     alt: str
     spec: dict[str, Any]
     in_sheet: Any = field(repr=False)
+    svg: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def series_styles(selection: Selection) -> dict[str, Style]:
 
 def throughput_figure(selection: Selection) -> Figure | None:
     """Throughput (inputs/s) against batch size: a panel for each model and device class, a line for each series."""
-    known = _with(selection.ok, "throughput_per_s")
+    known = [p for _, of in _by_panel(selection, _with(selection.ok, "throughput_per_s")) if _several(of) for p in of]
     if not known:
         return None
     used = {p.series.label for p in known}
@@ -91,6 +95,11 @@ def throughput_figure(selection: Selection) -> Figure | None:
     return Figure("throughput", title, caption, tuple(panels), sheet, tuple(look.items()), hollow)
 
 
+def _several(points: Sequence[Point]) -> bool:
+    """Whether there is more than one batch size: a dot alone says less than its number in the table."""
+    return len({p.batch for p in points}) > 1
+
+
 def across_figure(selection: Selection) -> Figure | None:
     """Throughput against batch size, device by device: a panel for each way that several classes ran."""
     known = _with(selection.ok, "throughput_per_s")
@@ -98,7 +107,9 @@ def across_figure(selection: Selection) -> Figure | None:
     shared: dict[across.Way, list[Point]] = {}
     for point in known if named else ():
         shared.setdefault(named[point.series], []).append(point)
-    kept = [(way, of) for way, of in sorted(shared.items()) if len({p.series.device_class for p in of}) > 1]
+    kept = [
+        (way, of) for way, of in sorted(shared.items()) if len({p.series.device_class for p in of}) > 1 and _several(of)
+    ]
     if not kept:
         return None
     look = drawing.styles((name, False) for name in selection.classes)

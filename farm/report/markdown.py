@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from farm.report import text
-from farm.report.table import Cell, Column, Table
+from farm.report.table import Cell, Column, Row, Table
 
 _MOST_REASONS = 6
 
@@ -29,7 +29,7 @@ def table(made: Table, level: int = 3) -> str:
     lines.append("|" + "|".join(" ---: " if c.numeric else " --- " for c in heads) + "|")
     for title, row in made.rows:
         names = [escape(title)] if made.group_heading else []
-        lines.append(_line([*names, escape(row.heading), *(_cell(c) for c in row.cells)]))
+        lines.append(_line([*names, _heading(row), *(_cell(c) for c in row.cells)]))
     lines.append("")
     lines += [f"- {mark} {escape(words)}" for mark, words in made.notes]
     lines += [f"- {text.ABSENT} {escape(reason)}" for reason in _reasons(made)]
@@ -38,6 +38,10 @@ def table(made: Table, level: int = 3) -> str:
 
 def _head(column: Column) -> str:
     return escape(f"{column.heading}, {column.unit}" if column.unit else column.heading)
+
+
+def _heading(row: Row) -> str:
+    return f"[{escape(row.heading)}]({row.href})" if row.href else escape(row.heading)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from farm.report.render import ReportFiles, write_document
 from farm.report.table import Cell, Column, Group, Row, Table
 from farm.store import Store
 
+#: Sections of the usual report that people read every morning.
+_FIRST = ("coverage", "across", "findings", "choice")
+
 
 def write_night_report(
     store: Store,
@@ -27,8 +30,12 @@ def write_night_report(
     *,
     samples: Callable[[Record], list[int] | None] | None = None,
     expected: Iterable[JobSpec] = (),
+    series_pages: Container[str] = (),
 ) -> ReportFiles:
     """Write the report of the night named into `out_dir`. `samples` and `expected` are as for `write_report`.
+
+    Args:
+        series_pages: the ids of the series that have a page in `../series`, beside an index of all nights.
 
     Raises:
         UsageError: there is no such night.
@@ -38,26 +45,49 @@ def write_night_report(
     found = decode(store.nights.read(night), night)
     records = store.of_sweeps(found.sweeps)
     usual = compose(records, title=f"Night {night}", samples=samples, expected=expected)
-    return write_document(night_document(found, usual, names_of(store, found.events)), out_dir)
+    document = night_document(found, usual, names_of(store, found.events), series_pages)
+    return write_document(document, out_dir)
 
 
-def night_document(night: Night, usual: Document, names: Mapping[str, str]) -> Document:
+def night_document(
+    night: Night, usual: Document, names: Mapping[str, str], series_pages: Container[str] = ()
+) -> Document:
     """The usual report with what changed before it, in words and tables, and how the night went. Pure.
+
+    What every device measured is folded, and the figures stand after what is read every morning.
 
     Args:
         names: what series are called, by their key.
+        series_pages: as for `write_night_report`.
     """
-    changed = (changes_section(night.events, names, _page),) if night.assessed_at else ()
+
+    def page(key: str) -> str:
+        series = key.partition(":")[0]
+        return f"../series/{series}/index.html" if series in series_pages else ""
+
+    changed = (changes_section(night.events, names, page),) if night.assessed_at else ()
     tables = tuple(table for table in (missing_table(night), canary_table(night)) if table.groups)
     own = (Section("night", "How the night went", "", tables),) if tables else ()
     subtitle = text.moment(night.run["began_at"]) if night.run.get("began_at") else usual.subtitle
     sentences = (*_sentences(night, names), *usual.summary)
-    return replace(usual, subtitle=subtitle, summary=sentences, sections=(*changed, *own, *usual.sections))
+    drawn = (Section("figures", "Figures", "", figures=usual.figures),) if usual.figures else ()
+    first = [section for section in usual.sections if section.key in _FIRST]
+    rest = [_folded(section) for section in usual.sections if section.key not in _FIRST]
+    return replace(
+        usual,
+        subtitle=subtitle,
+        summary=sentences,
+        figures=(),
+        sections=(*changed, *own, *first, *drawn, *rest),
+        links=(("All nights and series", "../index.html"),) if series_pages else (),
+    )
 
 
-def _page(key: str) -> str:
-    """The page of a series, from a night's."""
-    return f"../series/{key.partition(':')[0]}/index.html"
+def _folded(section: Section) -> Section:
+    """A section whose tables are closed until they are asked for; the records stay, since every number leads there."""
+    if section.key == "appendix":
+        return section
+    return replace(section, tables=(), folded=(*section.tables, *section.folded))
 
 
 def _sentences(night: Night, names: Mapping[str, str]) -> list[Sentence]:

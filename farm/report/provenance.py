@@ -17,6 +17,7 @@ from farm.contract.codec import to_json
 from farm.contract.record import Record
 from farm.identity import switches
 from farm.report import text
+from farm.report.document import SIMULATED
 from farm.report.select import Point, Selection
 from farm.report.table import Cell, Column, Group, Row, Table, run_anchor
 
@@ -168,3 +169,11 @@ def _who(points: Sequence[Point]) -> str:
     models = sorted({p.series.model for p in points})
     shown = text.listed(names) if len(names) <= 4 else f"{len(names)} workflows and precisions"
     return f"{shown}; {text.listed(models) if len(models) <= 4 else text.plural(len(models), 'model')}"
+
+
+def simulated_words(selection: Selection) -> str:
+    """What is said above a report with simulated records in it; empty where all were measured."""
+    made_up = sum(bool(p.record.provenance.get("simulated")) for p in selection.points)
+    if not made_up or made_up == len(selection.points):
+        return SIMULATED if made_up else ""
+    return f"{made_up} of {len(selection.points)} results here are simulated: nobody measured them."

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from farm.report.document import Document, Section
 from farm.report.figures import Figure, Panel
 
 if TYPE_CHECKING:
+    import jinja2
     import markupsafe
 
 FIGURE_NAMES = ("throughput", "latency", "distribution", "across", "pareto")
@@ -42,14 +44,34 @@ def write_document(document: Document, out_dir: Path) -> ReportFiles:
     try:
         return _write_all(document, out_dir)
     except OSError as error:
-        hint = "Choose a directory that you may write to, with space left, using -o DIR."
-        raise UnavailableError(
-            f"cannot write the report into {out_dir}: {error.strerror or error}", hint=hint
-        ) from error
+        raise _unwritable(out_dir, error) from error
 
 
-def to_html(document: Document) -> str:
-    """The page: inline style and drawings, no script, no request, escaped throughout."""
+def write_page(document: Document, path: Path) -> bool:
+    """Write the page alone, as `path`; return whether it is another than was there. One that is the same is left.
+
+    Raises:
+        UnavailableError: it cannot be written.
+    """
+    data = to_html(document, with_tables=False).encode()
+    try:
+        if path.is_file() and path.read_bytes() == data:
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, data)
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+    return True
+
+
+def _unwritable(out_dir: Path, error: OSError) -> UnavailableError:
+    hint = "Choose a directory that you may write to, with space left, using -o DIR."
+    return UnavailableError(f"cannot write the report into {out_dir}: {error.strerror or error}", hint=hint)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """The templates, compiled once: a farm writes hundreds of pages a night."""
     import jinja2
     import markupsafe
 
@@ -62,8 +84,20 @@ def to_html(document: Document) -> str:
     )
     environment.filters["slug"] = slug
     environment.filters["soft"] = lambda words: markupsafe.escape(words).replace("_", markupsafe.Markup("_<wbr>"))
+    return environment
+
+
+def to_html(document: Document, *, with_tables: bool = True) -> str:
+    """The page: inline style and drawings, no script, no request, escaped throughout.
+
+    Args:
+        with_tables: whether the same tables are beside it as files, which it names.
+    """
+    import markupsafe
 
     def drawn(panel: Panel) -> markupsafe.Markup:
+        if panel.svg:
+            return markupsafe.Markup(panel.svg)  # noqa: S704 - our own drawing, its words escaped
         return markupsafe.Markup(drawing.to_svg(panel.spec, prefixes[id(panel)]))  # noqa: S704
 
     prefixes = {
@@ -71,13 +105,15 @@ def to_html(document: Document) -> str:
         for i, figure in enumerate(document.all_figures, 1)
         for j, panel in enumerate(figure.panels, 1)
     }
-    template = environment.get_template("report.html.j2")
-    return template.render(document=document, palette=drawing.PALETTE, drawn=drawn)
+    template = _environment().get_template("report.html.j2")
+    return template.render(document=document, palette=drawing.PALETTE, drawn=drawn, with_tables=with_tables)
 
 
 def to_markdown(document: Document) -> str:
     """The same report as Markdown; figures are the PNG files beside it."""
     lines = [f"# {markdown.escape(document.title)}", ""]
+    if document.banner:
+        lines += [f"**{markdown.escape(document.banner)}**", ""]
     if document.subtitle:
         lines += [markdown.escape(document.subtitle), ""]
     lines += [f"- {markdown.escape(sentence.text)}" for sentence in document.summary]

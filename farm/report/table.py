@@ -45,11 +45,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its heading and its cells. `anchor` names the row itself, for links to it."""
+    """A row: its heading and its cells. `anchor` names the row itself, `href` is the page that its heading leads to."""
 
     heading: str
     cells: tuple[Cell, ...]
     anchor: str = ""
+    href: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,19 @@ from farm.contract.metrics import METRICS
 from farm.history.calendar import Calendar
 from farm.history.load import RUNS, Loader, window
 from farm.history.model import Event, NightPoint, Series
-from farm.report import charts, drawing, text
-from farm.report.document import Document, Section, Sentence
+from farm.history.naming import case_name
+from farm.report import text
+from farm.report.changes import change_words, kind_of, metric_words
+from farm.report.document import SIMULATED, Document, Section, Sentence
 from farm.report.figures import Figure, Panel
-from farm.report.render import write_document
-from farm.report.table import Cell, Column, Group, Row, Table
+from farm.report.render import write_page
+from farm.report.table import Cell, Column, Group, Row, Table, absent
+from farm.report.trend_drawing import Mark, trend_svg
 from farm.store import Store
 from farm.store.columns import column_name
 
 #: What a series is shown by: the first of these that it has, and whatever has an event.
 USUAL = ("latency_ms", "throughput_per_s")
-_HEIGHT = 240
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,13 @@ class Trend:
 
     @property
     def title(self) -> str:
-        """`resnet18 pytorch fp32, batch 8, on lab1-cpu`."""
-        fields = self.series.fields
-        words = " ".join(filter(None, (fields.get(name, "") for name in ("model", "workflow", "precision"))))
-        batch = f", batch {fields['batch']}" if fields.get("batch") else ""
-        return f"{words}{batch}, on {self.series.device}"
+        """`resnet18/pytorch/fp32 b8 on lab1-cpu`, with what else tells it from others."""
+        return f"{self.name} on {self.series.device}"
+
+    @property
+    def name(self) -> str:
+        """As the title, without the device."""
+        return case_name(self.series.fields)
 
 
 def load_trends(
@@ -76,8 +80,10 @@ def _flagged(store: Store, parameters: dict[str, Any], metrics: Sequence[str]) -
     return found
 
 
-def write_trends(trends: Iterable[Trend], out_dir: Path) -> dict[str, str]:
+def write_trends(trends: Iterable[Trend], out_dir: Path, *, simulated: bool = False) -> dict[str, str]:
     """Write `series/ID/index.html` for each series; return the pages, below `out_dir`, by series id.
+
+    A page that would be the same is left as it is.
 
     Raises:
         UnavailableError: `out_dir` cannot be written.
@@ -85,85 +91,85 @@ def write_trends(trends: Iterable[Trend], out_dir: Path) -> dict[str, str]:
     by_series: dict[str, list[Trend]] = {}
     for trend in trends:
         by_series.setdefault(trend.series.series_id, []).append(trend)
+    pages = {series_id: f"series/{series_id}/index.html" for series_id in by_series}
     for series_id, members in by_series.items():
-        write_document(trend_document(members), out_dir / "series" / series_id)
-    return {series_id: f"series/{series_id}/index.html" for series_id in by_series}
+        write_page(trend_document(members, simulated=simulated), out_dir / pages[series_id])
+    return pages
 
 
-def trend_document(trends: Sequence[Trend]) -> Document:
-    """The page of one series: a drawing per metric, its events, its settings."""
+def trend_document(trends: Sequence[Trend], *, simulated: bool = False) -> Document:
+    """The page of one series: a drawing per metric, its events, its values and its settings."""
     first = trends[0]
-    figures = tuple(trend_figure(trend) for trend in trends)
-    events = list(dict.fromkeys((e.event_id, e) for trend in trends for e in trend.events))
-    sentences = [Sentence("broke" if e.worse else "better", event_words(e)) for _, e in events]
+    events = list({event.event_id: event for trend in trends for event in trend.events}.values())
+    sentences = [Sentence(kind_of(event), event_words(event)) for event in events]
     nights = sorted({p.night for trend in trends for p in (*trend.series.points, *trend.flagged)})
     said = f"{text.plural(len(nights), 'night')} with results" + (f", {nights[0]} to {nights[-1]}." if nights else ".")
     rows = tuple(Row(name, (Cell(value),)) for name, value in sorted(first.series.fields.items()) if value)
     facts = Table(
         "series", "The series", f"Series {first.series.series_id}.", "Field", (Column("Value", numeric=False),),
-        (Group("", rows),),
-    )  # fmt: skip
-    back = Table(
-        "nights", "Nights", "Each night's report.", "Night", (Column("Page", numeric=False),),
-        (Group("", tuple(Row(n, (Cell("report", href=f"../../{n}/index.html"),)) for n in reversed(nights))),),
+        (Group("", rows),), "",
     )  # fmt: skip
     return Document(
         first.title,
         "The history of one series, night by night",
-        (Sentence("ran", said), *sentences),
-        figures,
-        (Section("facts", "What it is", "", (facts, back)),),
+        (*sentences, Sentence("ran", said)),
+        tuple(trend_figure(trend) for trend in trends),
+        (Section("facts", "Values and settings", "", (values_table(trends, nights), facts)),),
+        banner=SIMULATED if simulated else "",
+        links=(("All nights and series", "../../index.html"),),
     )
+
+
+def values_table(trends: Sequence[Trend], nights: Sequence[str]) -> Table:
+    """Every night's value of every metric, the newest first; a night leads to its line of the index."""
+    rows = []
+    for night in reversed(nights):
+        cells = tuple(_value(trend, night) for trend in trends)
+        rows.append(Row(night, cells, href=f"../../index.html#night-{night}"))
+    columns = tuple(Column(_name(t).capitalize(), METRICS[t.series.metric].unit) for t in trends)
+    notes = (("\u2020", "of flagged runs alone"),) if any(trend.flagged for trend in trends) else ()
+    return Table(
+        "nights", "Every night", "Medians of each night's runs.", "Night", columns, (Group("", tuple(rows)),), "", notes
+    )
+
+
+def _value(trend: Trend, night: str) -> Cell:
+    sound = next((p for p in trend.series.points if p.night == night), None)
+    if sound is not None:
+        return Cell(text.number(sound.value))
+    doubtful = next((p for p in trend.flagged if p.night == night), None)
+    return absent("no result on this night") if doubtful is None else Cell(text.number(doubtful.value), mark="\u2020")
 
 
 def event_words(event: Event) -> str:
     """One event as a sentence."""
     way = "worse" if event.worse else "better"
-    cause = f" Differences: {text.listed(event.cause)}." if event.cause else ""
-    name = METRICS[event.metric].name.replace("_", " ") if event.metric in METRICS else event.metric
-    return f"{event.state.capitalize()}: {name} {event.change:+.1%} ({way}) since {event.since}.{cause}"
+    cause = f", with {text.listed(event.cause)}" if event.cause else ""
+    whole = " of the whole device" if event.kind == "device" else ""
+    said = f"{metric_words(event.metric)}{whole} {change_words(event)} ({way}), {event.state}, since {event.since}"
+    return f"{said[0].upper()}{said[1:]}{cause}."
 
 
 def trend_figure(trend: Trend) -> Figure:
     """A metric over the nights."""
     series = trend.series
-    unit = METRICS[series.metric].unit if series.metric in METRICS else ""
-    style = drawing.Style("s1", "circle")
-    caption = f"The median of each night's valid runs; {series.better} is better."
+    name = _name(trend)
+    caption = f"The median of each night's valid runs; {series.better} is better. The scale does not begin at zero."
     caption += " Hollow: flagged runs alone." if trend.flagged else ""
     caption += " Dashed: the first night of an event's new level." if trend.events else ""
-    chart = _chart(trend, f"{series.metric} ({unit})" if unit else series.metric)
-    alt = f"{series.metric} of {trend.title}, {len(series.points)} nights" + "".join(
-        f"; {event_words(event)}" for event in trend.events
-    )
-    panel = Panel(trend.title, alt, charts.single(chart, _HEIGHT), chart)
-    sheet = charts.sheet([chart.properties(width=460, height=220)], trend.title, caption, columns=1)
-    key = series.metric.replace("_", "-")
-    return Figure(key, series.metric.replace("_", " "), caption, (panel,), sheet, ((series.device, style),), True)
+    marks = [Mark(e.since, f"{change_words(e)}, {e.state}", _role(e)) for e in trend.events]
+    unit = METRICS[series.metric].unit
+    svg = trend_svg(f"{name}, {unit}" if unit else name, series.points, trend.flagged, marks)
+    alt = f"{name} of {trend.title}, {len(series.points)} nights" + "".join(f"; {event_words(e)}" for e in trend.events)
+    panel = Panel("", alt, {}, None, svg)
+    return Figure(series.metric.replace("_", "-"), name.capitalize(), caption, (panel,), {})
 
 
-def _chart(trend: Trend, title: str) -> Any:
-    import altair as alt
+def _name(trend: Trend) -> str:
+    return metric_words(trend.series.metric)
 
-    ink = drawing.PALETTE
-    x = alt.X("night:T", axis=alt.Axis(title="Night (UTC)", format="%d %b", labelOverlap="greedy", grid=False))
-    y = alt.Y("value:Q", scale=alt.Scale(zero=False, nice=True, padding=8), axis=alt.Axis(title=title, tickCount=5))
-    sound = [{"night": p.night, "value": p.value} for p in trend.series.points]
-    flagged = [{"night": p.night, "value": p.value} for p in trend.flagged]
-    base = alt.Chart(alt.Data(values=sound)).encode(x=x, y=y)
-    colour = ink["s1"][0]
-    layers = [
-        base.mark_line(strokeWidth=1.4, color=colour),
-        base.mark_point(size=40, filled=True, color=colour, opacity=1),
-    ]
-    for worse, role in ((True, "s2"), (False, "s3")):
-        marks = [{"night": event.since} for event in trend.events if event.worse is worse]
-        if marks:
-            rule = alt.Chart(alt.Data(values=marks)).mark_rule(strokeDash=[4, 3], strokeWidth=1.6, color=ink[role][0])
-            layers.append(rule.encode(x=x))
-    if flagged:
-        hollow = alt.Chart(alt.Data(values=flagged)).mark_point(
-            size=46, stroke=colour, fill=ink["surface"][0], strokeWidth=1.8, opacity=1
-        )
-        layers.append(hollow.encode(x=x, y=y))
-    return alt.layer(*layers)
+
+def _role(event: Event) -> str:
+    if not event.state.is_open:
+        return "muted"
+    return "s2" if event.worse else "s3"

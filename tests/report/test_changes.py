@@ -23,7 +23,7 @@ SLOWER = Event(
 BROKE = Event(
     event_id="e2", kind="coverage", metric="outcome", device="box-cpu", keys=("2:latency_ms",), since="2026-11-21",
     night="2026-11-21", state=State.NEW, change=0.0, worse=True, cause=("ok -> failed", "the build ran out of memory."),
-    notes=("resnet50/tensorrt/int8", "1, 8", "run: abc"),
+    notes=("case: box-cpu | resnet50 | tensorrt | int8", "batch sizes: 1, 8", "run: abc"),
 )  # fmt: skip
 
 
@@ -48,9 +48,9 @@ def test_a_confirmed_slowdown_says_by_how_much_how_sure_since_when_and_with_what
         (replace(SLOWER, state=State.NEW, confirmations=()), "slower", "(not confirmed yet), since"),
         (replace(SLOWER, state=State.UNCONFIRMED, confirmations=()), "slower", "what ran before cannot run again"),
         (replace(SLOWER, change=-0.08, worse=False), "better", "became 8.0 % faster"),
-        (replace(SLOWER, metric="build_s", keys=("1:build_s",)), "slower", "has build s up by 12 %"),
-        (BROKE, "broke", "resnet50/tensorrt/int8, batch 1, 8 on box-cpu: ok to failed since 2026-11-21: the build ran"),
-        (replace(BROKE, cause=("ok -> missing",)), "missing", "ok to missing since 2026-11-21."),
+        (replace(SLOWER, metric="build_s", keys=("1:build_s",)), "slower", "takes 12 % longer to build"),
+        (BROKE, "broke", "| int8, batch 1, 8 on box-cpu: ok before, now failed, since 2026-11-21: the build ran"),
+        (replace(BROKE, cause=("ok -> missing",)), "missing", "ok before, now missing, since 2026-11-21."),
         (replace(SLOWER, state=State.FIXED), "settled", "fixed: back where it was on 2026-11-21."),
         (replace(SLOWER, state=State.DISMISSED), "settled", "measured again, and no change was found."),
         (
@@ -84,8 +84,22 @@ def test_the_section_has_a_row_for_each_event_under_its_cause() -> None:
     assert [table.title for table in section.tables] == [TITLES["slower"], TITLES["broke"]]
     ((group, row),) = section.tables[0].rows
     assert group == "box-cpu, with onnxruntime 1.20 -> 1.21"
-    assert (row.anchor, row.cells[0].text, row.cells[0].href) == ("event-e1", "+12.0", "../series/1/index.html")
+    assert (row.anchor, row.cells[0].text, row.href) == ("event-e1", "+12.0", "../series/1/index.html")
     assert "the build ran out of memory" in markdown.table(section.tables[1])
+
+
+def test_a_throughput_that_went_with_its_latency_is_no_second_sentence() -> None:
+    twin = replace(SLOWER, event_id="e3", metric="throughput_per_s", keys=("1:throughput_per_s",), change=-0.107)
+    assert len(said(SLOWER, twin)) == 1
+    assert "does 11 % fewer inputs a second" in said(twin)[0][1]
+    assert len(said(SLOWER, replace(twin, keys=("2:throughput_per_s",)))) == 2
+
+
+def test_a_share_changes_by_points_and_its_measured_ratio_says_so() -> None:
+    worse = replace(SLOWER, metric="top1", keys=("1:top1",), change=-0.034)
+    text = said(worse)[0][1]
+    assert "has a top-1 accuracy 3.4 % points lower" in text
+    assert "+10.8 to +13.1 % of the value before" in text
 
 
 def test_no_events_say_so() -> None:

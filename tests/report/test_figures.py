@@ -130,11 +130,15 @@ def test_a_drawing_takes_its_colours_from_the_page_and_keeps_its_ids_to_itself()
 
 
 def test_a_large_figure_has_a_sheet_that_says_what_it_leaves_out() -> None:
-    records = [demo.ok(demo.job(f"model_{n}"), 1) for n in range(14)]
+    records = [demo.ok(demo.job(f"model_{n}"), batch) for n in range(14) for batch in (1, 2)]
     figure = figures.throughput_figure(select(records))
     assert figure is not None
     assert (len(figure.panels), len(figure.sheet["concat"])) == (14, charts.MOST_IN_SHEET)
     assert "The first 12 of 14 panels" in " ".join(figure.sheet["title"]["subtitle"])
+
+
+def test_one_batch_size_draws_no_throughput_against_it() -> None:
+    assert figures.throughput_figure(select([demo.ok(demo.job("model"), 1)])) is None
 
 
 def test_a_selection_in_which_nothing_ran_has_no_figures() -> None:

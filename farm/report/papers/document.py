@@ -17,6 +17,7 @@ from farm.report.papers import figures, tables
 from farm.report.papers.differences import Difference, difference_table, differences
 from farm.report.papers.published import Exhibit, Paper, paper
 from farm.report.papers.view import NOT_ASKED, OTHER_INPUTS, View, views
+from farm.report.provenance import simulated_words
 from farm.report.render import ReportFiles, write_document
 from farm.report.select import Problem, select
 from farm.report.table import Table
@@ -95,8 +96,9 @@ def compose(view: View, samples: Samples | None = None) -> Document:
     if told:
         sections.append(Section("coverage", "What did not run, and what is doubtful", "", told))
     sections.append(Section("appendix", "Appendix", "", (results.appendix_table(selection),)))
+    banner = simulated_words(view.selection)
     title = f"{view.paper.title}, on {view.device_class}"
-    return Document(title, view.paper.citation, tuple(_summary(view, facts)), (), tuple(sections), selection)
+    return Document(title, view.paper.citation, tuple(_summary(view, facts)), (), tuple(sections), selection, banner)
 
 
 def _made(view: View, exhibit: Exhibit, samples: Samples | None, problems: list[Problem]) -> Made:
