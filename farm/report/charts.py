@@ -23,6 +23,8 @@ MOST_IN_SHEET, MOST_IN_PAGE = 12, 36
 #: Throughputs this many times apart (a CPU beside a data-centre GPU) share no linear axis.
 FAR_APART = 200
 _AXIS_HEIGHT = 52
+#: The longest line of a row's name, about 170 pixels.
+_ROW_LETTERS = 28
 #: A sample this many percent off its median would squeeze all others on a linear axis.
 FAR_PERCENT = 40
 #: Within this many percent of 0 the bent axis is close to linear.
@@ -199,10 +201,7 @@ def wide_range(values: Sequence[float]) -> bool:
 
 
 def rows_height(rows: Sequence[str], *, axis: bool = True) -> int:
-    """The height of a panel of rows in pixels: more where one of them has two lines, more with its axis.
-
-    Devices of one class share rows: a name counts once.
-    """
+    """The height of a panel of rows in pixels: more where one of them has two lines, more with its axis."""
     two_lines = any(" (" in row for row in rows)
     return (_AXIS_HEIGHT if axis else 0) + (ROW_HEIGHT + 8 * two_lines) * len(set(rows))
 
@@ -270,6 +269,9 @@ def _row_axis(rows: Sequence[str]) -> Any:
     import altair as alt
 
     at = "indexof(datum.value, ' (')"
-    lines = f"{at} < 0 ? datum.value : [slice(datum.value, 0, {at}), slice(datum.value, {at} + 1)]"
-    axis = alt.Axis(title=None, labelLimit=170, labelLineHeight=12, labelExpr=lines)
+    first, second = f"slice(datum.value, 0, {at})", f"slice(datum.value, {at} + 1)"
+    cut = [f"truncate({part}, {_ROW_LETTERS})" for part in ("datum.value", first, second)]
+    lines = f"{at} < 0 ? {cut[0]} : [{cut[1]}, {cut[2]}]"
+    # A limit in pixels has every cut of every name measured, which takes longer than all else in the drawing.
+    axis = alt.Axis(title=None, labelLimit=0, labelLineHeight=12, labelExpr=lines)
     return alt.Y("row:N", sort=None, scale=alt.Scale(domain=list(rows)), axis=axis)
