@@ -15,8 +15,8 @@ from farm.report.table import Table
 from tests.report import demo
 from tests.report.test_across import both
 
-#: Tables whose numbers are of no run: the records themselves, and facts as they were recorded.
-OF_NO_RUN = ("runs", "provenance", "software-across")
+#: Tables whose numbers are of no run: the records themselves, facts as they were recorded, and what rules looked at.
+OF_NO_RUN = ("runs", "provenance", "software-across", "findings-examined")
 #: Counts of what has no record.
 OF_NO_RECORD = ("Not run", "No record")
 SETS = {"rough": demo.rough_sweep, "accuracy": demo.with_accuracy, "two devices": both}
