@@ -162,7 +162,7 @@ def _judged(
         coverage=tuple(changes(store, calendar, over, night, past.events)),
         past=past,
         canaries=canaries,
-        left_out=left_out(store, calendar, night),
+        left_out=left_out(store, calendar, night, over.since),
         problems=calendar.problems,
     )
 

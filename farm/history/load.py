@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from farm.contract.metrics import METRICS
@@ -50,6 +51,7 @@ dated AS (
     SELECT r.*, coalesce(named_night, strftime(started_at, '%Y-%m-%d')) AS night
     FROM records r LEFT JOIN named USING (sweep_id) ANTI JOIN apart USING (sweep_id)
     WHERE NOT (sweep = 'canary' AND protocol = 'canary')
+        AND finished_at >= $since
 ),
 runs AS (SELECT * FROM dated WHERE night BETWEEN $first AND $last)
 """
@@ -61,14 +63,25 @@ _FACTS_SQL = f"{RUNS} SELECT series_id, count(*), {_NEWEST} FROM runs WHERE {_SO
 
 @dataclass(frozen=True)
 class Window:
-    """The nights from `first` to `last`, both included, that have records."""
+    """The nights from `first` to `last`, both included, that have records; none of those finished before `since`.
+
+    The index's files hold records in about the order in which they finished: by that time most need not be read.
+    """
 
     first: str
     last: str
+    since: datetime = datetime.min
 
     def parameters(self, calendar: Calendar) -> dict[str, Any]:
         """What `RUNS` asks for."""
-        return _all(calendar) | {"first": self.first, "last": self.last}
+        return {
+            "sweeps": list(calendar.night_of.keys()),
+            "nights": list(calendar.night_of.values()),
+            "apart": sorted(calendar.apart),
+            "first": self.first,
+            "last": self.last,
+            "since": self.since,
+        }
 
 
 def window(store: Store, calendar: Calendar, night: str | None = None, nights: int = NIGHTS) -> Window:
@@ -77,10 +90,13 @@ def window(store: Store, calendar: Calendar, night: str | None = None, nights: i
     Raises:
         UnavailableError: the index cannot be read.
     """
-    asked = _all(calendar) | {"first": "", "last": night or "9999-12-31"}
-    sql = f"{RUNS} SELECT DISTINCT night FROM runs ORDER BY night DESC LIMIT {int(nights)}"  # noqa: S608 - a number
-    found = [str(row[0]) for row in store.index.stream(sql, asked)]
-    return Window(found[-1], night or found[0]) if found else Window(night or "", night or "")
+    asked = Window("", night or "9999-12-31").parameters(calendar)
+    sql = f"""{RUNS} SELECT night, min(finished_at) FROM runs
+        GROUP BY night ORDER BY night DESC LIMIT {int(nights)}"""  # noqa: S608 - a number
+    found = list(store.index.stream(sql, asked))
+    if not found:
+        return Window(night or "", night or "")
+    return Window(str(found[-1][0]), night or str(found[0][0]), min(since for _, since in found))
 
 
 class Loader:
@@ -134,19 +150,12 @@ class Loader:
         return sum(self._facts[name][1] for name in series_ids if name in self._facts)
 
 
-def left_out(store: Store, calendar: Calendar, night: str) -> dict[str, int]:
+def left_out(store: Store, calendar: Calendar, night: str, since: datetime = datetime.min) -> dict[str, int]:
     """How many ok runs of a night no series is made of, by their validity: `suspect`, `invalid`."""
     sql = f"""{RUNS} SELECT validity, count(*) FROM runs
         WHERE outcome = 'ok' AND validity <> 'valid' GROUP BY validity"""  # noqa: S608 - our own columns
-    return {str(name): int(count) for name, count in store.index.stream(sql, Window(night, night).parameters(calendar))}
-
-
-def _all(calendar: Calendar) -> dict[str, Any]:
-    return {
-        "sweeps": list(calendar.night_of.keys()),
-        "nights": list(calendar.night_of.values()),
-        "apart": sorted(calendar.apart),
-    }
+    asked = Window(night, night, since).parameters(calendar)
+    return {str(name): int(count) for name, count in store.index.stream(sql, asked)}
 
 
 def _wanted(series_ids: Collection[str] | None) -> dict[str, Any]:

@@ -46,8 +46,9 @@ def best_table(selection: Selection) -> Table | None:
     if not kept:
         return None
     caption = (
-        "The best unflagged point of each device class, one request in flight, with what did it. Each device ran what"
-        " its stacks can run, so these rows compare what the devices achieve and not one workflow."
+        "The best point of each device class, one request in flight, with what did it: a flagged one, marked so, only"
+        " where a device has no other. Each device ran what its stacks can run, so these rows compare what the devices"
+        " achieve and not one workflow."
     )
     columns = tuple(Column(name) for name in selection.classes)
     return Table("best-across", "Best of each device", caption, "Quantity", columns, kept, "Model", notes.notes)

@@ -74,14 +74,16 @@ def series_styles(selection: Selection) -> dict[str, Style]:
 
 def throughput_figure(selection: Selection) -> Figure | None:
     """Throughput (inputs/s) against batch size: a panel for each model and device class, a line for each series."""
-    known = [p for _, of in _by_panel(selection, _with(selection.ok, "throughput_per_s")) if _several(of) for p in of]
+    panelled = _panelled(selection, _with(selection.ok, "throughput_per_s"))
+    known = [p for of in panelled.values() if _several(of) for p in of]
     if not known:
         return None
     used = {p.series.label for p in known}
     look = {label: style for label, style in series_styles(selection).items() if label in used}
     title = "Throughput against batch size"
     panels = []
-    for name, points in _by_panel(selection, known):
+    shown, left = _by_panel(selection, known)
+    for name, points in shown:
         dots = [_dot(p, "throughput_per_s") for p in points]
         words = f"{title}, {name}: {_in_words(points, 'throughput_per_s', 'inputs/s')}"
         drawn = charts.throughput_chart(dots, look, legend=True)
@@ -90,7 +92,7 @@ def throughput_figure(selection: Selection) -> Figure | None:
         panels.append(Panel(name, words, spec, drawn))
     hollow = any(p.doubts for p in known)
     caption = "Inputs finished per second. Higher is better; each panel has its own scale, from zero."
-    caption += _bars(known, "throughput_per_s") + _hollow(hollow)
+    caption += _bars(known, "throughput_per_s") + _hollow(hollow) + left
     sheet = charts.sheet([p.in_sheet for p in panels], title, caption, columns=3)
     return Figure("throughput", title, caption, tuple(panels), sheet, tuple(look.items()), hollow)
 
@@ -150,12 +152,13 @@ def latency_figure(selection: Selection) -> Figure | None:
     look = series_styles(selection)
     title = f"Latency at {at(known[0])}"
     panels = []
-    for name, points in _by_panel(selection, known):
+    shown, left = _by_panel(selection, known)
+    for name, points in shown:
         chart = charts.latency_chart([_dot(p, "latency_ms") for p in points], look)
         words = f"{title}, {name}: {_in_words(points, 'latency_ms', 'ms')}"
         panels.append(_row_panel(name, words, chart, [p.series.label for p in points]))
     caption = "Median of each point. Lower is better; each panel has its own scale."
-    caption += _bars(known, "latency_ms") + _hollow(any(p.doubts for p in known))
+    caption += _bars(known, "latency_ms") + _hollow(any(p.doubts for p in known)) + left
     sheet = charts.sheet([p.in_sheet for p in panels], title, caption, columns=3)
     return Figure("latency", title, caption, tuple(panels), sheet)
 
@@ -167,7 +170,8 @@ def distribution_figure(selection: Selection, samples: Samples | None = None) ->
     problems: list[Problem] = []
     panels: list[Panel] = []
     strips = False
-    for name, points in _by_panel(selection, known):
+    shown, left = _by_panel(selection, known)
+    for name, points in shown:
         spreads = [s for p in points if (s := spread(p, _load(p.record, samples, problems))) is not None]
         if spreads:
             strips = strips or any(s.ticks for s in spreads)
@@ -182,6 +186,7 @@ def distribution_figure(selection: Selection, samples: Samples | None = None) ->
         + (f" Ticks: samples, up to {MOST_TICKS} evenly spaced in rank, with both extremes." if strips else "")
         + " Line: smallest to largest; box: middle half."
         + (" \u2020 marks flagged runs." if any(p.doubts for p in known) else "")
+        + left
     )
     sheet = charts.sheet([p.in_sheet for p in panels], title, caption, columns=3)
     return Figure("distribution", title, caption, tuple(panels), sheet, problems=tuple(problems))
@@ -212,13 +217,21 @@ def _smallest(points: Sequence[Point]) -> list[Point]:
     return [p for p in points if p.batch == smallest]
 
 
-def _by_panel(selection: Selection, points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
+def _panelled(selection: Selection, points: Sequence[Point]) -> dict[str, list[Point]]:
     found: dict[str, list[Point]] = {}
     several = len(selection.classes) > 1
     for p in points:
         name = f"{p.series.model}, {p.series.device_class}" if several else p.series.model
         found.setdefault(name, []).append(p)
-    return list(found.items())
+    return found
+
+
+def _by_panel(selection: Selection, points: Sequence[Point]) -> tuple[list[tuple[str, list[Point]]], str]:
+    """The points of each panel, as many as a page can carry, and for the caption what was left out."""
+    found = _panelled(selection, points)
+    most = charts.MOST_IN_PAGE
+    left = f" The first {most} of {len(found)} panels; the tables have all." if len(found) > most else ""
+    return list(found.items())[:most], left
 
 
 def _dot(point: Point, metric: str) -> Dot:

@@ -58,7 +58,7 @@ def throughput_table(selection: Selection, device_class: str) -> Table:
     caption = (
         "Inputs finished per second of wall clock in the timed stage, one batch in flight where the row names no"
         f" scenario (streams, offline){_confidence(shown, 'throughput_per_s', 'the median')}. Higher is better. The"
-        " last column is the best unflagged point of the row."
+        " last column is the best point of the row, a flagged one only where there is no other."
     )
     about = ("throughput", "Throughput", caption, "inputs/s")
     return _by_batch(selection, device_class, about, _interval_cell("throughput_per_s", shown), best=True)

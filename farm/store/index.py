@@ -65,11 +65,13 @@ class Index:
             UnavailableError: the directory cannot be written, or another process holds the lock for too long.
         """
         with self._locked():
-            listed = self._listing()
             known = self._known()
-            if known is None or not known.keys() <= listed.keys():
-                return self._write([], listed)
-            return self._write(self._parts() or [], {n: p for n, p in listed.items() if n not in known})
+            if known is None:
+                return self._write([], self._listing())
+            new = self._listing(known)
+            if not all(known.values()):
+                return self._write([], self._listing())
+            return self._write(self._parts() or [], new)
 
     def rebuild(self) -> int:
         """Make the index anew; return how many records it has."""
@@ -141,7 +143,7 @@ class Index:
         """The files of the index as it is now; none where there is no index, or one with other columns."""
         return self._parts() or []
 
-    def _write(self, parts: list[Path], new: dict[str, Path]) -> int:
+    def _write(self, parts: list[Path], new: Mapping[str, str]) -> int:
         """Write rows for `new`, put them in force together with `parts`, and return how many."""
         self.problems = []
         old, added = self._parts() or [], 0
@@ -163,9 +165,9 @@ class Index:
             self._put_in_force(parts, retired=set(old) - set(parts))
         return added
 
-    def _rows(self, new: dict[str, Path]) -> Iterator[dict[str, Any]]:
+    def _rows(self, new: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         for path in new.values():
-            found = load_record(path)
+            found = load_record(Path(path))
             if isinstance(found, BadRecord):
                 self.problems.append(found)
             else:
@@ -190,24 +192,36 @@ class Index:
                 elif path not in parts and path not in (self._current, self._lock) and files.is_stale(path):
                     path.unlink(missing_ok=True)
 
-    def _listing(self) -> dict[str, Path]:
-        """Every record's file by run id. A second file of one run is ignored; `Store.verify` reports it."""
-        listed: dict[str, Path] = {}
-        for path in self._records.files():
-            listed.setdefault(path.stem, path)
+    def _listing(self, known: dict[str, bool] | None = None) -> dict[str, str]:
+        """Every record's file by run id, but those `known`, which become True there: of a million, few are new.
+
+        A second file of one run is ignored; `Store.verify` reports it.
+        """
+        listed: dict[str, str] = {}
+        for directory, names in self._records.days():
+            for name in names:
+                run_id = name.removesuffix(".json")
+                if known is not None and run_id in known:
+                    known[run_id] = True
+                else:
+                    listed.setdefault(run_id, f"{directory}/{name}")
         return listed
 
-    def _known(self) -> dict[str, None] | None:
-        """The run ids in the index; None if it must be made anew."""
+    def _known(self) -> dict[str, bool] | None:
+        """The run ids in the index, each with False; None if it must be made anew."""
         parts = self._parts()
         if not parts:
             return None
+        known: dict[str, bool] = {}
         try:
             with connection() as database:
                 sql = f"SELECT run_id FROM read_parquet({file_list(parts)})"  # noqa: S608 - our own names
-                return dict.fromkeys(row[0] for row in database.execute(sql).fetchall())
+                result = database.execute(sql)
+                while rows := result.fetchmany(BATCH_ROWS):
+                    known.update((row[0], False) for row in rows)
         except duckdb.Error:
             return None
+        return known
 
     def _parts(self) -> list[Path] | None:
         """The files in force; None if there are none, or they have other columns."""

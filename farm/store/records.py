@@ -121,6 +121,10 @@ class RecordStore:
 
     def files(self) -> Iterator[Path]:
         """Every record's file by day, oldest day first, then by name."""
+        return (directory / name for directory, names in self.days() for name in names)
+
+    def days(self) -> Iterator[tuple[Path, list[str]]]:
+        """Each day's directory, the oldest first, with the sorted names of its records: a path each costs too much."""
         yield from self._level(self.root, 0)
 
     def fits(self, path: Path) -> bool:
@@ -223,14 +227,14 @@ class RecordStore:
                 return files.publish_new(Path(temp.name), name)
         return True
 
-    def _level(self, directory: Path, depth: int) -> Iterator[Path]:
+    def _level(self, directory: Path, depth: int) -> Iterator[tuple[Path, list[str]]]:
         with files.store_errors("read", directory):
-            paths = sorted(directory.iterdir())
+            names = sorted(os.listdir(directory))  # noqa: PTH208 - a path for each of a million takes seconds
         if depth == len(_LEVELS):
-            yield from (path for path in paths if path.name.endswith(".json"))
+            yield directory, [name for name in names if name.endswith(".json")]
             return
-        for path in paths:
-            if _LEVELS[depth].fullmatch(path.name) and path.is_dir():
+        for name in names:
+            if _LEVELS[depth].fullmatch(name) and (path := directory / name).is_dir():
                 yield from self._level(path, depth + 1)
 
 

@@ -68,7 +68,7 @@ class Page(HTMLParser):
 
 def expected(each: Injected) -> re.Pattern[str]:
     """A pattern of the sentence that tells a change."""
-    subject = rf"{each.device} as a whole" if each.case is None else rf"{' '.join(each.case)}\b.* on {each.device}\b"
+    subject = rf"{each.device} as a whole" if each.case is None else rf"{'/'.join(each.case)}\b.* on {each.device}\b"
     return re.compile(rf"{subject}.*{SAID[each.metric]}.*since {night_name(each.night)}")
 
 

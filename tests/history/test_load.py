@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,19 @@ def test_a_run_after_midnight_is_of_the_night_whose_document_names_its_sweep(sto
     assert [point.night for point in read(store)[0].points] == ["2026-03-02"], "without a document: the date"
     name_night(store, 1)
     assert [point.night for point in read(store)[0].points] == ["2026-03-01"]
+
+
+def test_a_window_begins_with_the_first_run_of_its_nights_however_early_that_finished(store: Store) -> None:
+    put_nights(store, [8.0, 8.5])
+    put(store, 3, 9.0, day=1, run_id="early")
+    name_night(store, 3)
+    store.index.refresh()
+    over = window(store, read_calendar(store), None, 1)
+    assert (over.first, over.last, over.since) == ("2026-03-03", "2026-03-03", datetime(2026, 3, 1, 1, 0, 20))
+    (series,) = read(store, nights=1)
+    assert [(point.night, point.runs) for point in series.points] == [("2026-03-03", ("early",))]
+    later = window(store, read_calendar(store), "2026-03-02", 1)
+    assert later.since == datetime(2026, 3, 2, 1, 0, 20)
 
 
 def test_the_value_is_the_median_of_valid_runs_and_the_rest_is_counted(store: Store) -> None:

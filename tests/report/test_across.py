@@ -101,6 +101,14 @@ def test_the_best_names_what_did_it() -> None:
     assert found.sub == "onnxruntime_cpu int8, batch 1" and found.anchor.endswith("-gpu")
 
 
+def test_a_flagged_point_is_the_best_only_of_a_device_that_has_no_other_and_is_marked() -> None:
+    of, doubt = demo.job(), Flag("unstable", "suspect", "why")
+    table = best_table(select([demo.ok(of, 1), on_gpu(demo.ok(of, 1), flags=[doubt])]))
+    assert table is not None and "only where a device has no other" in table.caption
+    found = cell(table, "Lowest latency at batch 1, ms", FAR)
+    assert found.text and found.mark
+
+
 def test_stacks_that_differ_are_named_and_those_that_agree_are_not() -> None:
     table = software_table(select(both()))
     assert table is not None

@@ -134,7 +134,14 @@ def test_a_large_figure_has_a_sheet_that_says_what_it_leaves_out() -> None:
     figure = figures.throughput_figure(select(records))
     assert figure is not None
     assert (len(figure.panels), len(figure.sheet["concat"])) == (14, charts.MOST_IN_SHEET)
-    assert "The first 12 of 14 panels" in " ".join(figure.sheet["title"]["subtitle"])
+    assert "The first 12 of the page's 14 panels" in " ".join(figure.sheet["title"]["subtitle"])
+
+
+def test_a_figure_of_more_panels_than_a_page_can_carry_says_so_and_where_the_rest_is() -> None:
+    records = [demo.ok(demo.job(f"model_{n:02d}"), 1) for n in range(charts.MOST_IN_PAGE + 3)]
+    made = figures.make_figures(select(records), demo.load_samples)
+    assert [len(figure.panels) for figure in made] == [charts.MOST_IN_PAGE] * 3
+    assert all(f"The first {charts.MOST_IN_PAGE} of {len(records)} panels; the tables" in f.caption for f in made)
 
 
 def test_one_batch_size_draws_no_throughput_against_it() -> None:
