@@ -134,7 +134,7 @@ def device_state(data: bytes, place: Path) -> None:
     except (ValueError, RecursionError):
         return
     if isinstance(state, dict):
-        sound = {"announcement": as_json(Announcement(DEVICE, [STACK], "0", 1)).decode(), "seen": "1"}
+        sound = {"announcement": as_json(Announcement(DEVICE, [STACK], "0.1.0", 1)).decode(), "seen": "1"}
         for hashed in (state, sound | state):
             entry = _entry(DEVICE.device_id, {str(k): str(v) for k, v in hashed.items()}, 1.0)
             if entry is not None:
@@ -334,7 +334,7 @@ STATE = {"name": "n", "sweep": "s", "state": "running", "target": "dev:d", "atte
 EXIT = {"exit_code": 0, "signal": None, "reason": None, "error": None, "max_rss_bytes": 1, "user_s": 0.5, "system_s": 0.5,
         "killed_stragglers": 0, "started_ns": 1, "ended_ns": 2}  # fmt: skip
 TOML = b'home = "/x"\nbroker_url = "rediss://h:1/0"\nlease_s = 30\n[stacks.a]\npython = "p"\nenv = { A = "b" }\n[thresholds.all]\nclock_drift = 0.05\n'
-DEVICE_STATE = {"announcement": json.dumps(to_json(Announcement(DEVICE, [STACK], "0", 1))), "seen": "1000", "state": "maintenance",
+DEVICE_STATE = {"announcement": json.dumps(to_json(Announcement(DEVICE, [STACK], "0.1.0", 1))), "seen": "1000", "state": "maintenance",
                 "state_at": "1000", "state_until": "1800000000.5", "state_by": "ann@lab1", "reason": "new fan", "back": "1",
                 "canary_began": "5.5", "canary_number": "2", "canary_asked": "resumed"}  # fmt: skip
 NIGHT = {"night": "2026-11-21", "state": "running", "sweeps": ["s-1"], "evidence": {"engine": "ab" * 32}, "at": 1.5}
@@ -356,7 +356,7 @@ TARGETS = [
     Target("Celery message", [json.dumps(MESSAGE).encode()], message, (ValueError, TypeError, RecursionError)),
     Target("job in Redis", [as_json(JOB)], job_in_redis, (ValueError,)),
     Target("job's state in Redis", [json.dumps(STATE).encode()], state_in_redis),
-    Target("device in Redis", [as_json(Announcement(DEVICE, [STACK], "0", 1))], announcement),
+    Target("device in Redis", [as_json(Announcement(DEVICE, [STACK], "0.1.0", 1))], announcement),
     Target("device's state in Redis", [json.dumps(DEVICE_STATE).encode()], device_state),
     Target("record", [encode_record(each) for each in RECORDS], record, (FarmError,), ("store",)),
     Target(
