@@ -123,7 +123,7 @@ class Link:
             if self._token is not None:
                 sent["Authorization"] = f"Bearer {self._token()}"
             # A refusal that comes before the whole body was sent is there to be read, although the rest was not taken.
-            with suppress(BrokenPipeError, ConnectionResetError):
+            with suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                 connection.request(method, f"{self._address.path}{wire.PREFIX}{path}", body=body, headers=sent)
             if connection.sock is not None:
                 connection.sock.settimeout(self._timeout_s + answer_s)
@@ -151,7 +151,7 @@ class Link:
     def _refusal(self, answer: http.client.HTTPResponse) -> FarmError:
         told: Any = None
         with suppress(ValueError, RecursionError):
-            told = json.loads(answer.read(64 << 10))
+            told = json.loads(answer.read(64 << 10) or answer.headers.get(wire.REFUSAL_HEADER, ""))
         if not isinstance(told, dict):
             return UnavailableError(f"the store at {self._address} answered {answer.status}", hint=_AWAY_HINT)
         kind = _KINDS.get(str(told.get("kind")), UnavailableError)

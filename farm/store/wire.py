@@ -10,7 +10,8 @@
     POST       /v1/join             an invitation against credentials
 
 All but the last two carry `Authorization: Bearer TOKEN`, and all but `ca` the client's version. A refusal is JSON:
-`kind`, `message`, `hint`. The names of the two upload headers are those of the tus protocol.
+`kind`, `message`, `hint`; also in a header, since an answer to HEAD has nothing else. The names of the two upload
+headers are those of the tus protocol.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ PREFIX = "/v1"
 VERSION_HEADER = "Inferfarm-Version"
 OFFSET_HEADER = "Upload-Offset"
 LENGTH_HEADER = "Upload-Length"
+REFUSAL_HEADER = "Inferfarm-Refusal"
 
 #: The largest record, JSON with all that a run says of itself; real ones have some 20 KB.
 MAX_RECORD_BYTES = 8 << 20

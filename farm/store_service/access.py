@@ -164,7 +164,7 @@ def _lasts(kept: dict[str, Any]) -> bool:
 
 
 def _digest(word: str) -> str:
-    return hashlib.sha256(word.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(word.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def _check(name: str, what: str) -> str:

@@ -28,6 +28,8 @@ from farm.versions import too_far_apart
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+#: Characters of a refusal's words in its header: what every server and client takes.
+_IN_HEADER = 400
 _KINDS = ((UsageError, wire.USAGE), (IntegrityError, wire.INTEGRITY), (UnavailableError, wire.UNAVAILABLE))
 
 
@@ -36,7 +38,7 @@ class RefusedError(HTTPError):
 
     def __init__(self, status: int, kind: str, message: str, hint: str | None = None) -> None:
         super().__init__(status)
-        self.told = {"kind": kind, "message": hide(message), "hint": hint}
+        self.told: dict[str, str | None] = {"kind": kind, "message": hide(message), "hint": hint}
 
 
 @stream_request_body
@@ -74,10 +76,17 @@ class Handler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer with JSON in place of a page."""
         error = kwargs.get("exc_info", (None, None, None))[1]
-        fallback = {"kind": wire.UNAVAILABLE, "message": f"refused with status {status_code}", "hint": None}
+        fallback: dict[str, str | None] = {
+            "kind": wire.UNAVAILABLE,
+            "message": f"refused with status {status_code}",
+            "hint": None,
+        }
         # What follows of a body that was refused is not read.
         self.set_header("Connection", "close")
-        self.finish(error.told if isinstance(error, RefusedError) else fallback)
+        told = error.told if isinstance(error, RefusedError) else fallback
+        short = {key: value and value[:_IN_HEADER] for key, value in told.items()}
+        self.set_header(wire.REFUSAL_HEADER, json.dumps(short))
+        self.finish(told)
 
     def _take_body(self, limit: int) -> None:
         length = self.request.headers.get("Content-Length", "0")
