@@ -5,9 +5,13 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import base64
+import hashlib
 import json
+import logging
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +20,9 @@ from typing import Any, cast
 
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
+from tornado.iostream import IOStream
 
+import farm
 from farm.broker.connection import broker_url
 from farm.broker.jobs import _readable, _spec
 from farm.broker.register import _entry
@@ -35,6 +41,8 @@ from farm.store import Store
 from farm.store.columns import row_of
 from farm.store.records import load_record
 from farm.store.schema import encode_record
+from farm.store_service.desk import Desk
+from farm.store_service.server import make_server
 from farm.sweep import SweepSpec, load_sweep, parse_sweep
 from scheduler.canary import due
 from scheduler.maintenance import is_over
@@ -284,6 +292,37 @@ def broker_file(data: bytes, place: Path) -> None:
     broker_url(settings)
 
 
+def store_request(data: bytes, place: Path) -> None:
+    """A connection that sends this and ends: there is an answer or none, no traceback, and memory for neither."""
+    faults: list[str] = []
+    heard = logging.Handler(logging.ERROR)
+    heard.emit = lambda told: faults.append(told.getMessage())  # type: ignore[method-assign]
+    heard.addFilter(lambda told: "Uncaught exception" in told.getMessage() or told.exc_info is not None)
+    settings = Settings(home=place / "home", store=place / "store", lock_dir=place / "locks")
+    desk = Desk(settings)
+    desk.access.grant("fuzz", secret="fuzz:" + "s" * 40)
+
+    async def talk() -> bytes:
+        ours, theirs = socket.socketpair()
+        server = make_server(settings, desk)
+        server.handle_stream(IOStream(theirs), ("127.0.0.1", 1))
+        stream = IOStream(ours)
+        await stream.write(data)
+        ours.shutdown(socket.SHUT_WR)
+        answer = await stream.read_until_close()
+        await server.close_all_connections()
+        return bytes(answer)
+
+    logging.getLogger("tornado").addHandler(heard)
+    try:
+        answer = asyncio.run(talk())
+    finally:
+        logging.getLogger("tornado").removeHandler(heard)
+    assert not faults, faults
+    assert not answer or answer.startswith(b"HTTP/1.1 "), answer[:200]
+    assert b"HTTP/1.1 500" not in answer
+
+
 def settings_file(data: bytes, place: Path) -> None:
     (place / "farm.toml").write_bytes(data)
     os.environ["FARM_CONFIG"] = str(place / "farm.toml")
@@ -351,6 +390,25 @@ LOGS = [
 ]
 NAMES = [b"sweep-1", b"../x", b"artifacts/a", b"cache/b", b"a\x00b", b"/etc/passwd", "é/\uff4e".encode()]
 
+HEAD = "Host: c\r\nAuthorization: Bearer fuzz:" + "s" * 40 + f"\r\nInferfarm-Version: {farm.__version__}\r\n"
+BLOB = hashlib.sha256(b"the blob").hexdigest()
+REQUESTS = [
+    f"{line} HTTP/1.1\r\n{HEAD}{more}\r\n".encode() + body
+    for line, more, body in (
+        (f"PUT /v1/blobs/{BLOB}", "Upload-Offset: 0\r\nUpload-Length: 8\r\nContent-Length: 8\r\n", b"the blob"),
+        (
+            f"PUT /v1/blobs/{BLOB}",
+            "Upload-Offset: 0\r\nUpload-Length: 8\r\nTransfer-Encoding: chunked\r\n",
+            b"8\r\nthe blob\r\n0\r\n\r\n",
+        ),
+        (f"GET /v1/blobs/{BLOB}", "Range: bytes=2-\r\n", b""),
+        (f"HEAD /v1/uploads/{BLOB}", "", b""),
+        ("GET /v1/records/run-1", "", b""),
+        ("POST /v1/join", "Content-Length: 33\r\n", b'{"invitation": "a", "secret": "b"}'[:33]),
+        ("POST /v1/records", f"Content-Length: {len(encode_record(make_record()))}\r\n", encode_record(make_record())),
+    )
+]
+
 TARGETS = [
     Target("sweep YAML", [*SWEEPS, BOMB], sweep_file, (UsageError,), ("sweep.yaml",)),
     Target("Celery message", [json.dumps(MESSAGE).encode()], message, (ValueError, TypeError, RecursionError)),
@@ -379,5 +437,6 @@ TARGETS = [
     Target("spooled record", [encode_record(make_record())], spooled, (FarmError,), ("spool", "store")),
     Target("broker.json", [b'{"url": "redis://127.0.0.1:1/0", "password_file": "@/password", "pid": 1}'], broker_file,
            (FarmError,), ("run", "password")),
+    Target("request to the store", REQUESTS, store_request, (), ("store", "home"), cost=5),
     Target("farm.toml", [TOML], settings_file, (UsageError,), ("farm.toml",)),
 ]  # fmt: skip
