@@ -25,7 +25,7 @@ _KINDS = click.Choice(["cpu", "gpu", "soc"])
 @click.option("--join", "url", metavar="URL", help="First join the farm whose store is at URL, with a one-time token.")
 @click.option(
     "--token-file",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
     help="With --join: where the token is, - for standard input (default: FARM_JOIN_TOKEN, or it is asked for).",
 )
 @click.option("--no-start", is_flag=True, help="With --join: write this machine's settings, and no more.")

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,9 +95,42 @@ def controller(tmp_path: Path) -> Iterator[tuple[Farm, Served]]:
         yield Farm(served.settings), served
 
 
-def farm_command(served: Served, *words: str) -> subprocess.CompletedProcess[str]:
+def farm_command(served: Served, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "farm.cli.main", *words]
-    return subprocess.run(command, env=served.environment(), capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=served.environment() | more, capture_output=True, text=True, timeout=60)
+
+
+def test_an_invitation_brings_the_workers_user_and_never_the_controllers(served: Served, tmp_path: Path) -> None:
+    asked = ("worker", "invite", "lab2", "--device", "lab2-cpu", "--store-url", served.url)
+    broker = {"FARM_BROKER_URL": "rediss://controller:6380/0", "FARM_BROKER_PASSWORD": "of the scheduler, 16 long"}
+    refused = farm_command(served, *asked, **broker)
+    assert refused.returncode == 2 and "--passwords" in refused.stderr
+    for name in ("worker", "scheduler"):
+        (tmp_path / f"{name}.password").write_text(f"the {name}s own password\n")
+    done = farm_command(served, *asked, "--passwords", str(tmp_path), **broker)
+    assert done.returncode == 0, done.stderr
+    answer = join(served.url, JoinToken.parse(done.stdout)).answer
+    assert (answer["broker_url"], answer["broker_user"]) == ("rediss://controller:6380/0", "worker")
+    assert answer["broker_password"] == "the workers own password"
+    grant = Access(served.settings.access_dir).check(answer["store_token"])
+    assert grant is not None and grant.devices == ("lab2-cpu",)
+    assert "password" not in done.stdout
+
+
+def test_what_joining_writes_is_for_its_user_alone_and_is_read_again(served: Served, tmp_path: Path) -> None:
+    config = tmp_path / "etc/farm.toml"
+    (tmp_path / "token").write_text(str(token_of(served)) + "\n")
+    words = ("worker", "--join", served.url, "--token-file", str(tmp_path / "token"), "--no-start")
+    own = {"FARM_CONFIG": str(config), "FARM_HOME": str(tmp_path / "home")}
+    done = farm_command(served, *words, **own)
+    assert done.returncode == 0, done.stderr
+    assert {path.stat().st_mode & 0o177 for path in config.parent.iterdir()} == {0}
+    told = tomllib.loads(config.read_text())
+    assert (told["store_url"], told["broker_url"]) == (served.url, "redis://127.0.0.1:1/0")
+    checked = farm_command(served, "doctor", **own | {"FARM_STORE_CA_FILE": told["store_ca_file"]})
+    assert "takes this worker's token" in checked.stdout
+    again = farm_command(served, *words, **own)
+    assert again.returncode == 2 and "has settings" in again.stderr
 
 
 @pytest.mark.skipif(not _apart(), reason="needs root and unshare, to take the store's directory from a process")
