@@ -43,6 +43,20 @@ class Settings(BaseSettings):
     home: Path = Path("~/.local/state/inferfarm")
     #: The store's directory; by default HOME/store.
     store: Path | None = None
+    #: The controller's store, `https://HOST:8470`, for a worker without its directory; unset: `store`.
+    store_url: str | None = None
+    #: A file that holds this worker's token for `store_url`.
+    store_token_file: Path | None = None
+    #: Who signed the store's certificate; unset: the system's authorities.
+    store_ca_file: Path | None = None
+    #: Where `farm store serve` listens. On an address that others reach it must have a certificate.
+    store_address: str = "127.0.0.1"
+    store_port: int = Field(default=8470, ge=0, le=65535)
+    #: The certificate of `farm store serve` and its key.
+    store_cert_file: Path | None = None
+    store_key_file: Path | None = None
+    #: The largest file that `farm store serve` takes.
+    store_max_blob_bytes: int = Field(default=32 << 30, ge=1)
     #: A Redis URL. Unset: the embedded broker of `home`, if it runs.
     broker_url: str | None = None
     #: The ACL user to be for the broker (docs/security.md); unset: its default user.
@@ -167,6 +181,11 @@ class Settings(BaseSettings):
         return self.home / "spool"
 
     @property
+    def access_dir(self) -> Path:
+        """The store's service: digests of workers' tokens and of invitations."""
+        return self.home / "access"
+
+    @property
     def nightly_report_dir(self) -> Path:
         """Where the reports of nights and their index are."""
         given = self.nightly.report_dir
@@ -184,6 +203,9 @@ class Settings(BaseSettings):
         pairs |= {"SUSPECT_RETRIES": self.suspect_retries, "THRESHOLDS": json.dumps(self.thresholds)}
         pairs |= {"CANARY": self.canary, "CANARY_EVERY_H": self.canary_every_h}
         pairs |= {"CANARY_QUARANTINE": self.canary_quarantine}
+        remote = {"STORE_URL": self.store_url, "STORE_TOKEN_FILE": self.store_token_file}
+        remote |= {"STORE_CA_FILE": self.store_ca_file}
+        pairs |= {key: value for key, value in remote.items() if value is not None}
         return {f"FARM_{key}": str(value) for key, value in pairs.items()}
 
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import redis
 
+import farm
+from farm.broker.register import SCHEDULER_KEY
 from farm.errors import UnavailableError
 
-KEY = "farm:scheduler"
+KEY = SCHEDULER_KEY
 
 #: Long enough for a slow pass, short enough to replace a scheduler whose host died.
 TTL_S = 20.0
@@ -37,7 +39,8 @@ class Leader:
         self, client: redis.Redis, ttl_s: float = TTL_S, *, key: str = KEY, what: str = "another scheduler works"
     ) -> None:
         self._key, self._what = key, what
-        self._value = json.dumps({"token": uuid.uuid4().hex, "pid": os.getpid(), "host": _host()}, sort_keys=True)
+        told = {"token": uuid.uuid4().hex, "pid": os.getpid(), "host": _host(), "version": farm.__version__}
+        self._value = json.dumps(told, sort_keys=True)
         self._ttl_ms = int(ttl_s * 1000)
         self._take = client.register_script(_TAKE)
         self._free = client.register_script(_FREE)

@@ -57,6 +57,15 @@ def broker_url(settings: Settings) -> str:
         raise UnavailableError(f"{path} cannot be read: {error}", hint="Remove it and run `farm up` again.") from error
 
 
+def shared_broker(settings: Settings) -> tuple[str, Path | None]:
+    """The broker's URL without secrets, and the file of the embedded one's password. Raises as `broker_url` does."""
+    parts = urlsplit(broker_url(settings))
+    plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+    if settings.broker_url:
+        return plain, None
+    return plain, Path(json.loads((settings.run_dir / BROKER_FILE).read_text())["password_file"])
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address is one that only this machine reaches. A name other than `localhost` is none."""
     if host == "localhost":

@@ -12,10 +12,12 @@ from typing import Any, cast
 
 import redis
 
+import farm
 from farm.broker.canaries import CanaryEntry, read_canary
 from farm.contract.codec import from_json, to_json
 from farm.contract.device import Announcement
 from farm.contract.names import check_name
+from farm.versions import too_far_apart
 
 #: Workers announce themselves every 10 s; three missed announcements and the device counts as offline.
 HEARTBEAT_S = 10.0
@@ -57,6 +59,9 @@ if ARGV[2]~='' then redis.call('HSET',k,'back','1','canary_asked',ARGV[2]) end
 return 1
 """
 
+#: The lock of the scheduler at work; its value says which release it is.
+SCHEDULER_KEY = "farm:scheduler"
+
 #: The year 9000, Unix time in ms.
 _LATEST_MS = 221_845_392_000_000.0
 
@@ -86,13 +91,18 @@ class DeviceEntry:
     @property
     def takes_jobs(self) -> bool:
         """Whether it takes jobs now."""
-        return self.online and self.state == READY
+        return self.online and self.state == READY and self.unfit is None
+
+    @property
+    def unfit(self) -> str | None:
+        """Why its worker's release does not fit this one; None if it does."""
+        return too_far_apart(farm.__version__, self.announcement.farm_version)
 
     @property
     def standing(self) -> str:
         """Its state in words: `offline`, `drained by ann@lab1 since ...`, `in maintenance until ...: new fan`."""
         if self.state == READY:
-            return READY if self.online else "offline"
+            return (self.unfit or READY) if self.online else "offline"
         words = ["in maintenance" if self.state == MAINTENANCE else self.state]
         if self.until_s is not None:
             words.append(f"until {_minute(self.until_s)}")
@@ -125,6 +135,18 @@ class Register:
         text = json.dumps(to_json(announcement), sort_keys=True)
         found = cast(list[str | None], self._announce(args=[announcement.device.device_id, text, *said]))
         return tuple(value or "" for value in found) if found[0] not in (None, READY) else ()
+
+    def misfit(self) -> str | None:
+        """Why a worker of this release must not work for the scheduler that is at work; None if it may, or none is.
+
+        Schedulers from before they said their version are taken to fit: they are one release back.
+        """
+        told = cast(str | None, self._redis.get(SCHEDULER_KEY))
+        try:
+            version = json.loads(told)["version"] if told else None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return too_far_apart(str(version), farm.__version__) if version else None
 
     def withdraw(self, device_id: str) -> None:
         """Say that the device's worker has stopped; the entry stays, offline."""

@@ -16,6 +16,7 @@ from farm.broker.register import Register
 from farm.errors import FarmError
 from farm.settings import Settings
 from farm.store import Store
+from farm.store.remote import RemoteStore
 
 MIN_FREE_BYTES = 2 << 30
 
@@ -71,6 +72,11 @@ def _home(settings: Settings) -> Iterator[Check]:
 
 
 def _store(settings: Settings) -> Iterator[Check]:
+    if settings.store_url:
+        remote = RemoteStore(settings)
+        remote.check()
+        yield Check("store", "ok", f"{remote.address} answers, and takes this worker's token")
+        return
     store = Store(settings.store_dir)
     store.create()
     store.check_writable()

@@ -42,7 +42,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "probe": ("farm.cli.device", "probe", "Show this machine's devices and what its stacks can do"),
     "nightly": ("farm.cli.nightly", "nightly", "Measure every night, say what changed: run, status, install"),
     "broker": ("farm.cli.broker", "broker", "Prepare a Redis of your own: its users and their rights"),
-    "worker": ("farm.cli.serve", "worker", "Serve one device of this machine (runs until stopped)"),
+    "worker": ("farm.cli.worker", "worker", "Serve one device of this machine, or invite one (runs until stopped)"),
+    "store": ("farm.cli.store", "store", "Serve the store to workers without its directory; give and take tokens"),
     "scheduler": ("farm.cli.serve", "scheduler", "Decide what runs when (runs until stopped; one per farm)"),
     "flower": ("farm.cli.serve", "flower", "Serve Flower's pages for this farm (runs until stopped)"),
 }

@@ -1,29 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`farm worker`, `farm scheduler`, `farm flower`: the parts, each in the foreground."""
+"""`farm scheduler`, `farm flower`: the parts, each in the foreground."""
 
 from __future__ import annotations
 
 import click
 
 from farm.cli.common import open_farm
-
-
-@click.command()
-@click.option("--device", metavar="ID", help="The device to serve (default: this machine's CPU).")
-@click.pass_context
-def worker(ctx: click.Context, device: str | None) -> int:
-    """Serve one device of this machine: one job at a time, alone on its hardware.
-
-    A second worker for the same device is refused. SIGTERM lets the running job finish first.
-
-    \b
-    On another machine than the broker's:
-      FARM_BROKER_URL=redis://HOST:PORT/0 FARM_BROKER_PASSWORD_FILE=password FARM_STORE=/mnt/store farm worker
-    """
-    from workers.daemon.serve import serve
-
-    serve(open_farm(ctx).settings, device)
-    return 0
 
 
 @click.command()

@@ -105,6 +105,24 @@ class BlobStore:
             source.seek(0)
             return self._put(_blocks(source, path))
 
+    def adopt(self, temp: Path, sha256: str) -> BlobInfo:
+        """Make a finished file of `temp` the blob, if its bytes are right. Nobody may write to it any more.
+
+        Raises:
+            IntegrityError: its bytes have another digest; it is left as it is.
+            UnavailableError: the store cannot be written.
+        """
+        path = self.path(sha256)
+        with files.store_errors("write to", self.temp), temp.open("rb") as stream:
+            info = _measure(_blocks(stream, temp))
+            if info.sha256 != sha256:
+                message = f"the {info.size_bytes} bytes for blob {sha256} have the digest {info.sha256}"
+                raise IntegrityError(message, hint="They are sent again.")
+            files.seal(stream)
+            files.make_directories(path.parent, self._tree)
+            files.publish_over(temp, path)
+        return info
+
     def read(self, sha256: str) -> bytes:
         """Return a blob's bytes, verified.
 

@@ -23,7 +23,7 @@ from tests.factories import DEVICE, STACK
 
 @pytest.fixture
 def farm(settings: Settings, client: redis.Redis) -> Iterator[Farm]:
-    Register(client).announce(Announcement(DEVICE, [STACK], "0", 1))
+    Register(client).announce(Announcement(DEVICE, [STACK], "0.1.0", 1))
     made = Farm(settings)
     yield made
     made._client.close()

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import pytest
 import redis
 
+import farm
 from farm.broker.canaries import ASKED, CONFIRM, CanaryBook, CanaryEntry
 from farm.broker.register import Register
 from farm.canary import CanaryState
 from farm.contract.device import Announcement, DeviceInfo, StackInfo
+from scheduler.leader import Leader
 
 
 @pytest.fixture
@@ -96,3 +101,38 @@ def test_a_damaged_canary_is_none(register: Register, client: redis.Redis, text:
     register.announce(announcement())
     client.hset("farm:device:d1", "canary", text)
     assert register.devices()[0].canary == CanaryEntry()
+
+
+def test_a_device_whose_workers_release_is_too_far_away_takes_nothing_and_says_why(client: redis.Redis) -> None:
+    register = Register(client)
+    register.announce(dataclasses.replace(announcement("old"), farm_version="9.9.0"))
+    register.announce(announcement("fits"))
+    fits, old = register.devices()
+    assert fits.takes_jobs and fits.standing == "ready"
+    assert not old.takes_jobs and "Upgrade the controller to 9.9" in old.standing
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (None, None),
+        ("{}", None),
+        ("no JSON", None),
+        ("[]", None),
+        ('{"version": "0.1.7"}', None),
+        ('{"version": "0.7.0"}', "Upgrade the worker to 0.7"),
+        ('{"version": 3}', "no version"),
+    ],
+)
+def test_a_worker_learns_from_the_schedulers_lock_whether_it_fits(
+    client: redis.Redis, value: str | None, told: str | None
+) -> None:
+    if value is not None:
+        client.set("farm:scheduler", value)
+    misfit = Register(client).misfit()
+    assert misfit is None if told is None else told in str(misfit)
+
+
+def test_the_scheduler_says_its_release_in_its_lock(client: redis.Redis) -> None:
+    Leader(client).hold()
+    assert json.loads(str(client.get("farm:scheduler")))["version"] == farm.__version__

@@ -5,9 +5,13 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import base64
+import hashlib
 import json
+import logging
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +20,9 @@ from typing import Any, cast
 
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
+from tornado.iostream import IOStream, StreamClosedError
 
+import farm
 from farm.broker.connection import broker_url
 from farm.broker.jobs import _readable, _spec
 from farm.broker.register import _entry
@@ -35,6 +41,8 @@ from farm.store import Store
 from farm.store.columns import row_of
 from farm.store.records import load_record
 from farm.store.schema import encode_record
+from farm.store_service.desk import Desk
+from farm.store_service.server import make_server
 from farm.sweep import SweepSpec, load_sweep, parse_sweep
 from scheduler.canary import due
 from scheduler.maintenance import is_over
@@ -134,7 +142,7 @@ def device_state(data: bytes, place: Path) -> None:
     except (ValueError, RecursionError):
         return
     if isinstance(state, dict):
-        sound = {"announcement": as_json(Announcement(DEVICE, [STACK], "0", 1)).decode(), "seen": "1"}
+        sound = {"announcement": as_json(Announcement(DEVICE, [STACK], "0.1.0", 1)).decode(), "seen": "1"}
         for hashed in (state, sound | state):
             entry = _entry(DEVICE.device_id, {str(k): str(v) for k, v in hashed.items()}, 1.0)
             if entry is not None:
@@ -284,6 +292,42 @@ def broker_file(data: bytes, place: Path) -> None:
     broker_url(settings)
 
 
+def store_request(data: bytes, place: Path) -> None:
+    """A connection that sends this and ends: there is an answer or none, no traceback, and memory for neither."""
+    faults: list[str] = []
+    heard = logging.Handler(logging.ERROR)
+    heard.emit = lambda told: faults.append(told.getMessage())  # type: ignore[method-assign]
+    heard.addFilter(lambda told: "Uncaught exception" in told.getMessage() or told.exc_info is not None)
+    settings = Settings(home=place / "home", store=place / "store", lock_dir=place / "locks")
+    desk = Desk(settings)
+    desk.access.grant("fuzz", secret="fuzz:" + "s" * 40)
+
+    async def talk() -> bytes:
+        ours, theirs = socket.socketpair()
+        server = make_server(settings, desk)
+        server.handle_stream(IOStream(theirs), ("127.0.0.1", 1))
+        stream = IOStream(ours)
+        await stream.write(data)
+        try:
+            # To half a request there is no answer: then the line is cut.
+            return bytes(await asyncio.wait_for(stream.read_bytes(1 << 16, partial=True), 0.1))
+        except (TimeoutError, StreamClosedError):
+            return b""
+        finally:
+            stream.close()
+            await server.close_all_connections()
+
+    logging.getLogger("tornado").addHandler(heard)
+    try:
+        answer = asyncio.run(talk())
+    finally:
+        logging.getLogger("tornado").removeHandler(heard)
+    assert not faults, faults
+    assert not answer or answer.startswith(b"HTTP/1.1 "), answer[:200]
+    assert b"HTTP/1.1 500" not in answer
+    assert data not in REQUESTS or answer, "no answer to a sound request"
+
+
 def settings_file(data: bytes, place: Path) -> None:
     (place / "farm.toml").write_bytes(data)
     os.environ["FARM_CONFIG"] = str(place / "farm.toml")
@@ -334,7 +378,7 @@ STATE = {"name": "n", "sweep": "s", "state": "running", "target": "dev:d", "atte
 EXIT = {"exit_code": 0, "signal": None, "reason": None, "error": None, "max_rss_bytes": 1, "user_s": 0.5, "system_s": 0.5,
         "killed_stragglers": 0, "started_ns": 1, "ended_ns": 2}  # fmt: skip
 TOML = b'home = "/x"\nbroker_url = "rediss://h:1/0"\nlease_s = 30\n[stacks.a]\npython = "p"\nenv = { A = "b" }\n[thresholds.all]\nclock_drift = 0.05\n'
-DEVICE_STATE = {"announcement": json.dumps(to_json(Announcement(DEVICE, [STACK], "0", 1))), "seen": "1000", "state": "maintenance",
+DEVICE_STATE = {"announcement": json.dumps(to_json(Announcement(DEVICE, [STACK], "0.1.0", 1))), "seen": "1000", "state": "maintenance",
                 "state_at": "1000", "state_until": "1800000000.5", "state_by": "ann@lab1", "reason": "new fan", "back": "1",
                 "canary_began": "5.5", "canary_number": "2", "canary_asked": "resumed"}  # fmt: skip
 NIGHT = {"night": "2026-11-21", "state": "running", "sweeps": ["s-1"], "evidence": {"engine": "ab" * 32}, "at": 1.5}
@@ -351,12 +395,31 @@ LOGS = [
 ]
 NAMES = [b"sweep-1", b"../x", b"artifacts/a", b"cache/b", b"a\x00b", b"/etc/passwd", "é/\uff4e".encode()]
 
+HEAD = "Host: c\r\nAuthorization: Bearer fuzz:" + "s" * 40 + f"\r\nInferfarm-Version: {farm.__version__}\r\n"
+BLOB = hashlib.sha256(b"the blob").hexdigest()
+REQUESTS = [
+    f"{line} HTTP/1.1\r\n{HEAD}{more}\r\n".encode() + body
+    for line, more, body in (
+        (f"PUT /v1/blobs/{BLOB}", "Upload-Offset: 0\r\nUpload-Length: 8\r\nContent-Length: 8\r\n", b"the blob"),
+        (
+            f"PUT /v1/blobs/{BLOB}",
+            "Upload-Offset: 0\r\nUpload-Length: 8\r\nTransfer-Encoding: chunked\r\n",
+            b"8\r\nthe blob\r\n0\r\n\r\n",
+        ),
+        (f"GET /v1/blobs/{BLOB}", "Range: bytes=2-\r\n", b""),
+        (f"HEAD /v1/uploads/{BLOB}", "", b""),
+        ("GET /v1/records/run-1", "", b""),
+        ("POST /v1/join", "Content-Length: 34\r\n", b'{"invitation": "a", "secret": "b"}'),
+        ("POST /v1/records", f"Content-Length: {len(encode_record(make_record()))}\r\n", encode_record(make_record())),
+    )
+]
+
 TARGETS = [
     Target("sweep YAML", [*SWEEPS, BOMB], sweep_file, (UsageError,), ("sweep.yaml",)),
     Target("Celery message", [json.dumps(MESSAGE).encode()], message, (ValueError, TypeError, RecursionError)),
     Target("job in Redis", [as_json(JOB)], job_in_redis, (ValueError,)),
     Target("job's state in Redis", [json.dumps(STATE).encode()], state_in_redis),
-    Target("device in Redis", [as_json(Announcement(DEVICE, [STACK], "0", 1))], announcement),
+    Target("device in Redis", [as_json(Announcement(DEVICE, [STACK], "0.1.0", 1))], announcement),
     Target("device's state in Redis", [json.dumps(DEVICE_STATE).encode()], device_state),
     Target("record", [encode_record(each) for each in RECORDS], record, (FarmError,), ("store",)),
     Target(
@@ -379,5 +442,6 @@ TARGETS = [
     Target("spooled record", [encode_record(make_record())], spooled, (FarmError,), ("spool", "store")),
     Target("broker.json", [b'{"url": "redis://127.0.0.1:1/0", "password_file": "@/password", "pid": 1}'], broker_file,
            (FarmError,), ("run", "password")),
+    Target("request to the store", REQUESTS, store_request, (), ("store", "home"), cost=5),
     Target("farm.toml", [TOML], settings_file, (UsageError,), ("farm.toml",)),
 ]  # fmt: skip

@@ -57,7 +57,7 @@ def jobs(server: TlsServer, role: str) -> JobStore:
 
 
 def test_a_job_goes_from_submitter_to_scheduler_to_worker_with_no_refusal(clean: TlsServer) -> None:
-    announced = Announcement(DeviceInfo("d", "cpu-x", "cpu", "h", "X"), [], "0", 1)
+    announced = Announcement(DeviceInfo("d", "cpu-x", "cpu", "h", "X"), [], "0.1.0", 1)
     Register(client(clean, "worker")).announce(announced)
     assert [entry.device_id for entry in Register(client(clean, "submitter")).devices()] == ["d"]
     Register(client(clean, "submitter")).set_state("d", "drained", "new fan")

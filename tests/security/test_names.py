@@ -98,7 +98,7 @@ def test_a_job_in_redis_with_a_bad_name_is_no_job(client: redis.Redis, field: st
 def test_a_device_in_redis_with_a_bad_or_another_name_is_no_device(client: redis.Redis) -> None:
     register = Register(client)
     for device_id in ("good", "../../x", "a b"):
-        register.announce(Announcement(DeviceInfo(device_id, "c", "cpu", "h", "n"), [], "0", 1))
+        register.announce(Announcement(DeviceInfo(device_id, "c", "cpu", "h", "n"), [], "0.1.0", 1))
     client.sadd("farm:devices", "another", "empty")
     client.hset("farm:device:another", mapping=client.hgetall("farm:device:good"))
     client.hset("farm:device:empty", mapping={"announcement": "[" * 100_000, "seen": "x"})

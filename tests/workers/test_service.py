@@ -185,6 +185,22 @@ def test_a_second_worker_for_the_device_is_refused_and_told_of_the_first(host: H
     assert first.poll() is None
 
 
+def test_a_worker_of_a_release_too_far_back_takes_no_job_and_does_not_start_again(
+    host: Host, client: redis.Redis
+) -> None:
+    worker = host.start()
+    client.set("farm:scheduler", json.dumps({"version": "0.7.0"}))
+    job = fake_job("too-new", host.device)
+    host.submit(job)
+    wait_until(lambda: "not run: the controller has inferfarm 0.7.0" in host.log.read_text(), "the refusal")
+    assert host.job(job.job_id).state is JobState.DISPATCHED
+    wait_until(lambda: "cannot be announced: the controller has" in host.log.read_text(), "the silence", 60)
+    worker.terminate()
+    assert worker.wait(timeout=60) == 0
+    again = subprocess.run(SERVE, env=host.environment, capture_output=True, text=True, timeout=60)
+    assert again.returncode != 0 and "Upgrade the worker to 0.7" in again.stderr
+
+
 def test_a_killed_worker_s_tree_dies_and_the_next_worker_does_its_job(host: Host) -> None:
     worker = host.start()
     host.submit(fake_job("a", host.device, (1, 2), latency_ms=80.0))

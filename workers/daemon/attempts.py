@@ -24,7 +24,7 @@ from farm.contract.codec import DecodeError, from_json, to_json
 from farm.contract.record import BlobRef
 from farm.contract.run import RunRequest
 from farm.errors import FarmError
-from farm.store import Store
+from farm.store.kept import WorkerStore
 from workers.daemon import control as control_dirs
 from workers.daemon.control import Control, EventFollower, attempts_of
 
@@ -59,7 +59,7 @@ def lost_of(work_dir: Path, device_id: str) -> list[Path]:
     return [path for path in attempts_of(work_dir, device_id) if path.suffix == _LOST]
 
 
-def keep_lost(work_dir: Path, device_id: str, store: Store, jobs: JobStore) -> int:
+def keep_lost(work_dir: Path, device_id: str, store: WorkerStore, jobs: JobStore) -> int:
     """Bring what is set aside of this device to the store and to the jobs; return how many directories still wait."""
     waiting = lost_of(work_dir, device_id)
     for done, path in enumerate(waiting):
@@ -77,7 +77,7 @@ def keep_lost(work_dir: Path, device_id: str, store: Store, jobs: JobStore) -> i
     return 0
 
 
-def _put(path: Path, job_id: str, attempt: int, device_id: str, store: Store) -> Iterator[BlobRef]:
+def _put(path: Path, job_id: str, attempt: int, device_id: str, store: WorkerStore) -> Iterator[BlobRef]:
     runs = _runs(path)
     facts = {"job_id": job_id, "attempt": attempt, "device_id": device_id, "runs": [_facts(run) for run in runs]}
     texts = {

@@ -12,7 +12,7 @@ from farm.contract.device import DeviceInfo, StackInfo
 from farm.contract.job import JobSpec
 from farm.contract.record import Flag
 from farm.settings import Settings
-from farm.store import Store
+from farm.store.kept import WorkerStore
 from farm.thresholds import Limits, limits_for
 from workers.daemon import lock, stragglers
 from workers.daemon.bundle import Island
@@ -30,7 +30,7 @@ class Bench:
     device: DeviceInfo
     stacks: list[StackInfo]
     island: Island
-    store: Store
+    store: WorkerStore
     provenance: Mapping[str, Any] = field(default_factory=dict)
     doubts: Callable[[JobSpec], list[Flag]] = lambda _job: []
 

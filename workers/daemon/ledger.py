@@ -12,7 +12,7 @@ from farm.contract.job import JobSpec
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.record import ACCURACY, Record
 from farm.errors import FarmError
-from farm.store import Store
+from farm.store.kept import WorkerStore
 from workers.daemon.clock import utc_now
 from workers.daemon.collect import Collected, JobFacts, RunFacts, not_run
 from workers.daemon.ladder import AccuracyStep, Point, Stop, accuracy_step, next_step
@@ -26,7 +26,7 @@ _FLUSH_WAIT_S = 60.0
 class Ledger:
     """Keeps each run in the spool, then in the store, and counts it."""
 
-    def __init__(self, job: JobSpec, spool: Spool, store: Store) -> None:
+    def __init__(self, job: JobSpec, spool: Spool, store: WorkerStore) -> None:
         self._job = job
         self._spool = spool
         self._store = store

@@ -17,13 +17,13 @@ from farm.contract.outcome import Failure
 from farm.contract.record import BlobRef
 from farm.contract.run import PinnedFile
 from farm.errors import IntegrityError, UsageError
-from farm.store import Store
+from farm.store.kept import WorkerStore
 
 _STAGE = "start"
 _MANIFEST = "manifest.json"
 
 
-def fetch_pins(job: JobSpec, store: Store, directory: Path) -> list[PinnedFile] | Failure:
+def fetch_pins(job: JobSpec, store: WorkerStore, directory: Path) -> list[PinnedFile] | Failure:
     """Copy what the job pins to `directory`, or say why that cannot be done.
 
     Raises:
@@ -42,7 +42,7 @@ def fetch_pins(job: JobSpec, store: Store, directory: Path) -> list[PinnedFile] 
     return found
 
 
-def _recorded(pin: Pin, store: Store) -> BlobRef | Failure:
+def _recorded(pin: Pin, store: WorkerStore) -> BlobRef | Failure:
     """What the record that the pin names says of its file."""
     try:
         record = store.records.read(pin.run_id)
@@ -61,7 +61,7 @@ def _foreign(pin: Pin, why: str) -> Failure:
     return Failure(_STAGE, "pin-not-recorded", message, hint)
 
 
-def _fetch(ref: BlobRef, store: Store, directory: Path) -> PinnedFile:
+def _fetch(ref: BlobRef, store: WorkerStore, directory: Path) -> PinnedFile:
     """The file keeps the name that it had: some libraries tell a format by it."""
     directory = directory / check_sha256(str(ref.manifest))
     directory.mkdir(parents=True, exist_ok=True)
@@ -75,6 +75,6 @@ def _fetch(ref: BlobRef, store: Store, directory: Path) -> PinnedFile:
     return PinnedFile(ref.kind, str(path), ref.sha256, str(manifest))
 
 
-def _copy(sha256: str, store: Store, path: Path) -> None:
+def _copy(sha256: str, store: WorkerStore, path: Path) -> None:
     if not path.is_file() or sha256_file(str(path)) != sha256:
         store.blobs.get(sha256, path)

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from farm.broker.connection import connect
+from farm.broker.register import Register
 from farm.contract.names import device_queue
+from farm.errors import UnavailableError
 from farm.settings import Settings
 from workers.app import build
-from workers.daemon.service import Service
+from workers.daemon.service import UPGRADE_HINT, Service
 
 
 def serve(settings: Settings, device_id: str | None = None) -> None:
@@ -15,10 +19,13 @@ def serve(settings: Settings, device_id: str | None = None) -> None:
 
     Raises:
         UsageError: this host has no such device.
-        UnavailableError: another worker serves it, or the broker is away.
+        UnavailableError: another worker serves it, the broker is away, or the farm has too different a release.
     """
     service = Service(settings, device_id)
-    connect(settings).close()
+    with closing(connect(settings)) as client:
+        misfit = Register(client).misfit()
+    if misfit is not None:
+        raise UnavailableError(misfit, hint=UPGRADE_HINT)
     service.start()
     try:
         app = build(service)

@@ -27,7 +27,7 @@ from farm.contract.device import Announcement, DeviceInfo
 from farm.contract.names import check_name
 from farm.errors import FarmError, UnavailableError
 from farm.settings import Settings
-from farm.store import Store
+from farm.store.remote import worker_store
 from workers.daemon import attempts, lock, stragglers
 from workers.daemon.bench import Bench
 from workers.daemon.bundle import read_island
@@ -40,6 +40,8 @@ from workers.daemon.provenance import provenance
 from workers.daemon.reporter import Progress
 
 log = logging.getLogger(__name__)
+
+UPGRADE_HINT = "docs/deploy.md says how a farm is upgraded."
 
 #: How long a worker that starts waits for the last runner of the one before it to be gone.
 _TAKE_BACK_S = 15.0
@@ -61,6 +63,7 @@ class Service:
         self._held = ExitStack()
         self._stop = threading.Event()
         self._heart: threading.Thread | None = None
+        self._flushing: threading.Thread | None = None
         self._client: redis.Redis | None = None
         self._owner = "nobody"
         self._said: Sequence[str] = ()
@@ -98,7 +101,7 @@ class Service:
             problems = stack.problems or "no problems"
             log.info("stack %s: Python %s, %s", stack.name, stack.python_version or "?", problems)
         facts = provenance(settings, bundle.digest)
-        self.bench = Bench(settings, device, stacks, island, Store(settings.store_dir), facts)
+        self.bench = Bench(settings, device, stacks, island, worker_store(settings), facts)
 
     def begin_heartbeat(self) -> None:
         """Announce the device now and every 10 s, and move what the spool holds. In the main process."""
@@ -146,6 +149,9 @@ class Service:
             self._taking_back.join(timeout=2 * _TAKE_BACK_S)
         jobs = JobStore(self._connection())
         self._flush_spool()
+        misfit = Register(self._connection()).misfit()
+        if misfit is not None:
+            return f"not run: {misfit}"
         claimed_at = boottime()
         claim = jobs.claim(job_id, self.device.device_id, self._owner, self.settings.lease_s)
         if isinstance(claim, str):
@@ -204,15 +210,24 @@ class Service:
     def _announce(self, register: Register) -> None:
         if self.bench is None:
             return
+        misfit = register.misfit()
+        if misfit is not None:
+            raise UnavailableError(misfit, hint=UPGRADE_HINT)
         announcement = Announcement(self.device, self.bench.stacks, farm.__version__, os.getpid())
         self._said = register.announce(announcement, self._said)
-        self._flush_spool()
+        self._begin_to_flush()
         if attempts.lost_of(self.settings.work_dir, self.device.device_id):
             self._keep_lost(JobStore(connect(self.settings)))
 
     def _keep_lost(self, jobs: JobStore) -> None:
         if self.bench is not None:
             attempts.keep_lost(self.settings.work_dir, self.device.device_id, self.bench.store, jobs)
+
+    def _begin_to_flush(self) -> None:
+        """Move what the spool holds, beside: an engine on a slow line must not hold up the next announcement."""
+        if self._flushing is None or not self._flushing.is_alive():
+            self._flushing = threading.Thread(target=self._flush_spool, name="spool", daemon=True)
+            self._flushing.start()
 
     def _flush_spool(self) -> None:
         if self.bench is None:

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from farm.contract.record import Record
 from farm.errors import IntegrityError, UnavailableError, UsageError
-from farm.store import Store
 from farm.store.files import make_root
+from farm.store.kept import WorkerStore
 from farm.store.schema import RecordError, decode_record, encode_record
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Spool:
             return []
         return sorted(p for p in self.root.iterdir() if p.is_dir() and p.name[0] != "." and p.name != _DAMAGED)
 
-    def flush(self, store: Store, *, wait_s: float = 0.0) -> int:
+    def flush(self, store: WorkerStore, *, wait_s: float = 0.0) -> int:
         """Move entries to the store; return how many are left, because the store is away or refuses them.
 
         `wait_s`: how long to wait for another process that is at it.
@@ -101,7 +101,7 @@ class Spool:
                         break
         return len(self.entries())
 
-    def _move(self, entry: Path, store: Store) -> bool:
+    def _move(self, entry: Path, store: WorkerStore) -> bool:
         """Move one entry; return False if the store is away and the rest had better wait."""
         try:
             _store(entry, store)
@@ -163,7 +163,7 @@ def _fill(entry: Path, data: bytes, files: Sequence[BlobFile], *, late: bool) ->
     _fsync(entry)
 
 
-def _store(entry: Path, store: Store) -> None:
+def _store(entry: Path, store: WorkerStore) -> None:
     """Blobs first, then the record that names them."""
     data = (entry / _RECORD).read_bytes()
     record = decode_record(data)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`farm store`: the store for workers without its directory, and their tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from farm.cli.common import open_farm
+
+
+@click.group()
+def store() -> None:
+    """Serve the store over HTTPS to workers without its directory, and give and take their tokens."""
+
+
+@store.command()
+@click.option("--port", type=click.IntRange(0, 65535), help="The port (default FARM_STORE_PORT, 8470).")
+@click.option("--address", help="The address (default FARM_STORE_ADDRESS, 127.0.0.1). Any other needs a certificate.")
+@click.pass_context
+def serve(ctx: click.Context, port: int | None, address: str | None) -> int:
+    """Serve the store until stopped. On the controller, as a user that may write the store."""
+    import logging
+
+    from farm.store_service.server import serve as serve_store
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    changes = {"store_port": port, "store_address": address}
+    settings = open_farm(ctx).settings
+    serve_store(settings.model_copy(update={key: value for key, value in changes.items() if value is not None}))
+    return 0
+
+
+@store.command()
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--device", "devices", metavar="ID", multiple=True, help="Only records of this device; may be repeated.")
+@click.pass_context
+def token(ctx: click.Context, name: str, file: Path, devices: tuple[str, ...]) -> int:
+    """Give the worker NAME the token in FILE; where there is no such file, a new one is made and written there.
+
+    Bring FILE to the worker and name it in FARM_STORE_TOKEN_FILE. What this farm keeps is its digest.
+    """
+    from farm.secrets import private_file, read_secret
+    from farm.store_service.access import Access
+
+    access = Access(open_farm(ctx).settings.access_dir)
+    if file.exists():
+        access.grant(name, devices, read_secret(file, "the token", str(file)))
+        return 0
+    made = access.grant(name, devices)
+    private_file(file, made + "\n")
+    click.echo(f"the token of {name} is in {file}")
+    return 0
+
+
+@store.command()
+@click.argument("name")
+@click.pass_context
+def revoke(ctx: click.Context, name: str) -> int:
+    """Refuse the worker NAME from now on. Its user at the broker is the broker's own matter."""
+    from farm.store_service.access import Access
+
+    Access(open_farm(ctx).settings.access_dir).revoke(name)
+    click.echo(f"{name} is refused from now on")
+    return 0
