@@ -49,7 +49,16 @@ def test_a_confirmed_slowdown_says_by_how_much_how_sure_since_when_and_with_what
         (replace(SLOWER, state=State.UNCONFIRMED, confirmations=()), "slower", "what ran before cannot run again"),
         (replace(SLOWER, change=-0.08, worse=False), "better", "became 8.0 % faster"),
         (replace(SLOWER, metric="build_s", keys=("1:build_s",)), "slower", "takes 12 % longer to build"),
-        (BROKE, "broke", "| int8, batch 1, 8 on box-cpu: ok before, now failed, since 2026-11-21: the build ran"),
+        (
+            BROKE,
+            "broke",
+            "resnet18 onnxruntime_cpu int8 batch 2 on box-cpu: ok before, now failed, since 2026-11-21: the",
+        ),
+        (
+            replace(BROKE, keys=("99:latency_ms",)),
+            "broke",
+            "| int8, batch 1, 8 on box-cpu: ok before, now failed, since 2026-11-21: the build ran",
+        ),
         (replace(BROKE, cause=("ok -> missing",)), "missing", "ok before, now missing, since 2026-11-21."),
         (replace(SLOWER, state=State.FIXED), "settled", "fixed: back where it was on 2026-11-21."),
         (replace(SLOWER, state=State.DISMISSED), "settled", "measured again, and no change was found."),
