@@ -34,7 +34,7 @@ SWEEP = """
 name: {name}
 protocol: {{base: quick, warmup_min_iterations: 1, warmup_min_s: 0.0, min_iterations: 10, min_s: 0.0}}
 models: [{model}]
-workflows: [{{name: fake, latency_ms: 10.0, engine_pace_file: {pace}}}]
+workflows: [{{name: fake, latency_ms: 30.0, engine_pace_file: {pace}}}]
 precisions: [fp32]
 batch: [{batch}]
 """
