@@ -21,7 +21,7 @@ RUN --mount=type=bind,source=docker/install.sh,target=/install.sh \
 FROM ${BASE}
 RUN groupadd --gid 10001 farm \
     && useradd --uid 10001 --gid farm --home-dir /var/lib/inferfarm --no-create-home --shell /usr/sbin/nologin farm \
-    && install -d -o farm -g farm -m 0750 /var/lib/inferfarm /var/lib/inferfarm/redis /var/lib/inferfarm/secrets /store
+    && install -d -o farm -g farm -m 0750 /var/lib/inferfarm /var/lib/inferfarm/redis /secrets /store
 COPY --from=build /opt/farm /opt/farm
 ENV PATH=/opt/farm/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 \

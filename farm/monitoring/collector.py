@@ -50,6 +50,7 @@ class FarmCollector(Collector):
         self._took = Histogram(*_named("inferfarm_job_duration_seconds"), buckets=BUCKETS_S, registry=None)
         # Two that ask at once would both count what has ended since.
         self._lock = threading.Lock()
+        self._said = ""
 
     def collect(self) -> Iterator[Metric]:
         """All families, in the table's order as far as they are known."""
@@ -67,7 +68,7 @@ class FarmCollector(Collector):
             up = [bool(self._redis.exists(key)) for key in (KEY, BEAT_KEY)]
             devices, look = self._register.devices(), self._watcher.look()
         except redis.RedisError as error:
-            log.warning("the broker cannot be asked: %s", error)
+            self._say(f"the broker cannot be asked: {error}")
             return None
         self._count(devices, look)
         families = [_gauge("inferfarm_scheduler_up", [((), up[0])]), _gauge("inferfarm_nightly_up", [((), up[1])])]
@@ -92,7 +93,7 @@ class FarmCollector(Collector):
             names = self._store.nights.names()
             document = self._store.nights.read(names[-1]) if names else {}
         except (FarmError, OSError) as error:
-            log.warning("the last night cannot be read: %s", error)
+            self._say(f"the last night cannot be read: {error}")
             return
         if not names:
             return
@@ -103,6 +104,12 @@ class FarmCollector(Collector):
         yield _gauge("inferfarm_night_missing_jobs", [((), night.missing)])
         yield _gauge("inferfarm_night_problems", [((), len(night.problems))])
         yield _gauge("inferfarm_night_events", [((s,), night.events.get(s, 0)) for s in EVENT_STATES])
+
+    def _say(self, what: str) -> None:
+        """Once, and not at every scrape."""
+        if what != self._said:
+            log.warning("%s", what)
+        self._said = what
 
 
 def _named(name: str) -> tuple[str, str, tuple[str, ...]]:
@@ -122,7 +129,7 @@ def _jobs(look: Look) -> Iterator[Metric]:
     sweeps = {"open": look.open_sweeps, "ended": look.sweeps - look.open_sweeps}
     yield _gauge("inferfarm_sweeps", [((state,), count) for state, count in sweeps.items()])
     yield _gauge("inferfarm_jobs", [((state.value,), look.states[state.value]) for state in JobState])
-    yield _gauge("inferfarm_runs", [((outcome.value,), look.outcomes[outcome.value]) for outcome in Outcome])
+    yield _gauge("inferfarm_known_runs", [((outcome.value,), look.outcomes[outcome.value]) for outcome in Outcome])
     yield _gauge("inferfarm_queue_depth", [((target,), count) for target, count in bounded(look.waiting).items()])
     yield _gauge("inferfarm_device_jobs", look.at_device.most_common(LABEL_LIMIT))
     ages: dict[str, float] = {}

@@ -26,7 +26,7 @@ FAMILIES: dict[str, Family] = {
     "inferfarm_nightly_up": Family("gauge", "1 if `farm nightly run --serve` is at work"),
     "inferfarm_sweeps": Family("gauge", "Sweeps that Redis knows: open, or ended", ("state",)),
     "inferfarm_jobs": Family("gauge", "Jobs that Redis knows, by state", ("state",)),
-    "inferfarm_runs": Family("gauge", "Runs of ended jobs that Redis knows, by outcome", ("outcome",)),
+    "inferfarm_known_runs": Family("gauge", "Runs of ended jobs that Redis knows, by outcome", ("outcome",)),
     "inferfarm_queue_depth": Family("gauge", "Jobs that wait, by target: a device or a class", ("target",)),
     "inferfarm_device_jobs": Family("gauge", "Jobs at a device: dispatched, claimed, running", ("device", "state")),
     "inferfarm_device_state": Family(
