@@ -50,7 +50,7 @@ class FarmCollector(Collector):
         self._took = Histogram(*_named("inferfarm_job_duration_seconds"), buckets=BUCKETS_S, registry=None)
         # Two that ask at once would both count what has ended since.
         self._lock = threading.Lock()
-        self._said = ""
+        self._said: dict[str, str] = {}
 
     def collect(self) -> Iterator[Metric]:
         """All families, in the table's order as far as they are known."""
@@ -68,7 +68,7 @@ class FarmCollector(Collector):
             up = [bool(self._redis.exists(key)) for key in (KEY, BEAT_KEY)]
             devices, look = self._register.devices(), self._watcher.look()
         except redis.RedisError as error:
-            self._say(f"the broker cannot be asked: {error}")
+            self._say("the broker cannot be asked", error)
             return None
         self._count(devices, look)
         families = [_gauge("inferfarm_scheduler_up", [((), up[0])]), _gauge("inferfarm_nightly_up", [((), up[1])])]
@@ -93,7 +93,7 @@ class FarmCollector(Collector):
             names = self._store.nights.names()
             document = self._store.nights.read(names[-1]) if names else {}
         except (FarmError, OSError) as error:
-            self._say(f"the last night cannot be read: {error}")
+            self._say("the last night cannot be read", error)
             return
         if not names:
             return
@@ -105,11 +105,11 @@ class FarmCollector(Collector):
         yield _gauge("inferfarm_night_problems", [((), len(night.problems))])
         yield _gauge("inferfarm_night_events", [((s,), night.events.get(s, 0)) for s in EVENT_STATES])
 
-    def _say(self, what: str) -> None:
+    def _say(self, what: str, error: Exception) -> None:
         """Once, and not at every scrape."""
-        if what != self._said:
-            log.warning("%s", what)
-        self._said = what
+        if self._said.get(what) != str(error):
+            log.warning("%s: %s", what, error)
+        self._said[what] = str(error)
 
 
 def _named(name: str) -> tuple[str, str, tuple[str, ...]]:
