@@ -13,6 +13,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -43,10 +44,10 @@ def proxied(broker: EmbeddedBroker, settings: Settings, tmp_path: Path) -> Itera
             if not self.path.startswith("/lab/flower"):
                 self.send_error(404, "not Flower's")
                 return
-            upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-            upstream.request("GET", self.path, headers={"Host": str(self.headers["Host"])})
-            answer = upstream.getresponse()
-            body = answer.read()
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as upstream:
+                upstream.request("GET", self.path, headers={"Host": str(self.headers["Host"])})
+                answer = upstream.getresponse()
+                body = answer.read()
             self.send_response(answer.status)
             for name in ("Content-Type", "Location"):
                 if answer.headers[name]:
@@ -89,7 +90,7 @@ def test_every_page_and_all_that_it_loads_comes_through_the_proxy(proxied: tuple
         assert own and [link for link in own if not link.startswith("/lab/flower")] == []
         for link in {link for link in own if "/static/" in link}:
             with urllib.request.urlopen(url + link, timeout=20) as answer:
-                assert answer.status == 200
+                assert answer.read()
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"{url}/workers", timeout=20)
 
@@ -97,5 +98,6 @@ def test_every_page_and_all_that_it_loads_comes_through_the_proxy(proxied: tuple
 @pytest.mark.parametrize("prefix", ["flower", "/flower/", "/a b", "//x"])
 def test_a_prefix_that_is_no_path_is_refused(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FARM_FLOWER_URL_PREFIX", prefix)
-    with pytest.raises(UsageError, match="flower_url_prefix"):
+    with pytest.raises(UsageError) as caught:
         load_settings()
+    assert caught.value.problems[0].startswith("flower_url_prefix: ")
