@@ -5,11 +5,12 @@ ARG BASE=python:3.12-slim-bookworm
 FROM ${BASE} AS build
 ARG PIP_ARGS=
 WORKDIR /src
-COPY pyproject.toml constraints.txt LICENSE README.md ./
+COPY pyproject.toml constraints.txt ./
 RUN --mount=type=bind,source=docker/install.sh,target=/install.sh \
     --mount=type=bind,source=docker/wheels,target=/wheels \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     PIP_ARGS="${PIP_ARGS}" sh /install.sh --dependencies /opt/farm
+COPY LICENSE README.md ./
 COPY farm farm
 COPY scheduler scheduler
 COPY workers workers

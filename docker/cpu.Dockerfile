@@ -6,13 +6,14 @@ FROM ${BASE} AS build
 ARG PIP_ARGS=
 ARG EXTRAS=cpu
 WORKDIR /src
-COPY pyproject.toml constraints.txt LICENSE README.md ./
+COPY pyproject.toml constraints.txt ./
 # EXTRAS is words of its own: extras of pyproject.toml, or none for a worker of the `fake` workflow alone.
 # hadolint ignore=SC2086
 RUN --mount=type=bind,source=docker/install.sh,target=/install.sh \
     --mount=type=bind,source=docker/wheels,target=/wheels \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     PIP_ARGS="${PIP_ARGS}" sh /install.sh --dependencies /opt/farm ${EXTRAS}
+COPY LICENSE README.md ./
 COPY farm farm
 COPY scheduler scheduler
 COPY workers workers

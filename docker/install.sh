@@ -36,7 +36,8 @@ if [ -n "$only_dependencies" ]; then
   [ -x "$venv/bin/pip" ] || make_venv
   # The project's requirements without the project: its metadata names them, and an empty package carries it.
   mkdir -p /tmp/empty/farm
-  cp pyproject.toml LICENSE README.md /tmp/empty/
+  cp pyproject.toml /tmp/empty/
+  touch /tmp/empty/LICENSE /tmp/empty/README.md
   echo '__version__ = "0"' > /tmp/empty/farm/__init__.py
   pip_install -c constraints.txt "setuptools>=77" wheel
   pip_install -c constraints.txt --no-build-isolation "/tmp/empty${extras:+[$extras]}"

@@ -6,7 +6,7 @@ FROM ${BASE}
 ARG PIP_ARGS=
 ARG STACK_PACKAGES=""
 WORKDIR /src
-COPY pyproject.toml constraints.txt LICENSE README.md ./
+COPY pyproject.toml constraints.txt ./
 RUN --mount=type=bind,source=docker/install.sh,target=/install.sh \
     --mount=type=bind,source=docker/wheels,target=/wheels \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
@@ -17,6 +17,7 @@ RUN --mount=type=bind,source=docker/wheels,target=/wheels \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     [ -z "${STACK_PACKAGES}" ] \
     || python3 -m pip install --no-cache-dir ${PIP_ARGS} --find-links /wheels ${STACK_PACKAGES}
+COPY LICENSE README.md ./
 COPY farm farm
 COPY scheduler scheduler
 COPY workers workers

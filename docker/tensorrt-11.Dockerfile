@@ -11,7 +11,7 @@ WORKDIR /src
 RUN python3 -c 'import ensurepip, venv' 2>/dev/null \
     || { apt-get update && apt-get install -y --no-install-recommends python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*; }
-COPY pyproject.toml constraints.txt LICENSE README.md ./
+COPY pyproject.toml constraints.txt ./
 RUN --mount=type=bind,source=docker/install.sh,target=/install.sh \
     --mount=type=bind,source=docker/wheels,target=/wheels \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
@@ -23,6 +23,7 @@ RUN --mount=type=bind,source=docker/wheels,target=/wheels \
     python3 -m venv /opt/stack \
     && { [ -z "${STACK_PACKAGES}" ] \
     || /opt/stack/bin/pip install --no-cache-dir ${PIP_ARGS} --find-links /wheels ${STACK_PACKAGES}; }
+COPY LICENSE README.md ./
 COPY farm farm
 COPY scheduler scheduler
 COPY workers workers
