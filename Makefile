@@ -6,7 +6,7 @@ PY := .venv/bin/python
 DEMO_HOME ?= .farm/demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test chaos check fuzz fix setup setup-dev clean
+.PHONY: help demo test test-images chaos check fuzz fix setup setup-dev clean
 
 help:            ## List the targets
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,7 +16,10 @@ demo: setup      ## Set up, then measure examples/quickstart.yaml on this machin
 
 test: setup-dev  ## Set up, then run the checks and all tests
 	$(MAKE) --no-print-directory check
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -m 'not images' $(PYTEST_ARGS)
+
+test-images: setup-dev ## Build images on BASE (default: Debian by mmdebstrap), run a sweep through compose; needs a Docker engine
+	$(PY) -m pytest tests/containers -m images -s $(PYTEST_ARGS)
 
 chaos: setup-dev ## Hurt a farm FAULTS times (default 40), from SEED if given, and print what came of it
 	$(PY) -m tests.chaos --faults $(or $(FAULTS),40) $(if $(SEED),--seed $(SEED))

@@ -115,6 +115,13 @@ class Settings(BaseSettings):
     #: Flower's certificate and key, to serve HTTPS.
     flower_cert_file: Path | None = None
     flower_key_file: Path | None = None
+    #: The path that a reverse proxy serves Flower under, such as `/flower`.
+    flower_url_prefix: str = Field(default="", pattern=r"^(/[A-Za-z0-9._-]{1,64}){0,4}$")
+    #: Where `farm metrics serve` listens; on an address that others reach it asks for a login, the user is `farm`.
+    metrics_port: int = Field(default=9464, ge=0, le=65535)
+    metrics_address: str = "127.0.0.1"
+    #: That login's password. Unset: one is made in HOME/metrics.password where it is needed.
+    metrics_password_file: Path | None = None
     #: What runs every night, and who is told; docs/nightly.md.
     nightly: NightlySettings = Field(default_factory=NightlySettings)
 

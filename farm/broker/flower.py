@@ -33,7 +33,7 @@ def flower_url(settings: Settings) -> str:
     """Where people find the pages."""
     address = settings.flower_address
     host = f"[{address}]" if ":" in address else address or "0.0.0.0"  # noqa: S104 - Flower's own meaning of ""
-    return f"{'https' if settings.flower_cert_file else 'http'}://{host}:{settings.flower_port}"
+    return f"{'https' if settings.flower_cert_file else 'http'}://{host}:{settings.flower_port}{settings.flower_url_prefix}"
 
 
 def needs_login(settings: Settings) -> bool:
@@ -55,6 +55,8 @@ def flower_arguments(settings: Settings) -> list[str]:
         raise UsageError("flower_cert_file and flower_key_file go together: one of them is not set")
     if settings.flower_cert_file and settings.flower_key_file:
         arguments += [f"--certfile={_file(settings.flower_cert_file)}", f"--keyfile={_file(settings.flower_key_file)}"]
+    if settings.flower_url_prefix:
+        arguments.append(f"--url_prefix={settings.flower_url_prefix.strip('/')}")
     if needs_login(settings):
         arguments.append(f"--basic_auth={settings.flower_user}:{_password(settings)}")
     return arguments

@@ -46,6 +46,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "store": ("farm.cli.store", "store", "Serve the store to workers without its directory; give and take tokens"),
     "scheduler": ("farm.cli.serve", "scheduler", "Decide what runs when (runs until stopped; one per farm)"),
     "flower": ("farm.cli.serve", "flower", "Serve Flower's pages for this farm (runs until stopped)"),
+    "metrics": ("farm.cli.monitor", "metrics", "Serve numbers for Prometheus, or print them once"),
+    "healthcheck": ("farm.cli.monitor", "healthcheck", "Say whether one part of the farm is at work on this host"),
 }
 
 

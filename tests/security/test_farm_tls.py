@@ -134,6 +134,15 @@ def test_worker_and_reader_cannot_submit_and_the_error_says_why(farm: TlsServer,
     connect(farm.settings("admin")).acl_log_reset()
 
 
+def test_the_numbers_for_prometheus_are_a_readers_to_see(farm: TlsServer) -> None:
+    done = command(farm, "reader", "metrics", "show")
+    assert done.returncode == 0, done.stderr
+    assert "inferfarm_broker_up 1.0" in done.stdout
+    assert "inferfarm_scheduler_up 1.0" in done.stdout
+    assert 'inferfarm_known_runs{outcome="ok"}' in done.stdout
+    assert farm.refusals() == []
+
+
 def test_the_doctor_works_as_a_reader_and_shows_no_secret(farm: TlsServer) -> None:
     done = command(farm, "reader", "doctor")
     password = (farm.directory / "passwords/reader.password").read_text().strip()
