@@ -20,7 +20,7 @@ from farm.history.calendar import read_calendar  # noqa: E402
 from farm.reporting import publish_nights  # noqa: E402
 from farm.store import Store  # noqa: E402
 
-WIDTH, HEIGHTS = 880, {"night": 660, "series": 960}
+WIDTH, HEIGHTS = 880, {"night": 660, "series": 1180}
 
 
 def draw(addresses: dict[str, str], out: Path) -> None:
