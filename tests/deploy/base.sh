@@ -9,9 +9,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 repo=$(cd "$here/../.." && pwd)
 mirror=${MIRROR:-http://deb.debian.org/debian}
 # What a freshly installed Debian server has, as far as the play needs it.
-bare=systemd-sysv,dbus,openssh-server,python3,iproute2,ca-certificates
+bare=systemd-sysv,dbus,openssh-server,python3,python3-apt,iproute2,ca-certificates
 # What the play adds; the hosts see no other packages than these and what they depend on.
-added=(openssl redis-server python3-venv python3-packaging)
+added=(openssl redis-server python3-venv)
 
 stamp_of() { cat "$@" | sha256sum | cut -c1-16; }
 
@@ -46,12 +46,14 @@ mkdir -p "$at/lab/debs" "$at/lab/wheels" "$at/lab/src"
 mount --bind "$dir/debs" "$at/lab/debs"
 mount --bind "$dir/wheels" "$at/lab/wheels"
 cp "$repo/pyproject.toml" "$repo/constraints.txt" "$at/lab/src"
+# This machine's pip settings name places that are not in there; its authority is.
+unset PIP_FIND_LINKS
 inside() { DEBIAN_FRONTEND=noninteractive chroot "$at" "$@"; }
-inside apt-get update -q
+inside apt-get update -qq
 # Without systemd's deb-triggered starts: nothing may run in here.
 printf '#!/bin/sh\nexit 101\n' >"$at/usr/sbin/policy-rc.d" && chmod 755 "$at/usr/sbin/policy-rc.d"
-inside apt-get install -q -y --no-install-recommends --download-only -o Dir::Cache::archives=/lab/debs "$@"
-inside apt-get install -q -y --no-install-recommends python3-venv
+inside apt-get install -qq -y --no-install-recommends --download-only -o Dir::Cache::archives=/lab/debs "$@"
+inside apt-get install -qq -y --no-install-recommends python3-venv
 inside python3 -m venv /lab/venv
 inside /lab/venv/bin/python - >"$at/lab/requirements.txt" <<'PY'
 import tomllib
