@@ -24,8 +24,8 @@ _RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+
 
 SWEEP = """\
 name: {name}
-protocol: {{base: quick, min_iterations: {iterations}, processes: 1}}
-models: [{{name: none, input: [1]}}]
+protocol: {{base: quick, warmup_min_iterations: 1, warmup_min_s: 0.0, min_iterations: {iterations}, min_s: 0.0}}
+models: [resnet18]
 workflows: [{{name: fake, latency_ms: {latency_ms}}}]
 precisions: [fp32]
 batch: [1]
@@ -55,7 +55,7 @@ class DeployedFarm:
                     "farm_find_links": f"http://{SWITCH_ADDRESS}:{PACKAGES_PORT}/wheels/",
                     "farm_pip_args": f"--trusted-host {SWITCH_ADDRESS}",
                     "farm_wheel_dir": str(self.lab.directory / "wheel"),
-                    "farm_settings": {"lease_s": 60, "telemetry_hz": 0, "canary": False},
+                    "farm_settings": {"lease_s": 60, "telemetry_hz": 0, "canary": False, "idle_wait_s": 0, "suspect_retries": 0},
                     "worker_stop_timeout": "3min", "controller_nightly": '[nightly]\nat = "03:00"\n', **more,
                 },
                 "children": {
@@ -92,7 +92,7 @@ class DeployedFarm:
         """Run `farm` on the controller as one of its roles."""
         return self.lab.ssh("a", f"cd /tmp; {FARM.format(role=role)} {words}", check=check)
 
-    def submit(self, name: str, devices: str = "{kind: cpu}", latency_ms: float = 20, iterations: int = 100) -> None:
+    def submit(self, name: str, devices: str = "{id: fx-b-cpu}, {id: fx-c-cpu}", latency_ms: float = 20, iterations: int = 100) -> None:
         """Submit a sweep of the fake workflow; a run takes latency times iterations and a second or two."""
         text = SWEEP.format(name=name, devices=devices, latency_ms=latency_ms, iterations=iterations)
         self.lab.ssh("a", f"cat > /tmp/{name}.yaml <<'EOF'\n{text}EOF")
