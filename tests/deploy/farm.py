@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,8 @@ class DeployedFarm:
 
     def words(self, name: str, *options: str) -> list[str]:
         """The command line of a play."""
-        playbook = Path(sys.executable).parent / "ansible-playbook"
-        return [str(playbook), "-i", str(self.inventory), str(PLAYS / name), *options]
+        playbook = shutil.which("ansible-playbook") or "ansible-playbook"
+        return [playbook, "-i", str(self.inventory), str(PLAYS / name), *options]
 
     def environment(self) -> dict[str, str]:
         """Without the mark of a colour terminal, so that the recap can be read."""
