@@ -22,7 +22,9 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 def sources() -> list[Path]:
     """The files that a wheel is made of, in an order that does not change."""
-    found = [path for part in PARTS for path in ([ROOT / part] if (ROOT / part).is_file() else (ROOT / part).rglob("*"))]
+    found = [
+        path for part in PARTS for path in ([ROOT / part] if (ROOT / part).is_file() else (ROOT / part).rglob("*"))
+    ]
     return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
 
 
@@ -60,4 +62,4 @@ def build(directory: Path) -> Path:
 
 if __name__ == "__main__":
     name = release()
-    print(json.dumps({"release": name, "wheel": str(build(Path(sys.argv[1]) / name))}))
+    sys.stdout.write(json.dumps({"release": name, "wheel": str(build(Path(sys.argv[1]) / name))}) + "\n")

@@ -44,9 +44,7 @@ class DeployedFarm:
     def write_inventory(self, **more: Any) -> None:
         """The three hosts, with shorter leases so that the faults are over sooner."""
         ssh = f"-o UserKnownHostsFile={self.lab.directory / 'known_hosts'} -o ServerAliveInterval=10"
-        hosts = {
-            f"fx-{name}": {"ansible_host": host.address} for name, host in self.lab.hosts.items()
-        }
+        hosts = {f"fx-{name}": {"ansible_host": host.address} for name, host in self.lab.hosts.items()}
         content = {
             "all": {
                 "vars": {
@@ -86,13 +84,19 @@ class DeployedFarm:
 
     def environment(self) -> dict[str, str]:
         """Without the mark of a colour terminal, so that the recap can be read."""
-        return {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(PLAYS / "ansible.cfg"), "ANSIBLE_LOCAL_TEMP": str(self.lab.directory / "tmp")}
+        return {
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_CONFIG": str(PLAYS / "ansible.cfg"),
+            "ANSIBLE_LOCAL_TEMP": str(self.lab.directory / "tmp"),
+        }
 
     def farm(self, words: str, *, role: str = "submitter", check: bool = True) -> str:
         """Run `farm` on the controller as one of its roles."""
         return self.lab.ssh("a", f"cd /tmp; {FARM.format(role=role)} {words}", check=check)
 
-    def submit(self, name: str, devices: str = "{id: fx-b-cpu}, {id: fx-c-cpu}", latency_ms: float = 20, iterations: int = 100) -> None:
+    def submit(
+        self, name: str, devices: str = "{id: fx-b-cpu}, {id: fx-c-cpu}", latency_ms: float = 20, iterations: int = 100
+    ) -> None:
         """Submit a sweep of the fake workflow; a run takes latency times iterations and a second or two."""
         text = SWEEP.format(name=name, devices=devices, latency_ms=latency_ms, iterations=iterations)
         self.lab.ssh("a", f"cat > /tmp/{name}.yaml <<'EOF'\n{text}EOF")
@@ -114,9 +118,12 @@ class DeployedFarm:
 
     def redis(self, user: str, words: str, host: str = "a") -> str:
         """Ask the broker over TLS as a user whose password is on that host."""
-        tls = "--tls --cacert /etc/inferfarm/pki/ca.crt --cert /etc/inferfarm/pki/host.crt --key /etc/inferfarm/pki/host.key"
+        pki = "/etc/inferfarm/pki"
+        tls = f"--tls --cacert {pki}/ca.crt --cert {pki}/host.crt --key {pki}/host.key"
         secret = f"$(cat /etc/inferfarm/secrets/{user}.password)"
-        return self.lab.ssh(host, f"REDISCLI_AUTH={secret} redis-cli -h fx-a -p 6380 {tls} --user {user} {words} 2>&1", check=False)
+        return self.lab.ssh(
+            host, f"REDISCLI_AUTH={secret} redis-cli -h fx-a -p 6380 {tls} --user {user} {words} 2>&1", check=False
+        )
 
 
 def stop(process: subprocess.Popen[str]) -> str:

@@ -33,7 +33,9 @@ def missing() -> str | None:
         return "the lab needs root"
     absent = [name for name in _NEEDED if shutil.which(name) is None]
     if absent:
-        return f"the lab needs {', '.join(absent)} (Debian: systemd-container iproute2 mmdebstrap dpkg-dev openssh-client)"
+        return (
+            f"the lab needs {', '.join(absent)} (Debian: systemd-container iproute2 mmdebstrap dpkg-dev openssh-client)"
+        )
     tried = subprocess.run(["ip", "netns", "add", "fx-try"], capture_output=True, text=True, check=False)
     subprocess.run(["ip", "netns", "del", "fx-try"], capture_output=True, check=False)
     return f"no network namespaces here: {tried.stderr.strip()}" if tried.returncode else None
@@ -66,7 +68,9 @@ class Host:
 class Lab:
     """`names` as hosts below `directory`, over the Debian root `base/root`; `shared` is a directory they all see."""
 
-    def __init__(self, base: Path, directory: Path, names: Sequence[str], shared: tuple[Path, str] | None = None) -> None:
+    def __init__(
+        self, base: Path, directory: Path, names: Sequence[str], shared: tuple[Path, str] | None = None
+    ) -> None:
         self.base = base
         self.directory = directory
         self.hosts = {name: Host(name, number, directory / name) for number, name in enumerate(names, 1)}
@@ -84,12 +88,19 @@ class Lab:
         self.directory.mkdir(parents=True, exist_ok=True)
         _do("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
         _do("ip", "netns", "add", "fx-switch")
-        for words in ("link set lo up", "link add br0 type bridge", f"addr add {SWITCH_ADDRESS}/24 dev br0", "link set br0 up"):
+        for words in (
+            "link set lo up",
+            "link add br0 type bridge",
+            f"addr add {SWITCH_ADDRESS}/24 dev br0",
+            "link set br0 up",
+        ):
             _do("ip", "-n", "fx-switch", *words.split())
         for host in self.hosts.values():
             self._wire(host)
             self._furnish(host)
-        self._server = self._start("python3", "-m", "http.server", str(PACKAGES_PORT), "--bind", SWITCH_ADDRESS, "--directory", str(self.base))
+        self._server = self._start(
+            "python3", "-m", "http.server", str(PACKAGES_PORT), "--bind", SWITCH_ADDRESS, "--directory", str(self.base)
+        )
         for host in self.hosts.values():
             self._boot(host)
         for host in self.hosts.values():
@@ -140,7 +151,9 @@ class Lab:
         self._boot(self.hosts[name])
         self.wait_for_ssh(name)
 
-    def run(self, *command: str, env: Mapping[str, str] | None = None, timeout: float = 300, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, env: Mapping[str, str] | None = None, timeout: float = 300, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command of this machine on the lab's network."""
         return subprocess.run(
             ["nsenter", "--net=/run/netns/fx-switch", *command],
@@ -150,7 +163,10 @@ class Lab:
     def popen(self, *command: str) -> subprocess.Popen[str]:
         """Start a command of this machine on the lab's network."""
         return subprocess.Popen(
-            ["nsenter", "--net=/run/netns/fx-switch", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ["nsenter", "--net=/run/netns/fx-switch", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def ssh_words(self, name: str, command: str) -> list[str]:

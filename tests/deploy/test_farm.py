@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A farm on three hosts, from bare Debian to its removal. The tests go in this order: one lab is deployed, hurt, upgraded and removed."""
+"""A farm on three hosts, from bare Debian to its removal.
+
+The tests go in this order: one lab is deployed, hurt, upgraded and removed.
+"""
 
 from __future__ import annotations
 
@@ -151,4 +154,3 @@ def test_removal_leaves_the_store_and_nothing_else(farm: DeployedFarm) -> None:
         assert "farm-" not in left and "inferfarm\n" not in left.replace("cannot access '/etc/inferfarm'", "")
         assert farm.lab.ssh(name, "pgrep -u farm || true") == ""
     farm.play("remove.yml")  # Again: nothing to do is no failure.
-

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from farm.settings import Settings
+from scheduler.nightly.units import unit as unit_of_nightly
+
 UNITS = sorted((Path(__file__).resolve().parents[2] / "deploy/systemd").glob("*.service"))
 #: What a service may leave open, by systemd's own measure from 0 to 10; a worker needs devices and compilers.
 EXPOSURE = {"farm-worker@.service": 2.5}
@@ -35,7 +38,10 @@ def test_systemd_knows_every_word_of_a_unit(unit: Path, tmp_path: Path) -> None:
             at.touch(mode=0o755)
     name = unit.name.replace("@.", "@lab-cpu.")
     done = subprocess.run(
-        ["systemd-analyze", "verify", f"--root={tmp_path}", "--man=no", name], capture_output=True, text=True, check=False
+        ["systemd-analyze", "verify", f"--root={tmp_path}", "--man=no", name],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     ours = [line for line in done.stderr.splitlines() if "farm-" in line]
     assert ours == [] and done.returncode == 0, done.stderr
@@ -56,3 +62,14 @@ def test_a_stop_lets_the_running_job_end() -> None:
     worker = next(unit for unit in UNITS if unit.name == "farm-worker@.service").read_text()
     assert "KillMode=mixed\n" in worker
     assert "SendSIGKILL" not in worker
+
+
+@needs_analyze
+def test_the_nightlys_unit_leaves_little_open(tmp_path: Path) -> None:
+    path = tmp_path / "farm-nightly.service"
+    path.write_text(unit_of_nightly(Settings(home=Path("/var/lib/inferfarm")), user_unit=False, user="farm"))
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--threshold=31", "--no-pager", str(path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout.splitlines()[-1:]
