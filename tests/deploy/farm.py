@@ -48,12 +48,14 @@ class DeployedFarm:
         content = {
             "all": {
                 "vars": {
-                    "ansible_user": "root", "ansible_ssh_private_key_file": str(self.lab.key), "ansible_ssh_common_args": ssh,
+                    "ansible_user": "root", "ansible_ssh_private_key_file": str(self.lab.key),
+                    "ansible_ssh_common_args": ssh,
                     "ansible_python_interpreter": "/usr/bin/python3",
                     "farm_find_links": f"http://{SWITCH_ADDRESS}:{PACKAGES_PORT}/wheels/",
                     "farm_pip_args": f"--trusted-host {SWITCH_ADDRESS}",
                     "farm_wheel_dir": str(self.lab.directory / "wheel"),
-                    "farm_settings": {"lease_s": 60, "telemetry_hz": 0, "canary": False, "idle_wait_s": 0, "suspect_retries": 0},
+                    "farm_settings": {"lease_s": 60, "telemetry_hz": 0, "canary": False}
+                    | {"idle_wait_s": 0, "suspect_retries": 0},
                     "worker_stop_timeout": "3min", "controller_nightly": '[nightly]\nat = "03:00"\n', **more,
                 },
                 "children": {
