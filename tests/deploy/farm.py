@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The playbooks on the lab's hosts: `a` is the controller, `b` and `c` serve their CPUs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.deploy.lab import PACKAGES_PORT, SWITCH_ADDRESS, Lab
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAYS = ROOT / "deploy/ansible"
+STORE = "/var/lib/inferfarm/store"
+FARM = "FARM_CONFIG=/etc/inferfarm/{role}.toml runuser -u farm -- /opt/inferfarm/current/bin/farm"
+
+#: Tasks of the plays end as `HOST : ok=12 changed=3 unreachable=0 failed=0 ...`.
+_RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+
+SWEEP = """\
+name: {name}
+protocol: {{base: quick, warmup_min_iterations: 1, warmup_min_s: 0.0, min_iterations: {iterations}, min_s: 0.0}}
+models: [resnet18]
+workflows: [{{name: fake, latency_ms: {latency_ms}}}]
+precisions: [fp32]
+batch: [1]
+devices: [{devices}]
+"""
+
+
+class DeployedFarm:
+    """The inventory of a lab, and what is asked of the farm on it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.inventory = lab.directory / "inventory.yml"
+        self.write_inventory()
+
+    def write_inventory(self, **more: Any) -> None:
+        """The three hosts, with shorter leases so that the faults are over sooner."""
+        ssh = f"-o UserKnownHostsFile={self.lab.directory / 'known_hosts'} -o ServerAliveInterval=10"
+        hosts = {f"fx-{name}": {"ansible_host": host.address} for name, host in self.lab.hosts.items()}
+        content = {
+            "all": {
+                "vars": {
+                    "ansible_user": "root", "ansible_ssh_private_key_file": str(self.lab.key),
+                    "ansible_ssh_common_args": ssh,
+                    "ansible_python_interpreter": "/usr/bin/python3",
+                    "farm_find_links": f"http://{SWITCH_ADDRESS}:{PACKAGES_PORT}/wheels/",
+                    "farm_pip_args": f"--trusted-host {SWITCH_ADDRESS}",
+                    "farm_wheel_dir": str(self.lab.directory / "wheel"),
+                    "farm_settings": {"lease_s": 60, "telemetry_hz": 0, "canary": False}
+                    | {"idle_wait_s": 0, "suspect_retries": 0},
+                    "worker_stop_timeout": "3min", "controller_nightly": '[nightly]\nat = "03:00"\n', **more,
+                },
+                "children": {
+                    "controller": {"hosts": {"fx-a": hosts["fx-a"]}},
+                    "workers": {"hosts": {name: hosts[name] for name in ("fx-b", "fx-c")}},
+                },
+            }
+        }  # fmt: skip
+        self.inventory.write_text(yaml.safe_dump(content))
+
+    def play(self, name: str, *options: str) -> dict[str, dict[str, int]]:
+        """Run a playbook; what it did on each host.
+
+        Raises:
+            AssertionError: it failed, with all that it said.
+        """
+        command = self.words(name, *options)
+        done = self.lab.run(*command, timeout=500, env=self.environment(), cwd=PLAYS)
+        assert done.returncode == 0, f"{name}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+        self.last = done.stdout
+        keys = ("ok", "changed", "unreachable", "failed")
+        return {row[0]: dict(zip(keys, map(int, row[1:]), strict=True)) for row in _RECAP.findall(done.stdout)}
+
+    def words(self, name: str, *options: str) -> list[str]:
+        """The command line of a play."""
+        playbook = shutil.which("ansible-playbook") or "ansible-playbook"
+        return [playbook, "-i", str(self.inventory), str(PLAYS / name), *options]
+
+    def environment(self) -> dict[str, str]:
+        """Without the mark of a colour terminal, so that the recap can be read."""
+        return {
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_CONFIG": str(PLAYS / "ansible.cfg"),
+            "ANSIBLE_LOCAL_TEMP": str(self.lab.directory / "tmp"),
+        }
+
+    def farm(self, words: str, *, role: str = "submitter", check: bool = True) -> str:
+        """Run `farm` on the controller as one of its roles."""
+        return self.lab.ssh("a", f"cd /tmp; {FARM.format(role=role)} {words}", check=check)
+
+    def submit(
+        self, name: str, devices: str = "{id: fx-b-cpu}, {id: fx-c-cpu}", latency_ms: float = 20, iterations: int = 100
+    ) -> None:
+        """Submit a sweep of the fake workflow; a run takes latency times iterations and a second or two."""
+        text = SWEEP.format(name=name, devices=devices, latency_ms=latency_ms, iterations=iterations)
+        self.lab.ssh("a", f"cat > /tmp/{name}.yaml <<'EOF'\n{text}EOF")
+        self.farm(f"submit /tmp/{name}.yaml")
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """The sweep's records."""
+        found: list[dict[str, Any]] = json.loads(self.farm(f"results {name} --format json", check=False) or "[]")
+        return found
+
+    def devices(self) -> dict[str, dict[str, Any]]:
+        """The register by device id."""
+        told = json.loads(self.farm("devices --format json"))
+        return {entry["device"]["device_id"]: entry for entry in told}
+
+    def acl_log(self) -> str:
+        """What the broker refused to anybody; the administrator alone may ask."""
+        return self.redis("admin", "ACL LOG")
+
+    def redis(self, user: str, words: str, host: str = "a") -> str:
+        """Ask the broker over TLS as a user whose password is on that host."""
+        pki = "/etc/inferfarm/pki"
+        tls = f"--tls --cacert {pki}/ca.crt --cert {pki}/host.crt --key {pki}/host.key"
+        secret = f"$(cat /etc/inferfarm/secrets/{user}.password)"
+        return self.lab.ssh(
+            host, f"REDISCLI_AUTH={secret} redis-cli -h fx-a -p 6380 {tls} --user {user} {words} 2>&1", check=False
+        )
+
+
+def stop(process: subprocess.Popen[str]) -> str:
+    """Wait for a command that was started; what it said."""
+    said, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, said
+    return said
