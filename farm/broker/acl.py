@@ -54,7 +54,8 @@ ROLES: tuple[Role, ...] = (
         "scheduler",
         "hands out work: every key of the farm, and sending to the devices' queues",
         f"{_CONNECT} {_SCRIPTS} {_TRANSACTION} {_LOOK} +info "
-        f"{_LINES} {_STATES} (+set ~farm:spec:*) (+set +get +del +pexpire ~farm:scheduler) (+set ~farm:rebuilt) "
+        f"{_LINES} {_STATES} (+set ~farm:spec:*) (+set +get +del +pexpire ~farm:scheduler) "
+        "(+set +del ~farm:rebuilt) (+del ~farm:job:*) "
         "(+hset +hincrbyfloat ~farm:sweep:*) (+zadd ~farm:sweeps ~farm:sweep-jobs:*) (+zrangebyscore ~farm:leases) "
         "(+sadd +srem ~farm:window:*) (+hset +hdel +hexists ~farm:device:*) (+blpop ~farm:wake) (+lpush +llen ~dev.*) "
         "(+srandmember ~farm:owed) (+lrange +del ~farm:failed:*) "

@@ -185,12 +185,15 @@ return h[1]
 #: ARGV: limit of attempts, Redis's uptime in ms, limit of workers killed. Leases that ended: back to the line, or an
 #: end state. A lease longer than Redis has been up is let be: while Redis was away nobody could renew. A device in
 #: maintenance is taken apart by people: what ended with it speaks neither against the job nor against the device.
+#: A job of which only a part is left, in a Redis that could not read all of its file, goes: the stored sweeps have it.
 REAP = """
 local out={}
 for _,id in ipairs(redis.call('ZRANGEBYSCORE','farm:leases','-inf',now(),'LIMIT',0,100)) do
   local h=redis.call('HMGET',key(id),'state','sweep','target','order','device','attempt','cancel','lease_ms','kills',
     'lost')
-  if tonumber(h[8] or '0')<=tonumber(ARGV[2]) then
+  if not (h[1] and h[2] and h[3] and h[4] and tonumber(h[6])) then
+    leave_device(id,h[5]); redis.call('DEL',key(id)); redis.call('DEL','farm:rebuilt')
+  elseif tonumber(h[8] or '0')<=tonumber(ARGV[2]) then
     leave_device(id,h[5])
     local excused=maintained(h[5])
     if excused then redis.call('HINCRBY',key(id),'attempt',-1)

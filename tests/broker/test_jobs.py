@@ -117,6 +117,21 @@ def test_an_expired_lease_is_queued_again_and_its_old_token_is_fenced(jobs: JobS
     assert jobs.finish(new, JobState.DONE, {})
 
 
+@pytest.mark.parametrize("lost", ["attempt", "state", "sweep", "order", "target"])
+def test_a_job_of_which_a_part_is_lost_goes_and_stops_no_other(jobs: JobStore, client: redis.Redis, lost: str) -> None:
+    claimed(jobs)
+    claimed(jobs, "j2")
+    client.set("farm:rebuilt", 1)
+    jobs.disown("d", "later")
+    client.hdel("farm:job:j1", lost)
+    assert jobs.reap(max_attempts=3) == [("j2", JobState.QUEUED)]
+    assert jobs.get("j1") is None
+    assert client.zrange("farm:leases", 0, -1) == []
+    assert not client.exists("farm:rebuilt")  # so the scheduler reads the stored sweeps
+    assert jobs.submit("s", "s", 5, [job("j1"), job("j2")]) == 1
+    assert state(jobs) is JobState.QUEUED
+
+
 def test_a_job_that_loses_its_worker_too_often_is_quarantined(jobs: JobStore) -> None:
     claimed(jobs)
     jobs.disown("d", "later")
