@@ -56,6 +56,23 @@ def jobs(server: TlsServer, role: str) -> JobStore:
     return JobStore(client(server, role))
 
 
+@pytest.mark.parametrize("at_once", [False, True], ids=["stopped", "killed"])
+def test_a_server_with_these_users_reads_all_of_its_file_again(clean: TlsServer, at_once: bool) -> None:
+    """It reads it as the user `default`, which is off: transactions were refused, and every job was gone."""
+    jobs(clean, "submitter").submit("s", "s", 5, [job("j1"), job("j2")])
+    jobs(clean, "scheduler").dispatch("j1", "d")
+    with client(clean, "scheduler").pipeline(transaction=True) as both:
+        both.set("farm:rebuilt", 1).lpush("dev.d", "message").execute()
+    clean.stop(at_once=at_once)
+    clean.start()
+    assert [view.state for view in jobs(clean, "reader").sweep_jobs("s")] == [JobState.DISPATCHED, JobState.QUEUED]
+    admin = client(clean, "admin")
+    assert (admin.get("farm:rebuilt"), admin.llen("dev.d")) == ("1", 1)
+    assert "NOPERM" not in (clean.directory / "server.log").read_text()
+    with pytest.raises(redis.AuthenticationError):
+        client(clean, "scheduler").execute_command("AUTH", "default", "")
+
+
 def test_a_job_goes_from_submitter_to_scheduler_to_worker_with_no_refusal(clean: TlsServer) -> None:
     announced = Announcement(DeviceInfo("d", "cpu-x", "cpu", "h", "X"), [], "0.1.0", 1)
     Register(client(clean, "worker")).announce(announced)
@@ -229,7 +246,7 @@ def test_celery_would_check_the_certificate_too(server: TlsServer, tmp_path: Pat
 def test_the_passwords_are_private_and_not_in_the_acl_file(server: TlsServer) -> None:
     printed = (server.directory / "users.acl").read_text()
     files = sorted((server.directory / "passwords").iterdir())
-    assert len(files) == 6
+    assert len(files) == 7
     for file in files:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert file.read_text().strip() not in printed

@@ -30,7 +30,7 @@ tls-auth-clients yes
 aclfile {dir}/users.acl
 dir {dir}
 save ""
-appendonly no
+appendonly yes
 logfile {dir}/server.log
 daemonize no
 """
@@ -96,7 +96,26 @@ class TlsServer:
     directory: Path
     port: int
     base: Settings
+    command: tuple[str, str]
+    process: subprocess.Popen[bytes] | None = None
     roles: Mapping[str, str] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Start the server on what its directory holds, and wait until it answers."""
+        program, name = self.command
+        self.process = subprocess.Popen(
+            [name, str(self.directory / "server.conf")],
+            executable=program,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+        )
+        _wait(self, self.process)
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """End it; at once: as a power cut does."""
+        if self.process is not None:
+            self.process.kill() if at_once else self.process.terminate()
+            self.process.wait(timeout=20)
 
     def settings(self, role: str, **changes: Any) -> Settings:
         """The settings of a process of that role."""
@@ -134,7 +153,7 @@ def running(directory: Path, base: Settings) -> Iterator[TlsServer]:
 
     from farm.cli.broker import broker
 
-    program, name = required_server()
+    command = required_server()
     make_authority(directory)
     make_certificate(directory, "server")
     make_certificate(directory, "client")
@@ -147,16 +166,12 @@ def running(directory: Path, base: Settings) -> Iterator[TlsServer]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     (directory / "server.conf").write_text(_CONFIG.format(dir=directory, port=port))
-    process = subprocess.Popen(
-        [name, str(directory / "server.conf")], executable=program, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-    )
-    server = TlsServer(directory, port, base)
+    server = TlsServer(directory, port, base, command)
     try:
-        _wait(server, process)
+        server.start()
         yield server
     finally:
-        process.terminate()
-        process.wait(timeout=20)
+        server.stop()
 
 
 def _wait(server: TlsServer, process: subprocess.Popen[bytes]) -> None:
