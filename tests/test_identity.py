@@ -40,3 +40,9 @@ def test_the_builds_of_one_engine_are_one_series_and_an_accuracy_is_another() ->
     assert len({series_id(record) for record in builds}) == 1
     timed = make_record(job=job)
     assert series_id(timed) != series_id(dataclasses.replace(timed, point="accuracy"))
+
+
+def test_text_that_is_no_character_has_an_id_too() -> None:
+    job = make_job()
+    odd = dataclasses.replace(job, model=dataclasses.replace(job.model, name="resnet\ud800"))
+    assert series_id(make_record(job=odd)) != series_id(make_record(job=job))

@@ -13,13 +13,19 @@ def canonical_json(value: Any) -> bytes:
         ValueError: `value` holds NaN or an infinity, which JSON has no word for.
         TypeError: `value` holds something that is not JSON.
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8")
+    return _canonical_text(value).encode("utf-8")
+
+
+def _canonical_text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of the canonical JSON of `value`, as 64 hexadecimal digits."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()
+    """Return the SHA-256 of the canonical JSON of `value`, as 64 hexadecimal digits.
+
+    Text of records may hold lone surrogates, which are no characters and cannot be written as UTF-8, but have a digest.
+    """
+    return hashlib.sha256(_canonical_text(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def short_digest(value: Any, length: int = 16) -> str:
