@@ -138,10 +138,11 @@ def test_a_large_figure_has_a_sheet_that_says_what_it_leaves_out() -> None:
 
 
 def test_a_figure_of_more_panels_than_a_page_can_carry_says_so_and_where_the_rest_is() -> None:
-    records = [demo.ok(demo.job(f"model_{n:02d}"), 1) for n in range(charts.MOST_IN_PAGE + 3)]
+    count = charts.MOST_IN_PAGE + 3
+    records = [demo.ok(demo.job(f"model_{n:02d}"), batch) for n in range(count) for batch in (1, 8)]
     made = figures.make_figures(select(records), demo.load_samples)
     assert [len(figure.panels) for figure in made] == [charts.MOST_IN_PAGE] * 3
-    assert all(f"The first {charts.MOST_IN_PAGE} of {len(records)} panels; the tables" in f.caption for f in made)
+    assert all(f"The first {charts.MOST_IN_PAGE} of {count} panels; the tables" in f.caption for f in made)
 
 
 def test_one_batch_size_draws_no_throughput_against_it() -> None:

@@ -65,7 +65,7 @@ def test_no_points_draw_nothing() -> None:
 
 def test_the_page_names_series_events_and_values() -> None:
     page = to_html(trend_document([Trend(SERIES, FLAGGED, (EVENT,))]), with_tables=False)
-    assert "<h1>resnet18 pytorch fp32 batch 8 (minmax) on box-cpu</h1>" in page
+    assert "<h1>resnet18/pytorch/fp32 b8 minmax on box-cpu</h1>" in page
     assert "Latency +12.0 % (worse), confirmed, since 2026-03-08, with torch 2.7 -&gt; 2.8." in page
     assert re.search(r"2026-03-05</a></th>\s*<td[^>]*><span class=\"v\">30.00<sup", page)
     assert "report.md" not in page
