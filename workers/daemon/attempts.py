@@ -92,7 +92,14 @@ def _put(path: Path, job_id: str, attempt: int, device_id: str, store: WorkerSto
 def _runs(directory: Path) -> list[Control]:
     """The control directories of an attempt, in the order in which they were made."""
     found = [path for path in directory.iterdir() if path.is_dir() and not path.is_symlink()]
-    return [Control(path) for path in sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))]
+    return [Control(path) for path in sorted(found, key=lambda path: (_made_ns(path), path.name))]
+
+
+def _made_ns(directory: Path) -> int:
+    """When its request was written, once; the directory itself is as new as the last file made or removed in it."""
+    with suppress(FileNotFoundError):
+        return Control(directory).request.stat().st_mtime_ns
+    return directory.stat().st_mtime_ns
 
 
 def _log(run: Control) -> bytes:
