@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 
@@ -198,13 +199,17 @@ def test_a_drained_device_loses_what_it_has_not_started_and_gets_it_back(
 
 
 def test_an_idle_scheduler_hardly_uses_the_processor(start: Start, client: redis.Redis, ready: Store) -> None:
-    import psutil
-
     process = psutil.Process(start().pid)
+
+    def spent() -> tuple[float, int]:
+        return sum(process.cpu_times()[:2]), client.info("stats")["total_commands_processed"]
+
+    def quiet(window_s: float = 2.5) -> bool:
+        """One window without work; the first ones still hold the start, longer on a busy machine."""
+        (cpu_s, calls), begin = spent(), time.monotonic()
+        until(lambda: time.monotonic() - begin > window_s, "the end of the window")
+        later_s, later = spent()
+        return later_s - cpu_s < 0.5 and later - calls < 80
+
     until(lambda: client.exists("farm:rebuilt"), "its first tick")
-    before = sum(process.cpu_times()[:2])
-    calls = client.info("stats")["total_commands_processed"]
-    begin = time.monotonic()
-    until(lambda: time.monotonic() - begin > 2.5, "a while")
-    assert sum(process.cpu_times()[:2]) - before < 0.5
-    assert client.info("stats")["total_commands_processed"] - calls < 80
+    until(quiet, "a quiet window")
