@@ -137,14 +137,14 @@ class EmbeddedBroker:
             return 0
 
     def _wait(self, password: str) -> None:
-        client = redis.Redis(host="127.0.0.1", port=self.port, password=password, socket_timeout=2)
         deadline = time.monotonic() + START_LIMIT_S
-        while time.monotonic() < deadline and self.alive():
-            try:
-                client.ping()
-                return
-            except redis.RedisError:
-                time.sleep(0.02)
+        with redis.Redis(host="127.0.0.1", port=self.port, password=password, socket_timeout=2) as client:
+            while time.monotonic() < deadline and self.alive():
+                try:
+                    client.ping()
+                    return
+                except redis.RedisError:
+                    time.sleep(0.02)
         self.stop()
         log = self._dir / "server.log"
         tail = log.read_text(errors="replace")[-500:] if log.exists() else "no log"
