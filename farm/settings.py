@@ -12,7 +12,7 @@ import os
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
@@ -24,14 +24,22 @@ from farm.nightly_settings import NightlySettings
 from farm.secrets import hide
 from farm.thresholds import unknown_names
 
+#: Which runs are forked from a parent that has their libraries imported: all but measured points of several processes,
+#: all, or none.
+WarmPolicy = Literal["auto", "always", "never"]
+
 
 class StackSettings(BaseModel):
-    """One stack of this host: an interpreter and what its processes need in their environment."""
+    """One stack of this host: an interpreter and what its processes need in their environment.
+
+    `warm_runners` is the farm's setting of this name for one stack.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     python: str
     env: dict[str, str] = Field(default_factory=dict)
+    warm_runners: WarmPolicy | None = None
 
 
 class Settings(BaseSettings):
@@ -94,6 +102,13 @@ class Settings(BaseSettings):
     cool_down_s: float = Field(default=120.0, ge=0)
     #: How often a point with doubts that may pass is measured again.
     suspect_retries: int = Field(default=1, ge=0, le=3)
+    #: Which runs are forked from a warm parent: `auto`, `always` or `never`; docs/measuring.md.
+    warm_runners: WarmPolicy = "auto"
+    #: A warm parent is made anew after so many runs, ends by itself after so many seconds without one, and is not kept
+    #: where it takes more memory than this.
+    warm_runs: int = Field(default=200, ge=1)
+    warm_idle_s: float = Field(default=600.0, gt=0)
+    warm_memory_mib: int = Field(default=2048, ge=1)
     #: Limits of `farm.thresholds` to change, by `all`, a kind, a class or an id of device.
     thresholds: dict[str, dict[str, float]] = Field(default_factory=dict)
     #: Jobs sent ahead to one device: the one that runs and those that wait behind it.
@@ -208,6 +223,8 @@ class Settings(BaseSettings):
             pairs["DRAIN_LIMIT_S"] = self.drain_limit_s
         pairs |= {"IDLE_WAIT_S": self.idle_wait_s, "COOL_DOWN_S": self.cool_down_s}
         pairs |= {"SUSPECT_RETRIES": self.suspect_retries, "THRESHOLDS": json.dumps(self.thresholds)}
+        pairs |= {"WARM_RUNNERS": self.warm_runners, "WARM_RUNS": self.warm_runs, "WARM_IDLE_S": self.warm_idle_s}
+        pairs |= {"WARM_MEMORY_MIB": self.warm_memory_mib}
         pairs |= {"CANARY": self.canary, "CANARY_EVERY_H": self.canary_every_h}
         pairs |= {"CANARY_QUARANTINE": self.canary_quarantine}
         remote = {"STORE_URL": self.store_url, "STORE_TOKEN_FILE": self.store_token_file}

@@ -36,6 +36,16 @@ class FeatureNeed:
     options: Dict[str, Any] = field(default_factory=dict)
 
 
+class Preload(NamedTuple):
+    """Modules, in the order of their imports, that every process of a workflow imports in any case.
+
+    A warm parent imports them ahead, so none may start a thread, open a device or run anything when it is imported.
+    """
+
+    prepare: Tuple[str, ...] = ()
+    measure: Tuple[str, ...] = ()
+
+
 class Unfit(NamedTuple):
     """A stable kebab-case reference, what does not go together, and the way out."""
 
@@ -57,7 +67,8 @@ class WorkflowInfo:
     feature of that name with `_problems` at its end. `needs_of_jobs` are features that only some jobs need.
     `rebuilds`: it builds an engine, so that a sweep's `rebuilds` gives it a job for each build.
     `scenarios` are those of a protocol that it can run. `gpu_options` mean something on a GPU alone; `single_options`
-    go with one request in flight alone.
+    go with one request in flight alone. `preload` is what its processes may find imported, by kind of device; where it
+    has no row they are started afresh.
     """
 
     name: str
@@ -78,6 +89,14 @@ class WorkflowInfo:
     scenarios: Tuple[str, ...] = SCENARIOS
     gpu_options: Tuple[str, ...] = ()
     single_options: Tuple[str, ...] = ()
+    preload: Dict[str, Preload] = field(default_factory=dict)
+
+    def preloads(self, kind: str, mode: str) -> Optional[Tuple[str, ...]]:
+        """What to import ahead of a process of `mode` on a kind of device; None: it has to be started afresh."""
+        found = self.preload.get(kind)
+        if found is None:
+            return None
+        return found.prepare if mode == "prepare" else found.measure
 
     def unfit(self, kind: str, options: Dict[str, Any], scenario: str) -> Optional[Unfit]:
         """Why options and scenario do not go together, or not with a kind of device; None where they do."""
@@ -145,6 +164,13 @@ _NAMED_TENSORS = FeatureNeed(
     feature="named_tensors", lacking="no named tensors", hint="Use a stack with TensorRT 8.5 or later."
 )
 
+_NUMPY, _TORCH = ("numpy",), ("numpy", "torch", "torchvision")
+#: onnxruntime and openvino start threads when they are imported, so each process imports them itself.
+_PRELOAD_CPU = {"cpu": Preload(prepare=_TORCH, measure=_NUMPY)}
+#: torch loads cuBLAS and cuDNN, which read NVIDIA_TF32_OVERRIDE as they load: not ahead of ONNX Runtime's sessions.
+_PRELOAD_GPU = {"gpu": Preload(prepare=_NUMPY, measure=_NUMPY)}
+_PRELOAD_TORCH = {kind: Preload(prepare=_TORCH, measure=_TORCH) for kind in ("cpu", "gpu")}
+
 _CUDA_GRAPH = "GPU: capture each inference as a CUDA graph and launch that (default false)"
 
 _WORKFLOWS = (
@@ -165,6 +191,7 @@ _WORKFLOWS = (
         gpu_options=("cuda_graph",),
         sources=("torchvision",),
         precisions_by_kind={"cpu": ("fp32", "bf16")},
+        preload=_PRELOAD_TORCH,
     ),
     WorkflowInfo(
         name="onnxruntime_cpu",
@@ -181,6 +208,7 @@ _WORKFLOWS = (
             "activation_type": OptionValues("text", default="quint8", choices=("quint8", "qint8")),
         },
         sources=("torchvision", "onnx"),
+        preload=_PRELOAD_CPU,
     ),
     WorkflowInfo(
         name="onnxruntime_cuda",
@@ -202,6 +230,7 @@ _WORKFLOWS = (
         single_options=("cuda_graph",),
         sources=("torchvision", "onnx"),
         needs_features={"onnxruntime_providers_loadable": "CUDAExecutionProvider"},
+        preload=_PRELOAD_GPU,
     ),
     WorkflowInfo(
         name="onnxruntime_trt",
@@ -224,6 +253,7 @@ _WORKFLOWS = (
         sources=("torchvision", "onnx"),
         needs_features={"onnxruntime_providers_loadable": "TensorrtExecutionProvider"},
         rebuilds=True,
+        preload=_PRELOAD_GPU,
     ),
     WorkflowInfo(
         name="torch_compile",
@@ -244,6 +274,7 @@ _WORKFLOWS = (
         sources=("torchvision",),
         precisions_by_kind={"cpu": ("fp32", "bf16")},
         requires_by_kind={"gpu": ("triton",)},
+        preload=_PRELOAD_TORCH,
     ),
     WorkflowInfo(
         name="openvino",
@@ -260,6 +291,7 @@ _WORKFLOWS = (
             "activation_type": OptionValues("text", default="quint8", choices=("quint8", "qint8")),
         },
         sources=("torchvision", "onnx"),
+        preload=_PRELOAD_CPU,
     ),
     WorkflowInfo(
         name="onnx_tensorrt",
@@ -287,6 +319,7 @@ _WORKFLOWS = (
         sources=("torchvision", "onnx"),
         needs_of_jobs=(_NAMED_TENSORS, _STRONG_TYPING, _IMPLICIT_INT8),
         rebuilds=True,
+        preload=_PRELOAD_GPU,
     ),
     WorkflowInfo(
         name="pytorch_quantization",
@@ -363,6 +396,7 @@ _WORKFLOWS = (
             "pace_file": OptionValues("text"),
             "engine_pace_file": OptionValues("text"),
         },
+        preload={kind: Preload() for kind in ("cpu", "gpu", "soc")},
     ),
 )
 

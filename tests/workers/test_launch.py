@@ -45,8 +45,9 @@ def in_stage(control: Control, stage: str) -> Callable[[], object]:
     return lambda: control.events.exists() and f'"{stage}"' in control.events.read_text()
 
 
-def test_a_run_that_ends_well(plan: MakePlan, control: Control) -> None:
+def test_a_run_that_ends_well(plan: MakePlan, control: Control, start: str) -> None:
     ended = run(plan("event('stage_start', 'build'); event('stage_end', 'build'); result()"))
+    assert ended.started == (start, None)
     assert ended.report is not None
     assert (ended.report.exit_code, ended.report.signal, ended.report.reason) == (0, None, None)
     assert ended.report.killed_stragglers == 0
@@ -232,21 +233,30 @@ def test_an_error_in_the_daemon_ends_the_run(plan: MakePlan) -> None:
 
 
 DAEMON = """
-import sys
+import sys, threading
+from dataclasses import replace
 from pathlib import Path
 from workers.daemon.control import Control
 from workers.daemon.launch import Launched, Plan
 from workers.daemon.lock import Holder, hold
+from farm.settings import Settings
+from workers.daemon.launch import runner_environment
+from workers.daemon.warm import WarmRunners
+from workers.daemon.warm_parent import Key
 with hold(Path(sys.argv[1]), Holder(1, "job", "home", 0.0), wait_s=5) as fd:
     bundle, control = Path(sys.argv[2]), Control(Path(sys.argv[3]))
     plan = Plan(sys.executable, bundle, control, {"INFERFARM_DEVICE": sys.argv[4]}, {}, fd)
+    if sys.argv[5]:
+        warm, stop = WarmRunners(Settings()), threading.Event()
+        key = Key(sys.executable, Path(sys.argv[5]), tuple(sorted(runner_environment({}).items())), ())
+        plan = replace(plan, fork=lambda lock_fd, log_fd: warm.fork(key, lock_fd, log_fd, stop))
     with Launched(plan) as launched:
         launched.follow(lambda clock: None)
 """
 
 
 def test_a_killed_daemon_s_tree_dies_and_only_then_is_the_lock_free(
-    plan: MakePlan, control: Control, tmp_path: Path
+    plan: MakePlan, control: Control, tmp_path: Path, start: str, island_bundle: Path
 ) -> None:
     script = """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -256,7 +266,16 @@ def test_a_killed_daemon_s_tree_dies_and_only_then_is_the_lock_free(
     time.sleep(600)
     """
     bundle, path = plan(script).bundle, tmp_path / "own.lock"
-    daemon = subprocess.Popen(run_python(DAEMON, str(path), str(bundle), str(control.path), str(tmp_path)))
+    daemon = subprocess.Popen(
+        run_python(
+            DAEMON,
+            str(path),
+            str(bundle),
+            str(control.path),
+            str(tmp_path),
+            str(island_bundle) if start == "forked" else "",
+        )
+    )
     with daemon:
         wait_until(in_stage(control, "measure"), "stage")
         pids = json.loads((control.path / "pids").read_text())

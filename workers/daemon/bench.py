@@ -17,13 +17,15 @@ from farm.thresholds import Limits, limits_for
 from workers.daemon import lock, stragglers
 from workers.daemon.bundle import Island
 from workers.daemon.spool import Spool
+from workers.daemon.warm import WarmRunners
 
 
 @dataclass(frozen=True)
 class Bench:
     """A worker's device, what can run on it, and where things are kept.
 
-    `doubts` is asked before each point for what is known to be wrong with the device.
+    `doubts` is asked before each point for what is known to be wrong with the device. `warm` keeps the parents that
+    runs are forked from; without it each is started afresh.
     """
 
     settings: Settings
@@ -33,6 +35,7 @@ class Bench:
     store: WorkerStore
     provenance: Mapping[str, Any] = field(default_factory=dict)
     doubts: Callable[[JobSpec], list[Flag]] = lambda _job: []
+    warm: WarmRunners | None = None
 
     @property
     def lock_path(self) -> Path:

@@ -261,6 +261,7 @@ def _provenance(facts: JobFacts, run: RunFacts | None) -> dict[str, Any]:
     found = {**facts.provenance, "protocol": facts.job.protocol.name}
     if run is not None:
         found |= {"exit": to_json(run.ended.report), "damaged_events": run.ended.damaged_events}
+        found["runner"] = run.ended.started._asdict()
     return found
 
 

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -25,6 +26,7 @@ from farm.contract.record import ACCURACY, LATENCY
 from farm.contract.run import PinnedFile, RunRequest
 from farm.devices import Refusal, choose_stack
 from farm.errors import FarmError, IntegrityError, UnavailableError, UsageError
+from farm.settings import StackSettings
 from workers.daemon import attempts, lock, stragglers
 from workers.daemon import control as control_dirs
 from workers.daemon.bench import Bench
@@ -33,7 +35,7 @@ from workers.daemon.clock import boottime, utc_now
 from workers.daemon.collect import Collected, JobFacts, RunFacts, collect
 from workers.daemon.hand_back import HandBack
 from workers.daemon.ladder import PREPARE, Run, Stop
-from workers.daemon.launch import GRACE_S, Launched, Plan, device_environment
+from workers.daemon.launch import GRACE_S, Fork, Launched, Plan, device_environment, runner_environment
 from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, HANDED_BACK, Lease
 from workers.daemon.ledger import Ledger
 from workers.daemon.nvml import Gpu, find_gpu, open_nvml
@@ -47,6 +49,8 @@ from workers.daemon.retry import Retries
 from workers.daemon.settle import Settle
 from workers.daemon.telemetry.process import TelemetryProcess
 from workers.daemon.teller import Teller
+from workers.daemon.warm import choose
+from workers.daemon.warm_parent import Key
 
 log = logging.getLogger(__name__)
 
@@ -259,11 +263,12 @@ class _Execution:
         request = self._request(what)
         control = control_dirs.prepare(self._settings.work_dir, request, self._claim.attempt, what.process)
         started_at, kills_before = utc_now(), oom_kills()
+        plan = self._plan(control, request)
         telemetry = self._telemetry(control) if what.mode == "measure" else None
         with ExitStack() as stack:
             if telemetry is not None:
                 stack.enter_context(telemetry)
-            launched = stack.enter_context(Launched(self._plan(control, request.run_id)))
+            launched = stack.enter_context(Launched(plan))
             self._lease.bind(launched)
             try:
                 ended = launched.follow(lambda clock: self._teller.at_stage(what, clock))
@@ -297,26 +302,40 @@ class _Execution:
             pinned=self._pinned,
         )
 
-    def _plan(self, control: control_dirs.Control, run_id: str) -> Plan:
+    def _plan(self, control: control_dirs.Control, request: RunRequest) -> Plan:
         stack = self._facts.stack
         configured = self._settings.stacks.get(stack.name) if stack else None
         if configured is None:
             raise UsageError("the chosen stack is not in this worker's settings", hint="Restart the worker.")
+        env = {**configured.env, **device_environment(self._bench.device)}
+        bundle = self._bench.island.install(self._settings.cache_dir).path
+        fork, why = self._fork(configured, env, bundle, request.mode)
         return Plan(
             python=configured.python,
-            bundle=self._bench.island.install(self._settings.cache_dir).path,
+            bundle=bundle,
             control=control,
-            env={
-                **configured.env,
-                **device_environment(self._bench.device),
-                **self._bench.marks,
-                stragglers.RUN_ENV: run_id,
-            },
+            env={**env, **self._bench.marks, stragglers.RUN_ENV: request.run_id},
             limits_s=stage_limits_s(self._job),
             lock_fd=self._lock_fd,
             deadline=self._lease.deadline,
             grace_s=min(GRACE_S, self._settings.lease_s / 20),
+            fork=fork,
+            why_fresh=why,
         )
+
+    def _fork(
+        self, stack: StackSettings, env: Mapping[str, str], bundle: Path, mode: str
+    ) -> tuple[Fork | None, str | None]:
+        """How to fork the run from a warm parent, or why it is started afresh."""
+        warm, job = self._bench.warm, self._job
+        if warm is None:
+            return None, "the worker keeps no warm parents"
+        policy = stack.warm_runners or self._settings.warm_runners
+        choice = choose(policy, job.workflow, self._bench.device.kind, mode, job.protocol)
+        if choice.modules is None:
+            return None, choice.why
+        key = Key(stack.python, bundle, tuple(sorted(runner_environment(env).items())), choice.modules)
+        return lambda lock_fd, log_fd: warm.fork(key, lock_fd, log_fd, self._lease.ended), None
 
     def _record_rest(self, outcome: Outcome, failure: Failure, run: RunFacts | None = None) -> None:
         # Memory that runs out while the smallest batch is prepared ends the ladder as it does at a larger one.

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Optional
+from typing import IO, NamedTuple, Optional, Protocol
 
 from farm.contract.codec import DecodeError, from_json
 from farm.contract.device import DeviceInfo
@@ -26,6 +26,7 @@ from farm.contract.run import StageTime
 from workers.daemon import supervise
 from workers.daemon.control import Control, EventFollower, bound_log
 from workers.daemon.stages import Overdue, StageClock
+from workers.daemon.warm_parent import RefusedError
 
 #: How long a runner that was asked to end may take, before the whole tree is killed.
 GRACE_S = 2.0
@@ -36,12 +37,46 @@ END_LIMIT_S = 30.0
 _POLL_S = 0.2
 _POLL_MEASURE_S = 0.5
 
+#: How the log and the record tell the two ways of starting a runner apart.
+FRESH, FORKED = "fresh", "forked"
+
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
+
+
+class Process(Protocol):
+    """A supervisor's process, however it was started."""
+
+    pid: int
+
+    @property
+    def stdin(self) -> IO[bytes] | None:
+        """Where it listens."""
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        """What ends with it."""
+
+    def wait(self, timeout: float) -> object:
+        """Wait until it is gone; raises subprocess.TimeoutExpired."""
+
+
+class Started(NamedTuple):
+    """How a runner was started: `start` is `fresh` or `forked`; `why` tells why it is not forked."""
+
+    start: str
+    why: str | None = None
+
+
+#: Forks a supervisor, given the descriptors of the device's lock and of the log. Raises RefusedError.
+Fork = Callable[[int, int], Process]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One runner to start. `deadline` is CLOCK_BOOTTIME seconds: past it the supervisor ends the run by itself."""
+    """One runner to start. `deadline` is CLOCK_BOOTTIME seconds: past it the supervisor ends the run by itself.
+
+    `fork`: forks it from a warm parent; None: it is started afresh, `why_fresh`.
+    """
 
     python: str
     bundle: Path
@@ -51,6 +86,8 @@ class Plan:
     lock_fd: int
     deadline: float | None = None
     grace_s: float = GRACE_S
+    fork: Fork | None = None
+    why_fresh: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +118,7 @@ class Ended:
     overdue: Overdue | None = None
     damaged_events: int = 0
     stages: list[StageTime] = field(default_factory=list)
+    started: Started = field(default_factory=lambda: Started(FRESH))
 
 
 class Launched:
@@ -90,16 +128,7 @@ class Launched:
         self._plan = plan
         self._lock = threading.Lock()
         self._give_up: float | None = None
-        with plan.control.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", supervise.__file__, str(plan.lock_fd)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={key: os.environ[key] for key in _PASSED_ON if key in os.environ},
-                pass_fds=(plan.lock_fd,),
-                start_new_session=True,
-            )
+        self._process, self.started = _supervisor(plan)
         self._started_ns = time.monotonic_ns()
         self._say(json.dumps(_supervisor_plan(plan)._asdict()))
 
@@ -145,7 +174,9 @@ class Launched:
             if self._give_up is not None and time.monotonic() > self._give_up:
                 break
         _take_in(events, clock, on_change)
-        return Ended(self._report(), clock.stage, overdue, events.damaged, clock.stages(time.monotonic_ns()))
+        return Ended(
+            self._report(), clock.stage, overdue, events.damaged, clock.stages(time.monotonic_ns()), self.started
+        )
 
     def _has_ended(self, limit_s: float) -> bool:
         # The supervisor's stdout ends with it: one wait in the kernel, no polling of the child.
@@ -171,6 +202,26 @@ class Launched:
             return from_json(ExitReport, json.loads(self._plan.control.exit.read_bytes()))
         except (OSError, ValueError, DecodeError, RecursionError):
             return None
+
+
+def _supervisor(plan: Plan) -> tuple[Process, Started]:
+    with plan.control.log.open("ab") as log:
+        why = plan.why_fresh
+        if plan.fork is not None:
+            try:
+                return plan.fork(plan.lock_fd, log.fileno()), Started(FORKED)
+            except RefusedError as refused:
+                why = str(refused)
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", supervise.__file__, str(plan.lock_fd)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={key: os.environ[key] for key in _PASSED_ON if key in os.environ},
+            pass_fds=(plan.lock_fd,),
+            start_new_session=True,
+        )
+        return process, Started(FRESH, why)
 
 
 def _take_in(events: EventFollower, clock: StageClock, on_change: Callable[[StageClock], None]) -> None:

@@ -38,6 +38,7 @@ from workers.daemon.hand_back import HandBack, tell_children_after
 from workers.daemon.probe import find_device, probe_stacks
 from workers.daemon.provenance import provenance
 from workers.daemon.reporter import Progress
+from workers.daemon.warm import WarmRunners
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class Service:
             problems = stack.problems or "no problems"
             log.info("stack %s: Python %s, %s", stack.name, stack.python_version or "?", problems)
         facts = provenance(settings, bundle.digest)
-        self.bench = Bench(settings, device, stacks, island, worker_store(settings), facts)
+        self.bench = Bench(settings, device, stacks, island, worker_store(settings), facts, warm=WarmRunners(settings))
 
     def begin_heartbeat(self) -> None:
         """Announce the device now and every 10 s, and move what the spool holds. In the main process."""

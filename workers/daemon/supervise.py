@@ -8,7 +8,12 @@ while a laptop sleeps) and `kill REASON`. Stdout: `pid N`, once; its end is this
 tree, daemonised descendants too, when stdin closes (`daemon-died`), the deadline passes (`lease-expired`), it is told
 to, or the runner has ended by itself. It then writes the exit file, by rename. The device's lock is inherited and so
 freed last.
+
+Python 3.8: a warm parent (`workers/runner/warm.py`), in a stack's interpreter, loads this file by its path and forks
+supervisors that run `supervise` with a `become` of its own.
 """
+
+from __future__ import annotations
 
 import ctypes
 import json
@@ -18,7 +23,7 @@ import select
 import signal
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple  # noqa: UP035 - Python 3.8 cannot subscript the other one
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -42,11 +47,16 @@ class Plan(NamedTuple):
     deadline: float | None
 
 
+#: Makes the calling process, prepared but for its program, the runner; does not return.
+Become = Callable[[Plan], None]
+
+
 class Supervisor:
     """One runner, from its start until the last of its descendants is gone."""
 
-    def __init__(self, plan: Plan, rest: bytes) -> None:
+    def __init__(self, plan: Plan, rest: bytes, become: Become) -> None:
         self.plan = plan
+        self._become = become
         self.deadline = plan.deadline
         self.reason: str | None = None
         self.error: str | None = None
@@ -61,7 +71,7 @@ class Supervisor:
     def run(self) -> None:
         """Start the runner, watch it, end its tree, say how it ended."""
         self._started_ns = time.monotonic_ns()
-        self.runner, self.error = _start(self.plan)
+        self.runner, self.error = _start(self.plan, self._become)
         os.write(1, b"pid %d\n" % self.runner)
         self._take_lines()
         while self.status is None and self.reason is None:
@@ -197,14 +207,15 @@ def _parent_and_state(pid: str) -> tuple[int, str]:
     return int(fields[1]), fields[0].decode()
 
 
-def _start(plan: Plan) -> tuple[int, str | None]:
-    """Fork and execute the runner; return its id, and the error where it could not be executed."""
+def _start(plan: Plan, become: Become) -> tuple[int, str | None]:
+    """Fork the runner; return its id, and the error where it could not become one."""
     failure_read, failure_write = os.pipe()
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
-            _become_runner(plan, parent)
+            _prepare(plan, parent)
+            become(plan)
         except OSError as error:
             os.write(failure_write, f"{plan.argv[0]}: {error.strerror or error}".encode())
         finally:
@@ -215,11 +226,13 @@ def _start(plan: Plan) -> tuple[int, str | None]:
     return pid, failure.decode("utf-8", "replace") or None
 
 
-def _become_runner(plan: Plan, parent: int) -> None:
+def _prepare(plan: Plan, parent: int) -> None:
+    """All that a runner is given but its program: the same for one that is executed and one that is forked."""
     os.setsid()
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(126)
+    signal.set_wakeup_fd(-1)
     for number in _RESET:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -231,6 +244,9 @@ def _become_runner(plan: Plan, parent: int) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.chdir(plan.cwd)
+
+
+def _execute(plan: Plan) -> None:
     os.execve(plan.argv[0], plan.argv, plan.env)  # noqa: S606 - no shell is wanted
 
 
@@ -289,15 +305,14 @@ def _read_plan() -> tuple[Plan, bytes] | None:
     return Plan(**json.loads(line)), rest
 
 
-def main() -> int:
-    """Run one plan from stdin."""
-    os.set_inheritable(int(sys.argv[1]), False)
+def supervise(lock_fd: int, become: Become) -> None:
+    """Run one plan from stdin in this process, which holds the device's lock in `lock_fd`."""
+    os.set_inheritable(lock_fd, False)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     given = _read_plan()
     if given is not None:
-        Supervisor(*given).run()
-    return 0
+        Supervisor(*given, become).run()
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    supervise(int(sys.argv[1]), _execute)

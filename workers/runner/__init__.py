@@ -3,4 +3,5 @@
 
 PYTHON -I BUNDLE_DIR CONTROL_DIR          one prepare or one measured point
 PYTHON -I BUNDLE_DIR --probe OUT.json     what this interpreter can do
+PYTHON -I BUNDLE_DIR --warm ...           import the libraries once, then fork the processes of the first line
 """

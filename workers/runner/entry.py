@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two things the runner does, chosen by its arguments."""
+"""The things the runner does, chosen by its arguments."""
 
 import faulthandler
 import os
@@ -17,6 +17,10 @@ def run(argv: List[str]) -> int:
 
         write_probe(argv[1])
         return 0
+    if argv[:1] == ["--warm"] and len(argv) >= 4:
+        from workers.runner.warm import serve
+
+        return serve(argv[1:])
     if len(argv) != 1 or argv[0].startswith("-"):
         sys.stderr.write(_USAGE)
         return EXIT_USAGE

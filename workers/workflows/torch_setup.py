@@ -8,6 +8,9 @@ from typing import Any, List
 from workers.workflows.base import Context, require
 from workers.workflows.errors import PrecisionNotHeld, SettingNotHeld
 
+#: oneDNN reads it once, when torch loads: "BF16" would run fp32 convolutions in bf16.
+FPMATH_VARIABLE, FPMATH_MODE = "ONEDNN_DEFAULT_FPMATH_MODE", "STRICT"
+
 #: A `torch.library.Library` undoes its definitions when it is collected, so it lives here.
 _kept: List[Any] = []
 
@@ -20,8 +23,7 @@ def import_torch(ctx: Context) -> Any:
         SettingNotHeld: torch did not take the number of threads.
         PrecisionNotHeld: fp32 products would still run in a lower precision.
     """
-    # oneDNN reads it once, when torch loads: "BF16" would run fp32 convolutions in bf16.
-    os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"
+    os.environ[FPMATH_VARIABLE] = FPMATH_MODE
     torch = require("torch")
     torch.set_num_threads(ctx.threads)
     if torch.get_num_threads() != ctx.threads:
