@@ -14,16 +14,23 @@ import sys
 import tempfile
 import threading
 import traceback
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Set, Tuple
+
+from workers.runner.resident import Span, take
 
 #: A variable that a warm parent is started with, long enough to hold the variables of a run in its place.
 ROOM = "INFERFARM_WARM"
 
 
-def become(plan: Any, kept: Sequence[int]) -> None:
-    """Run the plan's program in this process, as its interpreter would from the start; does not return.
+class Inherited(NamedTuple):
+    """What a fresh process would have after the same imports: descriptors that libraries opened, pages of code."""
 
-    `kept` are descriptors that libraries opened while they were imported: a fresh process would have them, too.
+    descriptors: List[int]
+    pages: List[Span]
+
+
+def become(plan: Any, inherited: Inherited) -> None:
+    """Run the plan's program in this process, as its interpreter would from the start; does not return.
 
     Raises:
         OSError: the run's marks do not fit where other processes look for them.
@@ -34,7 +41,8 @@ def become(plan: Any, kept: Sequence[int]) -> None:
     tempfile.tempdir = None  # of TMPDIR, which is the run's own
     bundle, arguments = plan.argv[2], plan.argv[3:]
     sys.argv[:] = [bundle, *arguments]
-    _close_all_but(set(kept) | {0, 1, 2})
+    _close_all_but({0, 1, 2}.union(inherited.descriptors))
+    take(inherited.pages)
     _exit(_run(bundle))
 
 
@@ -119,7 +127,7 @@ def _new_randomness() -> None:
         numpy_random.seed()  # type: ignore[attr-defined]
 
 
-def _close_all_but(kept: Any) -> None:
+def _close_all_but(kept: Set[int]) -> None:
     numbers: List[int] = [int(name) for name in os.listdir("/proc/self/fd")]
     for number in numbers:
         if number not in kept:

@@ -24,6 +24,7 @@ import traceback
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from workers.runner import child
+from workers.runner.resident import resident_spans
 from workers.runner.usage import memory_metrics
 
 _PR_SET_PDEATHSIG = 1
@@ -51,20 +52,20 @@ def serve(arguments: Sequence[str]) -> int:
 def _serve(sock: socket.socket, supervise: Any, idle_s: float, own: Dict[int, str]) -> None:
     # Children that end are nobody's business here; the kernel keeps no zombies of one who ignores them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    kept = [number for number in own if number > 2 and number != sock.fileno()]
+    inherited = child.Inherited([number for number in own if number > 2 and number != sock.fileno()], resident_spans())
     while True:
         ready, _, _ = select.select([sock], [], [], idle_s)
         given = _receive(sock) if ready else None
         if given is None:
             return
         try:
-            _say(sock, _fork(sock, supervise, given, kept))
+            _say(sock, _fork(sock, supervise, given, inherited))
         finally:
             for number in given:
                 os.close(number)
 
 
-def _fork(sock: socket.socket, supervise: Any, given: List[int], kept: List[int]) -> Dict[str, Any]:
+def _fork(sock: socket.socket, supervise: Any, given: List[int], inherited: child.Inherited) -> Dict[str, Any]:
     why = unsafe()
     if why is not None or len(given) != _DESCRIPTORS:
         return {"refused": why or "not the descriptors of a run"}
@@ -74,7 +75,7 @@ def _fork(sock: socket.socket, supervise: Any, given: List[int], kept: List[int]
         return {"pid": pid}
     status = 1
     try:
-        _be_supervisor(sock, supervise, given, kept)
+        _be_supervisor(sock, supervise, given, inherited)
         status = 0
     except BaseException:  # noqa: BLE001 - a fork must not return into its parent's loop
         traceback.print_exc()
@@ -83,14 +84,14 @@ def _fork(sock: socket.socket, supervise: Any, given: List[int], kept: List[int]
         os._exit(status)
 
 
-def _be_supervisor(sock: socket.socket, supervise: Any, given: List[int], kept: List[int]) -> None:
+def _be_supervisor(sock: socket.socket, supervise: Any, given: List[int], inherited: child.Inherited) -> None:
     os.setsid()
     for target, number in enumerate(given[:3]):
         os.dup2(number, target)
         os.close(number)
     sock.close()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    supervise.supervise(given[3], lambda plan: child.become(plan, kept))
+    supervise.supervise(given[3], lambda plan: child.become(plan, inherited))
 
 
 def unsafe() -> Optional[str]:
