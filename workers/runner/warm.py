@@ -96,11 +96,15 @@ def _be_supervisor(sock: socket.socket, supervise: Any, given: List[int], inheri
 
 def unsafe() -> Optional[str]:
     """Why this process must not be forked; None: it may be."""
-    threads = len(os.listdir("/proc/self/task"))
+    threads = _threads()
     if threads > 1:
         return "the parent has {} threads".format(threads)
     devices = sorted({path for path in _descriptors().values() if path.startswith("/dev/nvidia")})
     return "the parent has {} open".format(devices[0]) if devices else None
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))
 
 
 def _warm_up(modules: Sequence[str]) -> Dict[str, Any]:
