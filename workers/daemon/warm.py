@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 #: Parents kept at once, of all stacks and sets of libraries: the one that was used longest ago ends for another.
 MOST_PARENTS = 4
-#: After so many parents in a row that failed or crashed, runs of a kind are started afresh until their stack changes.
+#: After so many parents in a row that failed or crashed, runs like theirs are started afresh for as long as the worker lives.
 MOST_FAILURES = 2
 
 

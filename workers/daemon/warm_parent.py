@@ -88,7 +88,7 @@ class Parent:
             RefusedError: it could not, or must not be forked, or `stop` was set.
         """
         # A thread of its own for as long as the parent lives, since the kernel ends it with the thread that began it.
-        threading.Thread(target=self._keep, name="warm-parent", daemon=True).start()
+        threading.Thread(target=self._keep, name="parent", daemon=True).start()
         self._begun.wait()
         if self._trouble is not None:
             raise RefusedError(f"the parent could not be started: {self._trouble.strerror or self._trouble}")
