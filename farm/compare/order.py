@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass
 
 from farm.contract.canonical import short_digest
+from farm.contract.names import turn_name
 from farm.errors import UsageError
 from farm.sweep import SweepSpec
 
@@ -60,4 +61,4 @@ def turns(base: SweepSpec, new: SweepSpec, processes: int, *, seed: int = 0, ses
 def _named(spec: SweepSpec, tag: str, side: str) -> SweepSpec:
     """The sweep under the comparison's name: repeats made for something else, and on another day, are none of it."""
     stem = spec.name[:_NAME_LENGTH].rstrip(".-_")
-    return spec.model_copy(update={"name": f"{stem}.cmp-{tag}-{side}"})
+    return spec.model_copy(update={"name": turn_name(stem, tag, side)})

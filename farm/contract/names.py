@@ -83,3 +83,16 @@ def slug(text: str) -> str:
     """Turn a product or host name into a safe name: `AMD EPYC 9354P` -> `amd-epyc-9354p`."""
     cleaned = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     return cleaned[:100] or "unknown"
+
+
+_TURN = re.compile(r".+\.cmp-[0-9a-f]{8}-(base|new)")
+
+
+def turn_name(stem: str, tag: str, side: str) -> str:
+    """The name of the sweep that is one side of a comparison that is measured, a process at a time."""
+    return "{}.cmp-{}-{}".format(stem, tag, side)
+
+
+def is_turn(sweep_name: str) -> bool:
+    """Whether a sweep is such a side: each of its runs stands for one process of several."""
+    return _TURN.fullmatch(sweep_name) is not None

@@ -18,9 +18,12 @@ from typing import Any
 import pytest
 
 from farm.broker.jobs import Claim, JobStore
+from farm.compare.order import turns
 from farm.contract.catalogue import WORKFLOWS
 from farm.contract.protocols import PROTOCOLS
 from farm.settings import Settings
+from farm.sweep import parse_sweep
+from tests.factories import make_job
 from tests.workers.support import Background, fake_job, is_alive, make_control, records, run_python, wait_until
 from workers.daemon.bench import Bench
 from workers.daemon.launch import FORKED, FRESH, Ended, Launched, Plan, runner_environment
@@ -316,14 +319,25 @@ def test_a_job_that_is_given_up_does_not_wait_for_imports(island_bundle: Path, s
 
 
 def test_the_choice() -> None:
-    quick, nightly = PROTOCOLS["quick"], PROTOCOLS["nightly"]
-    assert choose("auto", "pytorch", "cpu", "measure", quick).modules == ("numpy", "torch", "torchvision")
-    assert choose("auto", "pytorch", "cpu", "prepare", nightly).modules == ("numpy", "torch", "torchvision")
-    assert choose("auto", "pytorch", "cpu", "measure", nightly).why is not None
-    assert choose("always", "pytorch", "cpu", "measure", nightly).why is None
-    assert choose("never", "pytorch", "cpu", "measure", quick).why == "warm_runners is never"
-    assert choose("always", "torch_tensorrt", "gpu", "measure", quick).why == "torch_tensorrt is not forked on a gpu"
-    assert choose("always", "a_plug_in", "cpu", "measure", quick).modules is None
+    quick = make_job(workflow="pytorch", protocol=PROTOCOLS["quick"])
+    nightly = replace(quick, protocol=PROTOCOLS["nightly"])
+    assert choose("auto", quick, "cpu", "measure").modules == ("numpy", "torch", "torchvision")
+    assert choose("auto", nightly, "cpu", "prepare").modules == ("numpy", "torch", "torchvision")
+    assert "several processes" in (choose("auto", nightly, "cpu", "measure").why or "")
+    assert choose("always", nightly, "cpu", "measure").why is None
+    assert choose("never", quick, "cpu", "measure").why == "warm_runners is never"
+    assert choose("always", replace(quick, workflow="torch_tensorrt"), "gpu", "measure").modules is None
+    assert choose("always", replace(quick, workflow="a_plug_in"), "cpu", "measure").modules is None
+
+
+def test_each_process_of_a_measured_comparison_is_fresh() -> None:
+    spec = parse_sweep(
+        "name: s\nmodels: [resnet18]\nworkflows: [pytorch]\ndevices: [{kind: cpu}]\nprecisions: [fp32]", "s"
+    )
+    for turn in turns(spec, spec, 2):
+        job = make_job(workflow="pytorch", protocol=PROTOCOLS["quick"], sweep_name=turn.spec.name)
+        assert "comparison" in (choose("auto", job, "cpu", "measure").why or "")
+        assert choose("always", job, "cpu", "measure").why is None
 
 
 def test_nothing_that_starts_threads_or_reads_tf32_s_switch_is_imported_ahead() -> None:

@@ -331,7 +331,7 @@ class _Execution:
         if warm is None:
             return None, "the worker keeps no warm parents"
         policy = stack.warm_runners or self._settings.warm_runners
-        choice = choose(policy, job.workflow, self._bench.device.kind, mode, job.protocol)
+        choice = choose(policy, job, self._bench.device.kind, mode)
         if choice.modules is None:
             return None, choice.why
         key = Key(stack.python, bundle, tuple(sorted(runner_environment(env).items())), choice.modules)

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from farm.contract.catalogue import WORKFLOWS
-from farm.contract.job import Protocol
+from farm.contract.job import JobSpec
+from farm.contract.names import is_turn
 from farm.settings import Settings, WarmPolicy
 from workers.daemon.replicate import replication
 from workers.daemon.warm_parent import Forked, Key, Parent, RefusedError
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 #: Parents kept at once, of all stacks and sets of libraries: the one that was used longest ago ends for another.
 MOST_PARENTS = 4
-#: After so many parents in a row that failed or crashed, runs like theirs are started afresh for as long as the worker lives.
+#: After so many parents in a row that failed or crashed, runs like theirs are started afresh until the worker ends.
 MOST_FAILURES = 2
 
 
@@ -36,20 +37,23 @@ class Choice(NamedTuple):
     why: str | None = None
 
 
-def choose(policy: WarmPolicy, workflow: str, kind: str, mode: str, protocol: Protocol) -> Choice:
-    """Whether a run may be forked. Pure.
+def choose(policy: WarmPolicy, job: JobSpec, kind: str, mode: str) -> Choice:
+    """Whether a run of `job` may be forked. Pure.
 
     Processes that count as replicates differ in what an execution draws at random (addresses, the hash seed); forks of
     one parent share it, and the interval over them would be too narrow. So `auto` starts those afresh.
     """
     if policy == "never":
         return Choice(None, "warm_runners is never")
-    info = WORKFLOWS.get(workflow)
+    info = WORKFLOWS.get(job.workflow)
     modules = info.preloads(kind, mode) if info is not None else None
     if modules is None:
-        return Choice(None, f"{workflow} is not forked on a {kind}")
-    if policy == "auto" and mode == "measure" and replication(protocol).several:
-        return Choice(None, "the point has several processes, which are to be independent")
+        return Choice(None, f"{job.workflow} is not forked on a {kind}")
+    if policy == "auto" and mode == "measure":
+        if replication(job.protocol).several:
+            return Choice(None, "the point has several processes, which are to be independent")
+        if is_turn(job.sweep_name):
+            return Choice(None, "it is one of a comparison's processes, which are to be independent")
     return Choice(modules)
 
 
