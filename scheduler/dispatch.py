@@ -43,15 +43,14 @@ def one_pass(jobs: JobStore, register: Register, send: Send, window: int) -> Pas
         redis.RedisError: Redis went away; what was done stays done, and the next pass goes on from there.
     """
     slots = read_slots(jobs, register.devices())
-    if not slots:
-        return PassReport()
-    heads = jobs.heads()
+    heads = jobs.heads() if slots else []
     recalled = recall_all(jobs, outranked(slots, heads))
     if recalled:
         heads, slots = jobs.heads(), _without(slots, recalled)
     stolen = recall_all(jobs, stealable(slots, heads))
-    slots = _without(slots, stolen)
-    sent = _fill(jobs, slots, send, window) if heads or stolen else []
+    if stolen:
+        heads, slots = jobs.heads(), _without(slots, stolen)
+    sent = _fill(jobs, slots, Board(heads), send, window) if heads else []
     return PassReport(tuple(sent), (*recalled, *stolen))
 
 
@@ -59,9 +58,8 @@ def read_slots(jobs: JobStore, entries: Sequence[DeviceEntry]) -> list[Slot]:
     """The devices that take jobs now, with their windows, by id."""
     devices = sorted((entry.announcement.device for entry in entries if working(entry)), key=lambda d: d.device_id)
     settling = {entry.device_id for entry in entries if entry.back and entry.canary.busy}
-    return [
-        Slot(d.device_id, d.device_class, tuple(jobs.window(d.device_id)), d.device_id in settling) for d in devices
-    ]
+    windows = jobs.windows([d.device_id for d in devices])
+    return [Slot(d.device_id, d.device_class, tuple(windows[d.device_id]), d.device_id in settling) for d in devices]
 
 
 def recall_all(jobs: JobStore, job_ids: Iterable[str]) -> list[str]:
@@ -77,22 +75,53 @@ def _without(slots: Sequence[Slot], recalled: Sequence[str]) -> list[Slot]:
     return [replace(slot, window=tuple(v for v in slot.window if v.job_id not in gone)) for slot in slots]
 
 
-def _fill(jobs: JobStore, slots: Sequence[Slot], send: Send, window: int) -> list[tuple[str, str]]:
+class Board:
+    """The first waiting job of every line, kept up to date by what a dispatch answers.
+
+    So a pass costs one look at all lines and one round trip for each job that it sends, however many jobs wait.
+    """
+
+    def __init__(self, heads: Sequence[Head]) -> None:
+        self._lines: dict[str, dict[str, Head]] = {}
+        self._served: dict[str, float] = {}
+        for head in heads:
+            self._lines.setdefault(head.target_key, {})[head.sweep_id] = head
+            self._served[head.sweep_id] = head.served_s
+
+    def of(self, slot: Slot) -> list[Head]:
+        """The heads that feed a device, with what their sweeps have been served by now."""
+        return [
+            replace(head, served_s=self._served[head.sweep_id])
+            for key in slot.keys
+            for head in self._lines.get(key, {}).values()
+        ]
+
+    def after(self, head: Head, served_s: float, behind: Head | None) -> None:
+        """`head` is gone from its line; `behind` is the first one now."""
+        self._served[head.sweep_id] = served_s
+        if behind is None:
+            del self._lines[head.target_key][head.sweep_id]
+        else:
+            self._lines[head.target_key][head.sweep_id] = behind
+
+
+def _fill(jobs: JobStore, slots: Sequence[Slot], board: Board, send: Send, window: int) -> list[tuple[str, str]]:
     """First a job for each idle device, then a second for each, and so on: none waits behind another's window.
 
     Nothing is sent behind a canary: what it says decides what the device may do next.
     """
-    sent = []
+    sent: list[tuple[str, str]] = []
     held = {
         slot.device_id: window if any(is_canary(view.spec) for view in slot.window) else len(slot.window)
         for slot in slots
     }
-    submitted = {view.sweep_id: view.submitted_at for view in jobs.sweeps()}
+    hungry = [slot for slot in slots if held[slot.device_id] < window and board.of(slot)]
+    submitted = {view.sweep_id: view.submitted_at for view in jobs.sweeps()} if hungry else {}
     for depth in range(window):
-        for slot in slots:
+        for slot in hungry:
             if held[slot.device_id] > depth:
                 continue
-            job_id = _dispatch_best(jobs, slot, submitted)
+            job_id = _dispatch_best(jobs, slot, board, submitted)
             if job_id is not None:
                 view = _send(jobs, job_id, slot.device_id, send)
                 held[slot.device_id] += window if view is not None and is_canary(view.spec) else 1
@@ -100,14 +129,16 @@ def _fill(jobs: JobStore, slots: Sequence[Slot], send: Send, window: int) -> lis
     return sent
 
 
-def _dispatch_best(jobs: JobStore, slot: Slot, submitted: Mapping[str, float]) -> str | None:
-    """Dispatch the best waiting job; heads are read anew each time, since each dispatch changes the shares."""
+def _dispatch_best(jobs: JobStore, slot: Slot, board: Board, submitted: Mapping[str, float]) -> str | None:
+    """Dispatch the best waiting job; each dispatch changes the shares, and says so to the board."""
     for _ in range(_TRIES):
         least = CANARY_PRIORITY if slot.canary_only else 0
-        head: Head | None = choose(jobs.heads(), slot.device_id, slot.device_class, submitted, least=least)
+        head = choose(board.of(slot), slot.device_id, slot.device_class, submitted, least=least)
         if head is None:
             return None
-        if jobs.dispatch(head.job_id, slot.device_id):
+        done, served_s, behind = jobs.dispatch_head(head, slot.device_id)
+        board.after(head, served_s, behind)
+        if done:
             return head.job_id
     return None
 

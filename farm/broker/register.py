@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Sequence
@@ -193,9 +194,7 @@ class Register:
 
 def _entry(device_id: str, h: dict[str, Any], now_s: float) -> DeviceEntry | None:
     try:
-        announcement = from_json(Announcement, json.loads(h["announcement"]))
-        check_name(announcement.device.device_id, "device id")
-        check_name(announcement.device.device_class, "device class")
+        announcement = _announcement(h["announcement"])
         age_s = now_s - float(h["seen"]) / 1000
         canary = read_canary(h)
     except (KeyError, ValueError, OverflowError, RecursionError):
@@ -216,6 +215,15 @@ def _entry(device_id: str, h: dict[str, Any], now_s: float) -> DeviceEntry | Non
         until_s=_number(h.get("state_until")),
         back=bool(h.get("back")),
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _announcement(text: str) -> Announcement:
+    """Decoding is most of the cost of reading the register, and a device says the same for days."""
+    announcement = from_json(Announcement, json.loads(text))
+    check_name(announcement.device.device_id, "device id")
+    check_name(announcement.device.device_class, "device class")
+    return announcement
 
 
 def _number(text: str | None) -> float | None:
