@@ -32,17 +32,20 @@ class PassReport:
     recalled: tuple[str, ...] = ()
 
 
-def one_pass(jobs: JobStore, register: Register, send: Send, window: int) -> PassReport:
+def one_pass(
+    jobs: JobStore, register: Register, send: Send, window: int, windows: Mapping[str, Sequence[JobView]] | None = None
+) -> PassReport:
     """Keep up to `window` jobs with every device that is online and ready.
 
     What is dispatched but unclaimed steps back for a waiting job of higher priority, and moves from a busy device to an
     idle one of its class. A job is dispatched before its message is sent: a lost message is sent again, a job that was
-    sent but not dispatched would be refused.
+    sent but not dispatched would be refused. `windows`: those of devices that were just read; what has moved since is
+    not moved again, since every move compares first.
 
     Raises:
         redis.RedisError: Redis went away; what was done stays done, and the next pass goes on from there.
     """
-    slots = read_slots(jobs, register.devices())
+    slots = read_slots(jobs, register.devices(), windows)
     heads = jobs.heads() if slots else []
     recalled = recall_all(jobs, outranked(slots, heads))
     if recalled:
@@ -54,11 +57,14 @@ def one_pass(jobs: JobStore, register: Register, send: Send, window: int) -> Pas
     return PassReport(tuple(sent), (*recalled, *stolen))
 
 
-def read_slots(jobs: JobStore, entries: Sequence[DeviceEntry]) -> list[Slot]:
+def read_slots(
+    jobs: JobStore, entries: Sequence[DeviceEntry], known: Mapping[str, Sequence[JobView]] | None = None
+) -> list[Slot]:
     """The devices that take jobs now, with their windows, by id."""
     devices = sorted((entry.announcement.device for entry in entries if working(entry)), key=lambda d: d.device_id)
     settling = {entry.device_id for entry in entries if entry.back and entry.canary.busy}
-    windows = jobs.windows([d.device_id for d in devices])
+    windows = dict(known or {})
+    windows |= jobs.windows([d.device_id for d in devices if d.device_id not in windows])
     return [Slot(d.device_id, d.device_class, tuple(windows[d.device_id]), d.device_id in settling) for d in devices]
 
 

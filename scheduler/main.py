@@ -76,9 +76,11 @@ class Scheduler:
         if see_to_maintenance(self._register, self._jobs, entries, now_s, canary=self._settings.canary):
             entries = self._register.devices()
         recall_from_absent(self._jobs, entries)
-        self._resender.resend(read_slots(self._jobs, entries), self._send, now_s)
+        slots = read_slots(self._jobs, entries)
+        self._resender.resend(slots, self._send, now_s)
         self._canaries.tick(entries, now_s)
-        one_pass(self._jobs, self._register, self._send, self._settings.window)
+        windows = {slot.device_id: slot.window for slot in slots}
+        one_pass(self._jobs, self._register, self._send, self._settings.window, windows)
 
     def _rebuild_if_emptied(self) -> None:
         if self._redis.exists(REBUILT_KEY):
