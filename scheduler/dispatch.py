@@ -57,6 +57,30 @@ def one_pass(
     return PassReport(tuple(sent), (*recalled, *stolen))
 
 
+def standing(entry: DeviceEntry) -> tuple[object, ...]:
+    """All that decides whether a device takes jobs, but for time: what a pass in a hurry must find unchanged."""
+    return entry.announcement, entry.state, entry.canary, entry.back, entry.online
+
+
+def quick_pass(
+    jobs: JobStore, entries: Sequence[DeviceEntry], fit: Mapping[str, tuple[object, ...]], send: Send, window: int
+) -> PassReport:
+    """Give idle devices work at once; everything else waits for the pass after it, which is due now as well.
+
+    `fit`: how devices stood when the last whole pass had been through with them. One that stands otherwise now, or on
+    which the last job failed, or whose canary is due or at work, is left to that pass: it may have something to say.
+
+    Raises:
+        redis.RedisError: as `one_pass`.
+    """
+    ready = [entry for entry in entries if fit.get(entry.device_id) == standing(entry) and not entry.canary.busy]
+    idle = [slot for slot in read_slots(jobs, ready) if not slot.window and not slot.canary_only]
+    failed = set(jobs.failing([slot.device_id for slot in idle], 1))
+    slots = [slot for slot in idle if slot.device_id not in failed]
+    heads = jobs.heads() if slots else []
+    return PassReport(tuple(_fill(jobs, slots, Board(heads), send, window))) if heads else PassReport()
+
+
 def read_slots(
     jobs: JobStore, entries: Sequence[DeviceEntry], known: Mapping[str, Sequence[JobView]] | None = None
 ) -> list[Slot]:
@@ -122,36 +146,31 @@ def _fill(jobs: JobStore, slots: Sequence[Slot], board: Board, send: Send, windo
         for slot in slots
     }
     hungry = [slot for slot in slots if held[slot.device_id] < window and board.of(slot)]
-    submitted = {view.sweep_id: view.submitted_at for view in jobs.sweeps()} if hungry else {}
     for depth in range(window):
         for slot in hungry:
             if held[slot.device_id] > depth:
                 continue
-            job_id = _dispatch_best(jobs, slot, board, submitted)
-            if job_id is not None:
-                view = _send(jobs, job_id, slot.device_id, send)
-                held[slot.device_id] += window if view is not None and is_canary(view.spec) else 1
-                sent.append((job_id, slot.device_id))
+            head = _send_best(jobs, slot, board, send)
+            if head is not None:
+                # No sweep of people's has a canary's priority.
+                held[slot.device_id] += window if head.priority >= CANARY_PRIORITY else 1
+                sent.append((head.job_id, slot.device_id))
     return sent
 
 
-def _dispatch_best(jobs: JobStore, slot: Slot, board: Board, submitted: Mapping[str, float]) -> str | None:
-    """Dispatch the best waiting job; each dispatch changes the shares, and says so to the board."""
+def _send_best(jobs: JobStore, slot: Slot, board: Board, send: Send) -> Head | None:
+    """Dispatch the best waiting job and send its message; the board learns what that changed."""
+    least = CANARY_PRIORITY if slot.canary_only else 0
     for _ in range(_TRIES):
-        least = CANARY_PRIORITY if slot.canary_only else 0
-        head = choose(board.of(slot), slot.device_id, slot.device_class, submitted, least=least)
+        heads = board.of(slot)
+        submitted = {head.sweep_id: head.submitted_s for head in heads}
+        head = choose(heads, slot.device_id, slot.device_class, submitted, least=least)
         if head is None:
             return None
-        done, served_s, behind = jobs.dispatch_head(head, slot.device_id)
-        board.after(head, served_s, behind)
-        if done:
-            return head.job_id
+        made = jobs.dispatch_head(head, slot.device_id)
+        board.after(head, made.served_s, made.behind)
+        if made.done:
+            send(head.job_id, device_queue(slot.device_id), made.name)
+            log.info("sent job=%s name=%s device=%s", head.job_id, made.name, slot.device_id)
+            return head
     return None
-
-
-def _send(jobs: JobStore, job_id: str, device_id: str, send: Send) -> JobView | None:
-    view = jobs.get(job_id)
-    name = view.name if view else job_id
-    send(job_id, device_queue(device_id), name)
-    log.info("sent job=%s name=%s device=%s", job_id, name, device_id)
-    return view

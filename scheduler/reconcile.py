@@ -42,7 +42,7 @@ _LOG_KIND = re.compile(r"(log|failure):attempt-\d{1,6}")
 #: claim, or that starts anew, brings them within seconds; a host that stays away must not keep a job without a record.
 LOGS_WAIT_S = 30.0
 #: How long records are written before devices that wait are looked after: a sweep of 100,000 jobs may be cancelled.
-_SETTLE_S = 0.1
+SETTLE_S = 0.1
 #: A worker that takes no messages is not helped by more of them.
 RESEND_AT_MOST_S = 600.0
 
@@ -102,10 +102,16 @@ def reap(jobs: JobStore, store: Store, max_attempts: int, now_s: float = math.in
 
     `now_s`: Redis's clock, Unix seconds; the record of a job that is given up waits a little for its attempts' logs.
     """
+    ended = end_leases(jobs, max_attempts)
+    settle(jobs, store, now_s)
+    return ended
+
+
+def end_leases(jobs: JobStore, max_attempts: int) -> list[tuple[str, JobState]]:
+    """Deal with leases that ended."""
     ended = jobs.reap(max_attempts)
     for job_id, state in ended:
         log.warning("lease ended job=%s now=%s", job_id, state)
-    settle(jobs, store, now_s)
     return ended
 
 
@@ -114,7 +120,7 @@ def settle(jobs: JobStore, store: Store, now_s: float = math.inf) -> int:
 
     What is owed stays in Redis until it is written: a store that is away, or a scheduler that dies, costs only time.
     """
-    owed, until = jobs.owed(), time.monotonic() + _SETTLE_S
+    owed, until = jobs.owed(), time.monotonic() + SETTLE_S
     for done, view in enumerate(owed):
         if done and time.monotonic() > until:
             return len(owed) - done

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How soon a job starts: on an idle worker, and behind another one; against Celery's own no-op on the same Redis.
 
-Idle: from just before `submit` puts the job into Redis to the worker's claim being granted, which is where its preflight
+Idle: from just before `submit` puts the job into Redis to the claim being granted, which is where its preflight
 begins: submit, the scheduler's tick, dispatch, Celery's message, the worker, the claim. Busy: from the end of the last
 runner of a job (its device does nothing from there) to the next job's claim, and from the job being done. The baseline
 is a task that does nothing, sent with the same settings to a worker of the same kind (prefork, concurrency 1) on the
@@ -77,7 +77,9 @@ def noop_worker() -> None:
         # Its end comes with the next one's start: a note more would be part of what is measured.
         client.rpush(_STARTED, json.dumps([began, time.time()]))
 
-    app.worker_main(["worker", "--concurrency=1", "--pool=prefork", "--without-gossip", "--without-mingle", "-Q", _QUEUE])
+    app.worker_main(
+        ["worker", "--concurrency=1", "--pool=prefork", "--without-gossip", "--without-mingle", "-Q", _QUEUE]
+    )
 
 
 @contextmanager

@@ -73,7 +73,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Head:
-    """The first waiting job of one sweep at one target. `served_s`: device-seconds handed to the sweep so far."""
+    """The first waiting job of one sweep at one target. `served_s`: device-seconds handed to the sweep so far.
+
+    `submitted_s`: when the sweep was submitted, Unix seconds.
+    """
 
     sweep_id: str
     target_key: str
@@ -82,6 +85,17 @@ class Head:
     served_s: float
     order: int
     predicted_s: float
+    submitted_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Dispatched:
+    """What a dispatch did: whether the job was bound, its name, what its sweep was served, its line's first job now."""
+
+    done: bool
+    name: str
+    served_s: float
+    behind: Head | None
 
 
 @dataclass(frozen=True)
@@ -162,15 +176,14 @@ class JobStore:
         """Bind a waiting job to a device: queued -> dispatched."""
         return bool(self._call("dispatch", job_id, device_id, "|")[0])
 
-    def dispatch_head(self, head: Head, device_id: str) -> tuple[bool, float, Head | None]:
-        """Bind the first of a line to a device: whether it was, what its sweep was served, the line's first job now."""
+    def dispatch_head(self, head: Head, device_id: str) -> Dispatched:
+        """The same for the first of a line."""
         answer = cast(list[Any], self._call("dispatch", head.job_id, device_id, f"{head.sweep_id}|{head.target_key}"))
-        served_s = float(answer[1])
-        if len(answer) < 5:
-            return bool(answer[0]), served_s, None
-        job_id, order, predicted = answer[2:5]
-        after = replace(head, job_id=job_id, order=int(float(order)), predicted_s=float(predicted), served_s=served_s)
-        return bool(answer[0]), served_s, after
+        done, name, served_s, behind = bool(answer[0]), str(answer[1]), float(answer[2]), None
+        if len(answer) == 6:
+            job_id, order, predicted_s = str(answer[3]), int(float(answer[4])), float(answer[5])
+            behind = replace(head, job_id=job_id, order=order, predicted_s=predicted_s, served_s=served_s)
+        return Dispatched(done, name, served_s, behind)
 
     def recall(self, job_id: str) -> bool:
         """Put a dispatched job that nobody claimed back into its line."""
@@ -274,7 +287,7 @@ class JobStore:
     def heads(self) -> list[Head]:
         """The first waiting job of every line."""
         flat = cast(list[str], self._call("heads"))
-        return [_head(flat[i : i + 6]) for i in range(0, len(flat), 6)]
+        return [_head(flat[i : i + 7]) for i in range(0, len(flat), 7)]
 
     def window(self, device_id: str) -> list[JobView]:
         """What is dispatched to, claimed or running on a device."""
@@ -358,7 +371,8 @@ class JobStore:
 
 def _head(row: list[str]) -> Head:
     sweep_id, _, target_key = row[0].partition("|")
-    return Head(sweep_id, target_key, row[1], int(row[4]), float(row[5]), int(float(row[2])), float(row[3]))
+    order, submitted_s = int(float(row[2])), float(row[6]) / 1000
+    return Head(sweep_id, target_key, row[1], int(row[4]), float(row[5]), order, float(row[3]), submitted_s)
 
 
 def _sweep(sweep_id: str, head: list[str | None], counts: dict[str, str]) -> SweepView:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
@@ -179,9 +179,12 @@ class Register:
         seconds, micros = self._redis.time()
         return seconds + micros / 1e6
 
-    def devices(self) -> list[DeviceEntry]:
-        """All entries by device id. An entry that cannot be read is left out: its worker will announce anew."""
-        ids = sorted(cast(set[str], self._redis.smembers("farm:devices")))
+    def devices(self, known: Iterable[str] | None = None) -> list[DeviceEntry]:
+        """All entries by device id, or those of `known`, in one round trip.
+
+        An entry that cannot be read is left out: its worker will announce anew.
+        """
+        ids = sorted(cast(set[str], self._redis.smembers("farm:devices")) if known is None else known)
         pipe = self._redis.pipeline(transaction=False)
         pipe.time()
         for device_id in ids:

@@ -106,15 +106,17 @@ set_state(id,h[2],h[1],'queued'); enqueue(id,h[2],h[3],h[4]); wake(); return 'qu
 """
 
 #: ARGV: job, device, line. queued -> dispatched. Answers with what became of the line, so that nobody has to look at
-#: all of them again: 1 or 0, the sweep's `served`, and the line's first job, order and predicted, where it has one.
+#: all of them again: 1 or 0, the job's name, the sweep's `served`, and the line's first job, order and predicted, where
+#: it has one.
 DISPATCH = """
-local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','sweep','target','predicted'); local done=0
+local id=ARGV[1]; local done=0
+local h=redis.call('HMGET',key(id),'state','sweep','target','predicted','name')
 if h[1]=='queued' then
   dequeue(id,h[2],h[3]); redis.call('SADD','farm:window:'..ARGV[2],id)
   set_state(id,h[2],'queued','dispatched','device',ARGV[2]); serve(h[2],h[4]); done=1
 end
 local sweep=string.match(ARGV[3],'^(.-)|')
-return {done,redis.call('HGET','farm:sweep:'..sweep,'served') or '0',head(ARGV[3])}
+return {done,h[5] or id,redis.call('HGET','farm:sweep:'..sweep,'served') or '0',head(ARGV[3])}
 """
 
 #: ARGV: job. dispatched -> queued: its message, when it comes, finds nothing to claim.
@@ -190,8 +192,8 @@ set_state(id,h[3],h[1],'queued','token','-','device','','reason',ARGV[3])
 enqueue(id,h[3],h[4],h[5]); serve(h[3],-tonumber(h[8])); wake(); return 1
 """
 
-#: ARGV: jobs, 500 at most. What has not started is cancelled at once; what runs is asked to stop. A state for each: what
-#: is the same for many of them is done once for all of them.
+#: ARGV: jobs, 500 at most. What has not started is cancelled at once; what runs is asked to stop. A state for each;
+#: what is the same for many of them is done once for all of them.
 CANCEL = """
 local out={}; local gone={}; local lines={}; local moved={}; local at=now()
 local function note(t,k,id) t[k]=t[k] or {}; t[k][#t[k]+1]=id end
@@ -277,14 +279,16 @@ if #logs>0 then redis.call('HSET',key(id),'logs',cjson.encode(logs)) end
 return #logs
 """
 
-#: No ARGV. For each line its first job: line, job, order, predicted, priority, served.
+#: No ARGV. For each line its first job: line, job, order, predicted, priority, served, submitted.
 HEADS = """
 local out={}; local sweeps={}
 for _,l in ipairs(redis.call('SMEMBERS','farm:lines')) do
   local id,order,predicted=head(l); local sweep=string.match(l,'^(.-)|')
-  sweeps[sweep]=sweeps[sweep] or redis.call('HMGET','farm:sweep:'..sweep,'priority','served')
+  sweeps[sweep]=sweeps[sweep] or redis.call('HMGET','farm:sweep:'..sweep,'priority','served','submitted_at')
   local s=sweeps[sweep]
-  if id then for _,v in ipairs({l,id,order,predicted,s[1] or '5',s[2] or '0'}) do out[#out+1]=v end end
+  if id then
+    for _,v in ipairs({l,id,order,predicted,s[1] or '5',s[2] or '0',s[3] or '0'}) do out[#out+1]=v end
+  end
 end
 return out
 """
