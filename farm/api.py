@@ -32,6 +32,9 @@ from farm.store import Store
 from farm.sweep import SweepSpec, load_sweep
 from farm.waiting import why_waiting
 
+#: Records of cancelled jobs that `cancel` writes itself.
+_RECORDED_AT_ONCE = 100
+
 
 @dataclass(frozen=True)
 class Cancelled:
@@ -128,14 +131,15 @@ class Farm:
 
     def cancel(self, name: str) -> Cancelled:
         """Cancel a sweep (id, beginning or name) or a job (id): what waits at once, what runs as soon as it can."""
-        job = self.jobs.get(name)
-        views = [job] if job else [view for view in self.status(name) if not view.state.ended]
-        states = [self.jobs.cancel(view.job_id) for view in views]
-        for view, state in zip(views, states, strict=True):
-            if state is JobState.CANCELLED and not view.state.ended:
+        ids = [name] if self.jobs.get(name) else self.jobs.sweep_job_ids(self.find_sweep(name).sweep_id)
+        answers = list(zip(ids, self.jobs.cancel_all(ids), strict=True))
+        now = [job_id for job_id, (_, cancelled) in answers if cancelled]
+        # Of many the scheduler writes the records, which they are owed: nobody should wait here for so many files.
+        for view in map(self.jobs.get, now if len(now) <= _RECORDED_AT_ONCE else ()):
+            if view is not None:
                 record_cancelled(self.store, self.jobs, view)
-        running = sum(state in (JobState.CLAIMED, JobState.RUNNING) for state in states)
-        return Cancelled(at_once=sum(state is JobState.CANCELLED for state in states), asked=running)
+        running = sum(state in (JobState.CLAIMED, JobState.RUNNING) for _, (state, _) in answers)
+        return Cancelled(at_once=len(now), asked=running)
 
     def retry(self, name: str, *, outcomes: Sequence[Outcome] = RETRY_OUTCOMES) -> int:
         """Queue again the runs of a sweep's ended jobs (or of one job) that ended with one of `outcomes`.

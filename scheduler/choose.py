@@ -7,7 +7,7 @@ device-seconds goes first, and a sweep that joins starts at the least of those t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from farm.broker.jobs import Head, JobState, JobView
@@ -57,11 +57,25 @@ def choose(
     )
 
 
+def by_target(heads: Iterable[Head]) -> dict[str, list[Head]]:
+    """The heads of each target: a device looks at its own two, however many there are."""
+    found: dict[str, list[Head]] = {}
+    for head in heads:
+        found.setdefault(head.target_key, []).append(head)
+    return found
+
+
+def for_slot(lines: Mapping[str, Sequence[Head]], slot: Slot) -> list[Head]:
+    """The heads that feed a device."""
+    return [head for key in slot.keys for head in lines.get(key, ())]
+
+
 def outranked(slots: Sequence[Slot], heads: Sequence[Head]) -> list[str]:
     """Dispatched jobs that nobody has claimed and that a waiting job of higher priority should go before."""
     found = []
+    lines = by_target(heads)
     for slot in slots:
-        best = choose(heads, slot.device_id, slot.device_class)
+        best = choose(for_slot(lines, slot), slot.device_id, slot.device_class) if slot.dispatched else None
         if best is not None:
             found += [view.job_id for view in slot.dispatched if view.priority < best.priority]
     return sorted(found)
@@ -70,13 +84,15 @@ def outranked(slots: Sequence[Slot], heads: Sequence[Head]) -> list[str]:
 def stealable(slots: Sequence[Slot], heads: Sequence[Head]) -> list[str]:
     """Jobs sent ahead to a busy device that an idle one of the same class could start now, one for each idle device."""
     taken: list[str] = []
+    lines = by_target(heads)
+    spares: dict[str, list[JobView]] = {}
+    for slot in slots:
+        for view in _spare(slot):
+            spares.setdefault(view.target_key, []).append(view)
     for idle in sorted(slots, key=lambda slot: slot.device_id):
-        if idle.window or idle.canary_only or choose(heads, idle.device_id, idle.device_class) is not None:
+        if idle.window or idle.canary_only or for_slot(lines, idle):
             continue
-        line = f"cls:{idle.device_class}"
-        spare = [
-            view for slot in slots for view in _spare(slot) if view.target_key == line and view.job_id not in taken
-        ]
+        spare = [view for view in spares.get(f"cls:{idle.device_class}", ()) if view.job_id not in taken]
         if spare:
             taken.append(min(spare, key=lambda view: (-view.priority, view.order, view.job_id)).job_id)
     return taken

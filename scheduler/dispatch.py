@@ -32,36 +32,64 @@ class PassReport:
     recalled: tuple[str, ...] = ()
 
 
-def one_pass(jobs: JobStore, register: Register, send: Send, window: int) -> PassReport:
+def one_pass(
+    jobs: JobStore, register: Register, send: Send, window: int, windows: Mapping[str, Sequence[JobView]] | None = None
+) -> PassReport:
     """Keep up to `window` jobs with every device that is online and ready.
 
     What is dispatched but unclaimed steps back for a waiting job of higher priority, and moves from a busy device to an
     idle one of its class. A job is dispatched before its message is sent: a lost message is sent again, a job that was
-    sent but not dispatched would be refused.
+    sent but not dispatched would be refused. `windows`: those of devices that were just read; what has moved since is
+    not moved again, since every move compares first.
 
     Raises:
         redis.RedisError: Redis went away; what was done stays done, and the next pass goes on from there.
     """
-    slots = read_slots(jobs, register.devices())
-    if not slots:
-        return PassReport()
-    heads = jobs.heads()
+    slots = read_slots(jobs, register.devices(), windows)
+    heads = jobs.heads() if slots else []
     recalled = recall_all(jobs, outranked(slots, heads))
     if recalled:
         heads, slots = jobs.heads(), _without(slots, recalled)
     stolen = recall_all(jobs, stealable(slots, heads))
-    slots = _without(slots, stolen)
-    sent = _fill(jobs, slots, send, window) if heads or stolen else []
+    if stolen:
+        heads, slots = jobs.heads(), _without(slots, stolen)
+    sent = _fill(jobs, slots, Board(heads), send, window) if heads else []
     return PassReport(tuple(sent), (*recalled, *stolen))
 
 
-def read_slots(jobs: JobStore, entries: Sequence[DeviceEntry]) -> list[Slot]:
+def standing(entry: DeviceEntry) -> tuple[object, ...]:
+    """All that decides whether a device takes jobs, but for time: what a pass in a hurry must find unchanged."""
+    return entry.announcement, entry.state, entry.canary, entry.back, entry.online
+
+
+def quick_pass(
+    jobs: JobStore, entries: Sequence[DeviceEntry], fit: Mapping[str, tuple[object, ...]], send: Send, window: int
+) -> PassReport:
+    """Give idle devices work at once; everything else waits for the pass after it, which is due now as well.
+
+    `fit`: how devices stood when the last whole pass had been through with them. One that stands otherwise now, or on
+    which the last job failed, or whose canary is due or at work, is left to that pass: it may have something to say.
+
+    Raises:
+        redis.RedisError: as `one_pass`.
+    """
+    ready = [entry for entry in entries if fit.get(entry.device_id) == standing(entry) and not entry.canary.busy]
+    idle = [slot for slot in read_slots(jobs, ready) if not slot.window and not slot.canary_only]
+    failed = set(jobs.failing([slot.device_id for slot in idle], 1))
+    slots = [slot for slot in idle if slot.device_id not in failed]
+    heads = jobs.heads() if slots else []
+    return PassReport(tuple(_fill(jobs, slots, Board(heads), send, window))) if heads else PassReport()
+
+
+def read_slots(
+    jobs: JobStore, entries: Sequence[DeviceEntry], known: Mapping[str, Sequence[JobView]] | None = None
+) -> list[Slot]:
     """The devices that take jobs now, with their windows, by id."""
     devices = sorted((entry.announcement.device for entry in entries if working(entry)), key=lambda d: d.device_id)
     settling = {entry.device_id for entry in entries if entry.back and entry.canary.busy}
-    return [
-        Slot(d.device_id, d.device_class, tuple(jobs.window(d.device_id)), d.device_id in settling) for d in devices
-    ]
+    windows = dict(known or {})
+    windows |= jobs.windows([d.device_id for d in devices if d.device_id not in windows])
+    return [Slot(d.device_id, d.device_class, tuple(windows[d.device_id]), d.device_id in settling) for d in devices]
 
 
 def recall_all(jobs: JobStore, job_ids: Iterable[str]) -> list[str]:
@@ -77,44 +105,72 @@ def _without(slots: Sequence[Slot], recalled: Sequence[str]) -> list[Slot]:
     return [replace(slot, window=tuple(v for v in slot.window if v.job_id not in gone)) for slot in slots]
 
 
-def _fill(jobs: JobStore, slots: Sequence[Slot], send: Send, window: int) -> list[tuple[str, str]]:
+class Board:
+    """The first waiting job of every line, kept up to date by what a dispatch answers.
+
+    So a pass costs one look at all lines and one round trip for each job that it sends, however many jobs wait.
+    """
+
+    def __init__(self, heads: Sequence[Head]) -> None:
+        self._lines: dict[str, dict[str, Head]] = {}
+        self._served: dict[str, float] = {}
+        for head in heads:
+            self._lines.setdefault(head.target_key, {})[head.sweep_id] = head
+            self._served[head.sweep_id] = head.served_s
+
+    def of(self, slot: Slot) -> list[Head]:
+        """The heads that feed a device, with what their sweeps have been served by now."""
+        return [
+            replace(head, served_s=self._served[head.sweep_id])
+            for key in slot.keys
+            for head in self._lines.get(key, {}).values()
+        ]
+
+    def after(self, head: Head, served_s: float, behind: Head | None) -> None:
+        """`head` is gone from its line; `behind` is the first one now."""
+        self._served[head.sweep_id] = served_s
+        if behind is None:
+            del self._lines[head.target_key][head.sweep_id]
+        else:
+            self._lines[head.target_key][head.sweep_id] = behind
+
+
+def _fill(jobs: JobStore, slots: Sequence[Slot], board: Board, send: Send, window: int) -> list[tuple[str, str]]:
     """First a job for each idle device, then a second for each, and so on: none waits behind another's window.
 
     Nothing is sent behind a canary: what it says decides what the device may do next.
     """
-    sent = []
+    sent: list[tuple[str, str]] = []
     held = {
         slot.device_id: window if any(is_canary(view.spec) for view in slot.window) else len(slot.window)
         for slot in slots
     }
-    submitted = {view.sweep_id: view.submitted_at for view in jobs.sweeps()}
+    hungry = [slot for slot in slots if held[slot.device_id] < window and board.of(slot)]
     for depth in range(window):
-        for slot in slots:
+        for slot in hungry:
             if held[slot.device_id] > depth:
                 continue
-            job_id = _dispatch_best(jobs, slot, submitted)
-            if job_id is not None:
-                view = _send(jobs, job_id, slot.device_id, send)
-                held[slot.device_id] += window if view is not None and is_canary(view.spec) else 1
-                sent.append((job_id, slot.device_id))
+            head = _send_best(jobs, slot, board, send)
+            if head is not None:
+                # No sweep of people's has a canary's priority.
+                held[slot.device_id] += window if head.priority >= CANARY_PRIORITY else 1
+                sent.append((head.job_id, slot.device_id))
     return sent
 
 
-def _dispatch_best(jobs: JobStore, slot: Slot, submitted: Mapping[str, float]) -> str | None:
-    """Dispatch the best waiting job; heads are read anew each time, since each dispatch changes the shares."""
+def _send_best(jobs: JobStore, slot: Slot, board: Board, send: Send) -> Head | None:
+    """Dispatch the best waiting job and send its message; the board learns what that changed."""
+    least = CANARY_PRIORITY if slot.canary_only else 0
     for _ in range(_TRIES):
-        least = CANARY_PRIORITY if slot.canary_only else 0
-        head: Head | None = choose(jobs.heads(), slot.device_id, slot.device_class, submitted, least=least)
+        heads = board.of(slot)
+        submitted = {head.sweep_id: head.submitted_s for head in heads}
+        head = choose(heads, slot.device_id, slot.device_class, submitted, least=least)
         if head is None:
             return None
-        if jobs.dispatch(head.job_id, slot.device_id):
-            return head.job_id
+        made = jobs.dispatch_head(head, slot.device_id)
+        board.after(head, made.served_s, made.behind)
+        if made.done:
+            send(head.job_id, device_queue(slot.device_id), made.name)
+            log.info("sent job=%s name=%s device=%s", head.job_id, made.name, slot.device_id)
+            return head
     return None
-
-
-def _send(jobs: JobStore, job_id: str, device_id: str, send: Send) -> JobView | None:
-    view = jobs.get(job_id)
-    name = view.name if view else job_id
-    send(job_id, device_queue(device_id), name)
-    log.info("sent job=%s name=%s device=%s", job_id, name, device_id)
-    return view

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from farm.contract.canonical import short_digest
+from farm.contract.canonical import canonical_json
 from farm.contract.catalogue import WORKFLOWS
 from farm.contract.codec import to_json
 from farm.contract.job import Calibration, JobSpec, ModelSpec, Rebuild, Target
@@ -24,6 +26,14 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     rebuild: Rebuild | None = None
+
+    @functools.cached_property
+    def text(self) -> str:
+        """Canonical JSON of what a job's id is made from: the same for all places, of which there may be hundreds."""
+        said = to_json(self)
+        if self.rebuild is None:
+            del said["rebuild"]  # so that the ids of sweeps that do not speak of it stay what they were
+        return canonical_json(said).decode()
 
     @property
     def name(self) -> str:
@@ -62,17 +72,23 @@ def _rebuilds(spec: SweepSpec, workflow: str) -> Sequence[Rebuild | None]:
 
 def job_id(sweep_id: str, case: Case, place: str) -> str:
     """A job's id: 16 digits that stand for the sweep, the case and where it was asked to run (`cls:X` or `dev:Y`)."""
-    said = to_json(case)
-    if case.rebuild is None:
-        del said["rebuild"]  # so that the ids of sweeps that do not speak of it stay what they were
-    return short_digest({"sweep": sweep_id, "case": said, "place": place}, 16)
+    said = f'{{"case":{case.text},"place":{_text(place)},"sweep":{_text(sweep_id)}}}'
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def make_job(spec: SweepSpec, case: Case, place: str, target: Target) -> JobSpec:
-    """The job of a case. `place` is what was asked for; `target` may be narrower, without changing the id."""
+def _text(word: str) -> str:
+    return canonical_json(word).decode()
+
+
+def make_job(spec: SweepSpec, case: Case, place: str, target: Target, sweep_id: str | None = None) -> JobSpec:
+    """The job of a case. `place` is what was asked for; `target` may be narrower, without changing the id.
+
+    `sweep_id` is the sweep's, from those who make many jobs: a sweep works its id out anew each time.
+    """
+    sweep_id = sweep_id or spec.sweep_id
     return JobSpec(
-        job_id=job_id(spec.sweep_id, case, place),
-        sweep_id=spec.sweep_id,
+        job_id=job_id(sweep_id, case, place),
+        sweep_id=sweep_id,
         sweep_name=spec.name,
         model=case.model,
         workflow=case.workflow,
@@ -106,7 +122,9 @@ def target_of(place: str) -> Target:
 
 def jobs_at(spec: SweepSpec, places: Sequence[str], narrowed: dict[str, str]) -> Iterator[JobSpec]:
     """All jobs of a sweep at places known by name, e.g. from the store. `narrowed`: job id -> the one device for it."""
+    sweep_id = spec.sweep_id
     for case in expand(spec):
         for place in places:
-            device_id = narrowed.get(job_id(spec.sweep_id, case, place))
-            yield make_job(spec, case, place, Target(device_id=device_id) if device_id else target_of(place))
+            device_id = narrowed.get(job_id(sweep_id, case, place))
+            target = Target(device_id=device_id) if device_id else target_of(place)
+            yield make_job(spec, case, place, target, sweep_id)

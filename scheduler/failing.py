@@ -23,8 +23,9 @@ def quarantine_failing(jobs: JobStore, register: Register, entries: Iterable[Dev
     A device that is resumed begins to count anew.
     """
     found = []
-    for entry in entries if limit else ():
-        failed = jobs.failures(entry.device_id) if working(entry) else []
+    asked = {entry.device_id: entry for entry in entries if working(entry)} if limit else {}
+    for entry in (asked[device_id] for device_id in jobs.failing(list(asked), limit)):
+        failed = jobs.failures(entry.device_id)
         if blames_device(failed, limit):
             log.error("quarantined device=%s: its last %d jobs failed", entry.device_id, len(failed))
             register.set_state(entry.device_id, "quarantined", evidence(failed), by=BY)

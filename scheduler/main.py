@@ -25,11 +25,12 @@ from farm.errors import FarmError
 from farm.settings import Settings
 from farm.store import Store
 from scheduler.canary import Canaries
-from scheduler.dispatch import Send, one_pass, read_slots
+from scheduler.dispatch import Send, one_pass, quick_pass, read_slots, standing
 from scheduler.failing import quarantine_failing
 from scheduler.leader import Leader
 from scheduler.maintenance import see_to_maintenance
-from scheduler.reconcile import Resender, reap, rebuild, recall_from_absent
+from scheduler.match import working
+from scheduler.reconcile import SETTLE_S, Resender, end_leases, rebuild, recall_from_absent, settle
 
 log = logging.getLogger("inferfarm.scheduler")
 
@@ -54,12 +55,24 @@ class Scheduler:
         self._resender = Resender()
         self._canaries = Canaries(settings, store, self._jobs, self._register, CanaryBook(client))
         self._emptied_s: float | None = None
+        self._fit: dict[str, tuple[object, ...]] = {}
+        self._unsettled = False
 
-    def wait(self) -> None:
-        """Sleep until something changed, for a second at most: leases end and devices go offline without a word."""
+    def wait(self) -> bool:
+        """Sleep until something changed, for a second at most: leases end and devices go offline without a word.
+
+        Whether something changed.
+        """
         # The client's own timeout (a tenth of the lease) must not cut the wait short.
         timeout_s = max(min(_WAIT_S, self._settings.lease_s / 20), 0.01)
-        self._redis.blpop([WAKE_KEY], timeout=timeout_s)
+        if self._unsettled:
+            timeout_s = 0.01
+        return self._redis.blpop([WAKE_KEY], timeout=timeout_s) is not None
+
+    def hurry(self) -> None:
+        """Something changed: give idle devices work before all else is put in order. Raises as `tick`."""
+        if self._fit:
+            quick_pass(self._jobs, self._register.devices(self._fit), self._fit, self._send, self._settings.window)
 
     def tick(self) -> None:
         """Reconcile, then dispatch.
@@ -69,16 +82,23 @@ class Scheduler:
         """
         self._rebuild_if_emptied()
         now_s = self._register.now_s()
-        reap(self._jobs, self._store, self._settings.max_attempts, now_s)
+        end_leases(self._jobs, self._settings.max_attempts)
         entries = self._register.devices()
         if quarantine_failing(self._jobs, self._register, entries, self._settings.device_failures_quarantine):
             entries = self._register.devices()
         if see_to_maintenance(self._register, self._jobs, entries, now_s, canary=self._settings.canary):
             entries = self._register.devices()
         recall_from_absent(self._jobs, entries)
-        self._resender.resend(read_slots(self._jobs, entries), self._send, now_s)
+        slots = read_slots(self._jobs, entries)
+        self._resender.resend(slots, self._send, now_s)
         self._canaries.tick(entries, now_s)
-        one_pass(self._jobs, self._register, self._send, self._settings.window)
+        windows = {slot.device_id: slot.window for slot in slots}
+        one_pass(self._jobs, self._register, self._send, self._settings.window, windows)
+        self._fit = {entry.device_id: standing(entry) for entry in entries if working(entry)}
+        # Last, and a bit at a time: a store is slow, and devices wait for nothing that is done here.
+        began = time.monotonic()
+        left = settle(self._jobs, self._store, now_s)
+        self._unsettled = left > 0 and time.monotonic() - began >= SETTLE_S
 
     def _rebuild_if_emptied(self) -> None:
         if self._redis.exists(REBUILT_KEY):
@@ -141,7 +161,8 @@ def _loop(scheduler: Scheduler, leader: Leader, stop: threading.Event) -> None:
             if failures:
                 log.info("the broker is back")
             failures = 0
-            scheduler.wait()
+            if scheduler.wait():
+                scheduler.hurry()
         except (redis.RedisError, OperationalError) as error:
             pause_s = _BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)]
             log.warning("the broker is away or refuses, next try in %.1f s: %s", pause_s, error)

@@ -86,10 +86,10 @@ def match(spec: SweepSpec, cases: Sequence[Case], entries: Sequence[DeviceEntry]
     jobs: list[JobSpec] = []
     refusals: list[Refused] = []
     narrowed: dict[str, str] = {}
-    answers = _Answers(spec.stack)
+    answers, sweep_id = _Answers(spec.stack), spec.sweep_id
     for case in cases:
         for place in places:
-            made = _place(spec, case, place, answers)
+            made = _place(spec, sweep_id, case, place, answers)
             if isinstance(made, Refused):
                 refusals.append(made)
                 continue
@@ -98,7 +98,7 @@ def match(spec: SweepSpec, cases: Sequence[Case], entries: Sequence[DeviceEntry]
                 narrowed[made.job_id] = str(made.target.device_id)
     refusals += _unmatched(spec, cases, unmatched, ordered)
     return Plan(
-        sweep_id=spec.sweep_id,
+        sweep_id=sweep_id,
         name=spec.name,
         jobs=tuple(jobs),
         refusals=tuple(refusals),
@@ -142,9 +142,10 @@ class _Answers:
     def __init__(self, stack: str | None) -> None:
         self._stack = stack
         self._known: dict[tuple[str, ...], Refusal | None] = {}
+        self._options: dict[int, tuple[object, str]] = {}
 
     def refusal(self, case: Case, entry: DeviceEntry) -> Refusal | None:
-        key = (case.workflow, case.precision, digest(case.options), case.model.source, entry.device_id)
+        key = (case.workflow, case.precision, self._named(case), case.model.source, entry.device_id)
         if key not in self._known:
             told = entry.announcement
             answer = choose_stack(
@@ -153,8 +154,15 @@ class _Answers:
             self._known[key] = answer if isinstance(answer, Refusal) else None
         return self._known[key]
 
+    def _named(self, case: Case) -> str:
+        """The options' digest; the cases of a sweep share them, and are asked about at every place."""
+        kept = self._options.get(id(case.options))
+        if kept is None or kept[0] is not case.options:
+            kept = self._options[id(case.options)] = case.options, digest(case.options)
+        return kept[1]
 
-def _place(spec: SweepSpec, case: Case, place: Place, answers: _Answers) -> JobSpec | Refused:
+
+def _place(spec: SweepSpec, sweep_id: str, case: Case, place: Place, answers: _Answers) -> JobSpec | Refused:
     refusals = [
         _source_refusal(case)
         or _method_refusal(case)
@@ -165,11 +173,11 @@ def _place(spec: SweepSpec, case: Case, place: Place, answers: _Answers) -> JobS
     able = [entry for entry, refusal in zip(place.devices, refusals, strict=True) if refusal is None]
     if not able:
         first = next(refusal for refusal in refusals if refusal is not None)
-        return Refused(case, place.target, first, make_job(spec, case, place.key, place.target))
+        return Refused(case, place.target, first, make_job(spec, case, place.key, place.target, sweep_id))
     if place.whole and len(able) == len(place.devices):
-        return make_job(spec, case, place.key, place.target)
-    chosen = _share(job_id(spec.sweep_id, case, place.key), able)
-    return make_job(spec, case, place.key, Target(device_id=chosen.device_id))
+        return make_job(spec, case, place.key, place.target, sweep_id)
+    chosen = _share(job_id(sweep_id, case, place.key), able)
+    return make_job(spec, case, place.key, Target(device_id=chosen.device_id), sweep_id)
 
 
 def _share(job: str, able: Sequence[DeviceEntry]) -> DeviceEntry:
@@ -203,6 +211,7 @@ def _unmatched(
     spec: SweepSpec, cases: Sequence[Case], selectors: Sequence[Selector], entries: Sequence[DeviceEntry]
 ) -> Iterator[Refused]:
     seen = set()
+    sweep_id = spec.sweep_id
     for selector in selectors:
         target = _nominal(selector)
         if target.key in seen:
@@ -210,7 +219,7 @@ def _unmatched(
         seen.add(target.key)
         refusal = _no_device(selector, entries)
         for case in cases:
-            yield Refused(case, target, refusal, make_job(spec, case, target.key, target))
+            yield Refused(case, target, refusal, make_job(spec, case, target.key, target, sweep_id))
 
 
 def _nominal(selector: Selector) -> Target:

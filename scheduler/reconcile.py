@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -40,6 +41,8 @@ _LOG_KIND = re.compile(r"(log|failure):attempt-\d{1,6}")
 #: How long the record of a job that was given up waits for logs of its attempts. A worker that is told that it lost its
 #: claim, or that starts anew, brings them within seconds; a host that stays away must not keep a job without a record.
 LOGS_WAIT_S = 30.0
+#: How long records are written before devices that wait are looked after: a sweep of 100,000 jobs may be cancelled.
+SETTLE_S = 0.1
 #: A worker that takes no messages is not helped by more of them.
 RESEND_AT_MOST_S = 600.0
 
@@ -89,10 +92,8 @@ def rebuild(store: Store, jobs: JobStore, before_s: float = math.inf) -> int:
 
 def recall_from_absent(jobs: JobStore, entries: Iterable[DeviceEntry]) -> list[str]:
     """Take dispatched jobs back from devices that are offline, drained or quarantined, for others of their class."""
-    absent = [entry for entry in entries if not working(entry)]
-    waiting = [
-        view.job_id for entry in absent for view in jobs.window(entry.device_id) if view.state is JobState.DISPATCHED
-    ]
+    absent = jobs.windows([entry.device_id for entry in entries if not working(entry)])
+    waiting = [view.job_id for window in absent.values() for view in window if view.state is JobState.DISPATCHED]
     return recall_all(jobs, waiting)
 
 
@@ -101,10 +102,16 @@ def reap(jobs: JobStore, store: Store, max_attempts: int, now_s: float = math.in
 
     `now_s`: Redis's clock, Unix seconds; the record of a job that is given up waits a little for its attempts' logs.
     """
+    ended = end_leases(jobs, max_attempts)
+    settle(jobs, store, now_s)
+    return ended
+
+
+def end_leases(jobs: JobStore, max_attempts: int) -> list[tuple[str, JobState]]:
+    """Deal with leases that ended."""
     ended = jobs.reap(max_attempts)
     for job_id, state in ended:
         log.warning("lease ended job=%s now=%s", job_id, state)
-    settle(jobs, store, now_s)
     return ended
 
 
@@ -113,8 +120,10 @@ def settle(jobs: JobStore, store: Store, now_s: float = math.inf) -> int:
 
     What is owed stays in Redis until it is written: a store that is away, or a scheduler that dies, costs only time.
     """
-    owed = jobs.owed()
+    owed, until = jobs.owed(), time.monotonic() + SETTLE_S
     for done, view in enumerate(owed):
+        if done and time.monotonic() > until:
+            return len(owed) - done
         if awaits_logs(view, now_s):
             continue
         try:

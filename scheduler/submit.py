@@ -85,8 +85,9 @@ def _plan(spec: SweepSpec, store: Store, register: Register) -> Plan:
             "no device has announced itself to this farm yet", hint="Start a worker: `farm worker`, or `farm up`."
         )
     made = match(spec, expand(spec), entries)
-    if not store.records.by_run.is_dir():
-        return made  # A new store: nothing is recorded. One that is away stops `submit` at its first write.
+    if not store.records.by_run.is_dir() or not store.sweeps.exists(made.sweep_id):
+        # A new store, or a new sweep: nothing is recorded. A store that is away stops `submit` at its first write.
+        return made
     done = frozenset(job.job_id for job in made.jobs if recorded(store.records, job, refusals=False))
     return dataclasses.replace(made, recorded=done)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.worker.control import Panel
+from kombu import Exchange, Queue
 
 from farm.broker.celery_app import make_app
 from farm.broker.connection import broker_url
@@ -44,8 +45,11 @@ def build(service: Service) -> Celery:
         "unacked_index_key": f"unacked_index.{device_id}",
         "unacked_mutex_key": f"unacked_mutex.{device_id}",
     }
+    queue = device_queue(device_id)
     app.conf.update(
-        task_default_queue=device_queue(device_id),
+        task_default_queue=queue,
+        # A message only wakes: to note each as taken and then as done would be two writes to disk before the claim.
+        task_queues=[Queue(queue, Exchange(queue, type="direct"), routing_key=queue, no_ack=True)],
         worker_concurrency=1,
         worker_pool="prefork",
         # A slow board forks slowly; the default of 4 s makes the pool kill its own child.

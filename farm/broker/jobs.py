@@ -7,16 +7,16 @@ import json
 import logging
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import Any, cast
 
 import redis
 
+from farm.broker.content import Packer, Reader, dump, part_field, refs_of, whole
 from farm.broker.scripts import PRELUDE, SCRIPTS
-from farm.contract.codec import from_json, to_json
+from farm.contract.codec import to_json
 from farm.contract.job import JobSpec
-from farm.contract.names import check_name
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,8 @@ OWED_BLOCK = 100
 #: A job that was running whenever its worker died, so often, is taken for the cause.
 WORKERS_KILLED = 2
 
-#: Jobs handed to one SUBMIT call: long enough to be quick, short enough not to hold Redis up.
+#: Jobs handed to one SUBMIT or CANCEL call, or read in one go: long enough to be quick, short enough not to hold Redis
+#: up for more than some milliseconds.
 SUBMIT_BLOCK = 500
 
 
@@ -72,7 +73,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Head:
-    """The first waiting job of one sweep at one target. `served_s`: device-seconds handed to the sweep so far."""
+    """The first waiting job of one sweep at one target. `served_s`: device-seconds handed to the sweep so far.
+
+    `submitted_s`: when the sweep was submitted, Unix seconds.
+    """
 
     sweep_id: str
     target_key: str
@@ -81,6 +85,17 @@ class Head:
     served_s: float
     order: int
     predicted_s: float
+    submitted_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Dispatched:
+    """What a dispatch did: whether the job was bound, its name, what its sweep was served, its line's first job now."""
+
+    done: bool
+    name: str
+    served_s: float
+    behind: Head | None
 
 
 @dataclass(frozen=True)
@@ -126,6 +141,7 @@ class JobStore:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
+        self._reader = Reader()
         self._scripts = {name: client.register_script(PRELUDE + body) for name, body in SCRIPTS.items()}
 
     def submit(
@@ -137,22 +153,37 @@ class JobStore:
         predicted_s: Sequence[float] | None = None,
     ) -> int:
         """Add the jobs that are not known yet, in their order; return how many. A priority given is set anew."""
-        added = 0
+        added, packer, told = 0, Packer(), set[str]()
         for start in range(0, max(len(jobs), 1), SUBMIT_BLOCK):
-            args: list[Any] = [sweep_id, sweep_name, "" if priority is None else priority]
-            for order, job in enumerate(jobs[start : start + SUBMIT_BLOCK], start):
+            block = jobs[start : start + SUBMIT_BLOCK]
+            packed = packer.pack(block)
+            new = [ref for ref in packed.parts if ref not in told]
+            told.update(new)
+            args: list[Any] = [sweep_id, sweep_name, "" if priority is None else priority, len(new)]
+            for ref in new:
+                args += [part_field(ref), packed.parts[ref]]
+            for order, (job, text) in enumerate(zip(block, packed.texts, strict=True), start):
                 predicted = predicted_s[order] if predicted_s else 1.0
-                args += [job.job_id, _dump(to_json(job)), job.name, job.target.key, predicted, order]
+                args += [job.job_id, text, job.name, job.target.key, predicted, order]
             added += int(self._call("submit", *args))
         return added
 
     def retry(self, job: JobSpec) -> str:
         """Queue an ended job again under the generation that `job` carries; return the state it is now in."""
-        return str(self._call("retry", job.job_id, _dump(to_json(job))))
+        return str(self._call("retry", job.job_id, dump(to_json(job))))
 
     def dispatch(self, job_id: str, device_id: str) -> bool:
         """Bind a waiting job to a device: queued -> dispatched."""
-        return bool(self._call("dispatch", job_id, device_id))
+        return bool(self._call("dispatch", job_id, device_id, "|")[0])
+
+    def dispatch_head(self, head: Head, device_id: str) -> Dispatched:
+        """The same for the first of a line."""
+        answer = cast(list[Any], self._call("dispatch", head.job_id, device_id, f"{head.sweep_id}|{head.target_key}"))
+        done, name, served_s, behind = bool(answer[0]), str(answer[1]), float(answer[2]), None
+        if len(answer) == 6:
+            job_id, order, predicted_s = str(answer[3]), int(float(answer[4])), float(answer[5])
+            behind = replace(head, job_id=job_id, order=order, predicted_s=predicted_s, served_s=served_s)
+        return Dispatched(done, name, served_s, behind)
 
     def recall(self, job_id: str) -> bool:
         """Put a dispatched job that nobody claimed back into its line."""
@@ -167,7 +198,7 @@ class JobStore:
         token = uuid.uuid4().hex
         answer = cast(list[Any], self._call("claim", job_id, device_id, owner, token, int(lease_s * 1000)))
         if answer[0] == "ok":
-            return Claim(_spec(job_id, answer[2]), int(answer[1]), token, device_id)
+            return Claim(whole(job_id, answer[2]), int(answer[1]), token, device_id)
         if answer[0] == "unknown":
             return f"job {job_id} is not known here: a message from an older farm?"
         if answer[0] == "device":
@@ -188,11 +219,11 @@ class JobStore:
 
     def progress(self, claim: Claim, progress: dict[str, Any]) -> None:
         """Tell watchers where the job is. Ignored when fenced."""
-        self._call("progress", claim.job.job_id, claim.token, _dump(progress))
+        self._call("progress", claim.job.job_id, claim.token, dump(progress))
 
     def finish(self, claim: Claim, state: JobState, summary: dict[str, Any], *, owed: bool = False) -> bool:
         """End the job; False when fenced. Repeating one's own finish is harmless. `owed`: it could not be recorded."""
-        answer = self._call("finish", claim.job.job_id, claim.token, str(state), _dump(summary), int(owed))
+        answer = self._call("finish", claim.job.job_id, claim.token, str(state), dump(summary), int(owed))
         return int(answer) >= 0
 
     def release(self, claim: Claim, reason: str) -> bool:
@@ -201,8 +232,16 @@ class JobStore:
 
     def cancel(self, job_id: str) -> JobState | None:
         """Cancel what waits, ask what runs to stop; return the state after the call, None if there is no such job."""
-        state = str(self._call("cancel", job_id))
-        return None if state == "unknown" else JobState(state)
+        return self.cancel_all([job_id])[0][0]
+
+    def cancel_all(self, job_ids: Sequence[str]) -> list[tuple[JobState | None, bool]]:
+        """The same for many: for each its state after the call, and whether this call cancelled it."""
+        found: list[tuple[JobState | None, bool]] = []
+        for start in range(0, len(job_ids), SUBMIT_BLOCK):
+            for answer in cast(list[str], self._call("cancel", *job_ids[start : start + SUBMIT_BLOCK])):
+                state, _, now = answer.partition(" ")
+                found.append((None if state == "unknown" else JobState(state), bool(now)))
+        return found
 
     def reap(self, max_attempts: int) -> list[tuple[str, JobState]]:
         """Deal with leases that ended: queued again, or an end state; return what changed.
@@ -219,7 +258,7 @@ class JobStore:
 
     def keep_logs(self, job_id: str, refs: Sequence[dict[str, Any]]) -> None:
         """Note blobs that a lost attempt left, for the record of a job that is given up. An unknown job has none."""
-        self._call("keep_logs", job_id, *map(_dump, refs))
+        self._call("keep_logs", job_id, *map(dump, refs))
 
     def owed(self, most: int = OWED_BLOCK) -> list[JobView]:
         """Jobs that ended outside of any worker, or that theirs could not record: records may be missing."""
@@ -228,6 +267,14 @@ class JobStore:
     def settled(self, job_id: str) -> None:
         """An owed job has all its records."""
         self._redis.srem("farm:owed", job_id)
+
+    def failing(self, device_ids: Sequence[str], limit: int) -> list[str]:
+        """The devices of these on which as many jobs failed, or more, since the last one that did not."""
+        pipe = self._redis.pipeline(transaction=False)
+        for device_id in device_ids:
+            pipe.llen(f"farm:failed:{device_id}")
+        counts = pipe.execute() if device_ids else []
+        return [device_id for device_id, count in zip(device_ids, counts, strict=True) if count >= limit]
 
     def failures(self, device_id: str) -> list[JobView]:
         """The jobs that failed on a device since the last one that did not. A job counts once, however often tried."""
@@ -240,16 +287,32 @@ class JobStore:
     def heads(self) -> list[Head]:
         """The first waiting job of every line."""
         flat = cast(list[str], self._call("heads"))
-        return [_head(flat[i : i + 6]) for i in range(0, len(flat), 6)]
+        return [_head(flat[i : i + 7]) for i in range(0, len(flat), 7)]
 
     def window(self, device_id: str) -> list[JobView]:
         """What is dispatched to, claimed or running on a device."""
-        return self._views(cast(set[str], self._redis.smembers(f"farm:window:{device_id}")))
+        return self.windows([device_id])[device_id]
+
+    def windows(self, device_ids: Sequence[str]) -> dict[str, list[JobView]]:
+        """The same for several devices, in as many round trips as for one."""
+        pipe = self._redis.pipeline(transaction=False)
+        for device_id in device_ids:
+            pipe.smembers(f"farm:window:{device_id}")
+        members = dict(zip(device_ids, pipe.execute(), strict=True)) if device_ids else {}
+        known = {view.job_id: view for view in self._views({job for ids in members.values() for job in ids})}
+        return {
+            device_id: [view for job_id, view in known.items() if job_id in ids] if ids else []
+            for device_id, ids in members.items()
+        }
 
     def get(self, job_id: str) -> JobView | None:
         """One job, or None."""
         views = self._views([job_id])
         return views[0] if views else None
+
+    def sweep_job_ids(self, sweep_id: str) -> list[str]:
+        """The ids of a sweep's jobs, in their order."""
+        return cast(list[str], self._redis.zrange(f"farm:sweep-jobs:{sweep_id}", 0, -1))
 
     def sweep_jobs(self, sweep_id: str) -> list[JobView]:
         """All jobs of a sweep, in their order."""
@@ -274,32 +337,42 @@ class JobStore:
         return self._scripts[name](args=list(args))
 
     def _views(self, job_ids: Iterable[str]) -> list[JobView]:
-        pipe = self._redis.pipeline(transaction=False)
         ids = list(job_ids)
+        views: list[JobView] = []
+        for start in range(0, len(ids), SUBMIT_BLOCK):
+            views += self._block(ids[start : start + SUBMIT_BLOCK])
+        return sorted(views, key=lambda view: (view.sweep_id, view.order))
+
+    def _block(self, ids: Sequence[str]) -> list[JobView]:
+        pipe = self._redis.pipeline(transaction=False)
         for job_id in ids:
             pipe.hgetall(f"farm:job:{job_id}")
             pipe.get(f"farm:spec:{job_id}")
         answers = pipe.execute()
         rows = [row for row in zip(ids, answers[::2], answers[1::2], strict=True) if row[1] and row[2]]
-        priorities = self._priorities({h["sweep"] for _, h, _ in rows if "sweep" in h})
-        views = [view for row in rows if (view := _readable(*row, priorities)) is not None]
-        return sorted(views, key=lambda view: (view.sweep_id, view.order))
+        priorities = self._learn([(h["sweep"], text) for _, h, text in rows if "sweep" in h])
+        return [view for row in rows if (view := _readable(*row, priorities, self._reader)) is not None]
 
-    def _priorities(self, sweep_ids: set[str]) -> dict[str, int]:
+    def _learn(self, rows: Iterable[tuple[str, str]]) -> dict[str, int]:
+        """The priorities of these sweeps; and the parts that their jobs name and that are not known yet are read."""
+        wanted: dict[str, set[str]] = {}
+        for sweep_id, text in rows:
+            wanted.setdefault(sweep_id, set()).update(ref for ref in refs_of(text) if ref not in self._reader.parts)
         pipe = self._redis.pipeline(transaction=False)
-        ordered = sorted(sweep_ids)
-        for sweep_id in ordered:
-            pipe.hget(f"farm:sweep:{sweep_id}", "priority")
-        return {sweep_id: int(value or 5) for sweep_id, value in zip(ordered, pipe.execute(), strict=True)}
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+        asked = [(sweep_id, sorted(refs)) for sweep_id, refs in sorted(wanted.items())]
+        for sweep_id, refs in asked:
+            pipe.hmget(f"farm:sweep:{sweep_id}", "priority", *map(part_field, refs))
+        priorities = {}
+        for (sweep_id, refs), (priority, *texts) in zip(asked, pipe.execute() if asked else [], strict=True):
+            priorities[sweep_id] = int(priority or 5)
+            self._reader.parts |= {ref: text for ref, text in zip(refs, texts, strict=True) if text}
+        return priorities
 
 
 def _head(row: list[str]) -> Head:
     sweep_id, _, target_key = row[0].partition("|")
-    return Head(sweep_id, target_key, row[1], int(row[4]), float(row[5]), int(float(row[2])), float(row[3]))
+    order, submitted_s = int(float(row[2])), float(row[6]) / 1000
+    return Head(sweep_id, target_key, row[1], int(row[4]), float(row[5]), order, float(row[3]), submitted_s)
 
 
 def _sweep(sweep_id: str, head: list[str | None], counts: dict[str, str]) -> SweepView:
@@ -307,22 +380,10 @@ def _sweep(sweep_id: str, head: list[str | None], counts: dict[str, str]) -> Swe
     return SweepView(sweep_id, head[0] or sweep_id, int(head[1] or 5), float(head[2] or 0) / 1000, numbers)
 
 
-def _spec(job_id: str, text: str) -> JobSpec:
-    try:
-        job = from_json(JobSpec, json.loads(text))
-    except RecursionError as error:
-        raise ValueError(f"what is kept for job {job_id} is nested too deep") from error
-    for name, what in ((job.job_id, "job id"), (job.sweep_id, "sweep id"), (job.target.key[4:], "target")):
-        check_name(name, what)
-    if job.job_id != job_id:
-        raise ValueError(f"what is kept for job {job_id} is job {job.job_id}")
-    return job
-
-
-def _readable(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, int]) -> JobView | None:
+def _readable(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, int], reader: Reader) -> JobView | None:
     """A view; None for a job that cannot be read, as a broken worker could make it: one must not hide the others."""
     try:
-        return _view(job_id, h, spec, priorities)
+        return _view(job_id, h, reader.read(job_id, spec), priorities)
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         log.warning("job %s in Redis cannot be read and is passed over: %.300s", job_id, error)
         return None
@@ -334,7 +395,7 @@ def _objects(text: str | None) -> tuple[dict[str, Any], ...]:
     return tuple(one for one in found if isinstance(one, dict)) if isinstance(found, list) else ()
 
 
-def _view(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, int]) -> JobView:
+def _view(job_id: str, h: dict[str, str], spec: JobSpec, priorities: dict[str, int]) -> JobView:
     return JobView(
         job_id=job_id,
         name=h["name"],
@@ -350,7 +411,7 @@ def _view(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, int])
         summary=json.loads(h.get("summary") or "{}"),
         times={k[2:]: float(v) / 1000 for k, v in h.items() if k.startswith("t_")},
         reason=h.get("reason"),
-        spec=_spec(job_id, spec),
+        spec=spec,
         kills=int(h.get("kills") or 0),
         lost=_objects(h.get("lost")),
         logs=_objects(h.get("logs")),

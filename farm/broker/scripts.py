@@ -2,11 +2,12 @@
 """Every change of a job's state, as Lua that Redis runs alone: compare, then set.
 
 Keys (one Redis per farm, all under `farm:`):
-    farm:spec:<id>          the job itself as JSON; apart, so that a worker's rights on states are none on it
+    farm:spec:<id>          the job itself (farm.broker.content); apart: a worker's rights on states are none on it
     farm:job:<id>           hash: state, sweep, target, order, attempt, token, device, ...
     farm:ready:<sweep>|<target>   zset job -> order: the waiting line of a sweep at a target
     farm:lines              set of the lines that are not empty
-    farm:sweep:<id>         hash: name, priority, submitted_at, served (predicted device-seconds handed out)
+    farm:sweep:<id>         hash: name, priority, submitted_at, served (predicted device-seconds handed out), and what
+                            its jobs have in common, as `part:<digest>`
     farm:sweeps             zset sweep -> when it was submitted
     farm:sweep-jobs:<id>    zset job -> order
     farm:counts:<sweep>     hash state -> number of jobs
@@ -46,10 +47,25 @@ local function leave_device(id,device)
 end
 local function maintained(device) return redis.call('HGET','farm:device:'..(device or ''),'state')=='maintenance' end
 local function owe(id) redis.call('SADD','farm:owed',id) end
+local function content(id,sweep)
+  local c=redis.call('GET',spec(id)); if not c then return '' end
+  local shared,case,kind,name=string.match(c,'^@(%x+) (%x+) (%l+):(.+)$')
+  if not shared then return c end
+  local p=redis.call('HMGET','farm:sweep:'..sweep,'part:'..shared,'part:'..case)
+  if not (p[1] and p[2]) then return '' end
+  local target=kind=='dev' and '"device_id":"'..name..'","device_class":null'
+    or '"device_id":null,"device_class":"'..name..'"'
+  return '{'..p[1]..','..p[2]..',"job_id":"'..id..'","target":{'..target..'}}'
+end
+local function head(l)
+  local r=redis.call('ZRANGE','farm:ready:'..l,0,0,'WITHSCORES')
+  return r[1],r[2],r[1] and redis.call('HGET',key(r[1]),'predicted')
+end
 local function serve(sweep,seconds) redis.call('HINCRBYFLOAT','farm:sweep:'..sweep,'served',seconds) end
 """
 
-#: ARGV: sweep, sweep name, priority or '', then for each job: id, spec, name, target, predicted seconds, order.
+#: ARGV: sweep, sweep name, priority or '', number of parts, then for each part: field, text; then for each job: id,
+#: spec, name, target, predicted seconds, order.
 #: A sweep that joins starts at the smallest `served` of those that wait, so that it neither starves nor overtakes.
 SUBMIT = """
 local sweep=ARGV[1]; local skey='farm:sweep:'..sweep; local added=0
@@ -63,7 +79,9 @@ if redis.call('EXISTS',skey)==0 then
   redis.call('HSET',skey,'submitted_at',now(),'served',floor or 0)
   redis.call('ZADD','farm:sweeps',now(),sweep)
 elseif ARGV[3]~='' then redis.call('HSET',skey,'priority',ARGV[3]) end
-for i=4,#ARGV,6 do
+local first=5+2*tonumber(ARGV[4])
+for i=5,first-1,2 do redis.call('HSET',skey,ARGV[i],ARGV[i+1]) end
+for i=first,#ARGV,6 do
   local id=ARGV[i]
   if redis.call('EXISTS',key(id))==0 then
     redis.call('SET',spec(id),ARGV[i+1])
@@ -87,12 +105,18 @@ redis.call('SET',spec(id),ARGV[2]); redis.call('HSET',key(id),'attempt',0)
 set_state(id,h[2],h[1],'queued'); enqueue(id,h[2],h[3],h[4]); wake(); return 'queued'
 """
 
-#: ARGV: job, device. queued -> dispatched.
+#: ARGV: job, device, line. queued -> dispatched. Answers with what became of the line, so that nobody has to look at
+#: all of them again: 1 or 0, the job's name, the sweep's `served`, and the line's first job, order and predicted, where
+#: it has one.
 DISPATCH = """
-local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','sweep','target','predicted')
-if h[1]~='queued' then return 0 end
-dequeue(id,h[2],h[3]); redis.call('SADD','farm:window:'..ARGV[2],id)
-set_state(id,h[2],'queued','dispatched','device',ARGV[2]); serve(h[2],h[4]); return 1
+local id=ARGV[1]; local done=0
+local h=redis.call('HMGET',key(id),'state','sweep','target','predicted','name')
+if h[1]=='queued' then
+  dequeue(id,h[2],h[3]); redis.call('SADD','farm:window:'..ARGV[2],id)
+  set_state(id,h[2],'queued','dispatched','device',ARGV[2]); serve(h[2],h[4]); done=1
+end
+local sweep=string.match(ARGV[3],'^(.-)|')
+return {done,h[5] or id,redis.call('HGET','farm:sweep:'..sweep,'served') or '0',head(ARGV[3])}
 """
 
 #: ARGV: job. dispatched -> queued: its message, when it comes, finds nothing to claim.
@@ -112,7 +136,7 @@ if h[2]~=ARGV[2] then return {'device',h[2]} end
 local attempt=redis.call('HINCRBY',key(id),'attempt',1)
 redis.call('ZADD','farm:leases',now()+ARGV[5],id)
 set_state(id,h[3],'dispatched','claimed','token',ARGV[4],'owner',ARGV[3],'lease_ms',ARGV[5])
-return {'ok',attempt,redis.call('GET',spec(id)) or ''}
+return {'ok',attempt,content(id,h[3])}
 """
 
 #: ARGV: job, token. claimed -> running.
@@ -168,18 +192,30 @@ set_state(id,h[3],h[1],'queued','token','-','device','','reason',ARGV[3])
 enqueue(id,h[3],h[4],h[5]); serve(h[3],-tonumber(h[8])); wake(); return 1
 """
 
-#: ARGV: job. What has not started is cancelled at once; what runs is asked to stop.
+#: ARGV: jobs, 500 at most. What has not started is cancelled at once; what runs is asked to stop. A state for each;
+#: what is the same for many of them is done once for all of them.
 CANCEL = """
-local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','sweep','target','device')
-if not h[1] then return 'unknown' end
-if h[1]=='queued' then
-  dequeue(id,h[2],h[3]); set_state(id,h[2],'queued','cancelled'); owe(id); wake(); return 'cancelled'
+local out={}; local gone={}; local lines={}; local moved={}; local at=now()
+local function note(t,k,id) t[k]=t[k] or {}; t[k][#t[k]+1]=id end
+for i,id in ipairs(ARGV) do
+  local h=redis.call('HMGET',key(id),'state','sweep','target','device')
+  out[i]=h[1] or 'unknown'
+  if h[1]=='queued' or h[1]=='dispatched' then
+    if h[1]=='queued' then note(lines,h[2]..'|'..h[3],id) else leave_device(id,h[4]) end
+    redis.call('HSET',key(id),'state','cancelled','t_cancelled',at,'device','')
+    note(moved,h[2]..'|'..h[1],id); gone[#gone+1]=id; out[i]='cancelled now'
+  elseif h[1]=='claimed' or h[1]=='running' then redis.call('HSET',key(id),'cancel','1') end
 end
-if h[1]=='dispatched' then
-  owe(id); leave_device(id,h[4]); set_state(id,h[2],'dispatched','cancelled','device',''); wake(); return 'cancelled'
+for l,ids in pairs(lines) do
+  redis.call('ZREM','farm:ready:'..l,unpack(ids))
+  if redis.call('EXISTS','farm:ready:'..l)==0 then redis.call('SREM','farm:lines',l) end
 end
-if h[1]=='claimed' or h[1]=='running' then redis.call('HSET',key(id),'cancel','1') end
-return h[1]
+for k,ids in pairs(moved) do
+  local sweep,from=string.match(k,'^(.*)|(.-)$')
+  redis.call('HINCRBY','farm:counts:'..sweep,from,-#ids); redis.call('HINCRBY','farm:counts:'..sweep,'cancelled',#ids)
+end
+if #gone>0 then redis.call('SADD','farm:owed',unpack(gone)); wake() end
+return out
 """
 
 #: ARGV: limit of attempts, Redis's uptime in ms, limit of workers killed. Leases that ended: back to the line, or an
@@ -243,16 +279,15 @@ if #logs>0 then redis.call('HSET',key(id),'logs',cjson.encode(logs)) end
 return #logs
 """
 
-#: No ARGV. For each line its first job: line, job, order, predicted, priority, served.
+#: No ARGV. For each line its first job: line, job, order, predicted, priority, served, submitted.
 HEADS = """
-local out={}
+local out={}; local sweeps={}
 for _,l in ipairs(redis.call('SMEMBERS','farm:lines')) do
-  local r=redis.call('ZRANGE','farm:ready:'..l,0,0,'WITHSCORES')
-  local sweep=string.match(l,'^(.-)|')
-  local s=redis.call('HMGET','farm:sweep:'..sweep,'priority','served')
-  if r[1] then
-    local predicted=redis.call('HGET',key(r[1]),'predicted')
-    for _,v in ipairs({l,r[1],r[2],predicted,s[1] or '5',s[2] or '0'}) do out[#out+1]=v end
+  local id,order,predicted=head(l); local sweep=string.match(l,'^(.-)|')
+  sweeps[sweep]=sweeps[sweep] or redis.call('HMGET','farm:sweep:'..sweep,'priority','served','submitted_at')
+  local s=sweeps[sweep]
+  if id then
+    for _,v in ipairs({l,id,order,predicted,s[1] or '5',s[2] or '0',s[3] or '0'}) do out[#out+1]=v end
   end
 end
 return out

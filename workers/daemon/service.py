@@ -148,11 +148,11 @@ class Service:
             raise UnavailableError("this worker has not been started", hint="Start it with `farm worker`.")
         if self._taking_back is not None:
             self._taking_back.join(timeout=2 * _TAKE_BACK_S)
-        jobs = JobStore(self._connection())
-        self._flush_spool()
-        misfit = Register(self._connection()).misfit()
+        misfit = self._misfit()
         if misfit is not None:
             return f"not run: {misfit}"
+        self._flush_spool()
+        jobs = JobStore(self._connection())
         claimed_at = boottime()
         claim = jobs.claim(job_id, self.device.device_id, self._owner, self.settings.lease_s)
         if isinstance(claim, str):
@@ -163,16 +163,20 @@ class Service:
         return execute(bench, jobs, claim, claimed_at, on_progress, self._hand_back)
 
     def _connection(self) -> redis.Redis:
-        """This process's connection, tried: one that idled may have gone stale, and a claim must not be asked twice."""
-        if self._client is not None:
-            try:
-                self._client.ping()
-            except redis.RedisError:
-                self._client.close()
-                self._client = None
+        """This process's connection."""
         if self._client is None:
             self._client = connect(self.settings)
         return self._client
+
+    def _misfit(self) -> str | None:
+        """`Register.misfit`; and a connection that idled and has gone stale is made anew: a claim is asked but once."""
+        try:
+            return Register(self._connection()).misfit()
+        except redis.RedisError:
+            if self._client is not None:
+                self._client.close()
+            self._client = None
+            return Register(self._connection()).misfit()
 
     def _take_back(self) -> None:
         """End the leases of earlier workers of this device, once the device's lock proves that their runs are dead."""
