@@ -66,7 +66,8 @@ def rows(path: Path, *, run_ids: Collection[str] | None = None, sweep_id: str | 
     Raises:
         IntegrityError: the file is damaged.
     """
-    conditions, values = ["true"], []
+    conditions: list[str] = ["true"]
+    values: list[Any] = []
     if run_ids is not None:
         conditions.append("run_id IN (SELECT unnest(?::VARCHAR[]))")
         values.append(sorted(run_ids))

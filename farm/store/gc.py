@@ -32,7 +32,7 @@ GRACE_S = 14 * 86_400.0
 
 _NAME = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _ASIDE = "gc-"
-_LOCK = "gc.lock"
+LOCK = "gc.lock"
 _SKIPPED = ("blobs", "index")
 
 
@@ -173,7 +173,7 @@ def alone(root: Path) -> Iterator[None]:
         UnavailableError: another process holds it.
     """
     with files.store_errors("write to", root):
-        descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -280,7 +280,8 @@ class RecordStore:
             self._file_by_day(Path(temp.name), first)
 
     def _link_all(self, top: Path) -> int:
-        count, shards = 0, set()
+        count = 0
+        shards: set[Path] = set()
         for day in self.days():
             stub = stubs.Stubs(self.temp, day.name)
             try:

@@ -89,7 +89,7 @@ class Store:
         """
         with files.store_errors("create the store", self.root):
             files.make_root(self.root)
-        self._layout()
+        self.layout()
         self.blobs.create()
         self.records.create()
         self.sweeps.create()
@@ -106,7 +106,7 @@ class Store:
         Raises:
             UnavailableError: with the path, the cause and the remedy.
         """
-        self._layout()
+        self.layout()
         self.blobs.check_writable()
         self.records.check_writable()
         with files.store_errors("write to", self.sweeps.temp), files.temp_file(self.sweeps.temp) as temp:
@@ -171,7 +171,7 @@ class Store:
             return
         with alone(self.root):
             for day in due(self.records, before):
-                self._mark(COMPACTED)
+                self.mark(COMPACTED)
                 yield compact(self.records, day)
 
     def remove_record(self, run_id: str) -> None:
@@ -186,15 +186,16 @@ class Store:
     def _marker(self) -> Path:
         return self.root / "store.json"
 
-    def _mark(self, layout: int) -> None:
+    def mark(self, layout: int) -> None:
         """Note the layout, before anything of it is there."""
-        if self._layout() != layout:
+        if self.layout() != layout:
             with files.store_errors("write to", self.root), files.temp_file(self.sweeps.temp) as temp:
                 temp.write(encode_json({"layout": layout}))
                 files.seal(temp)
                 files.publish_over(Path(temp.name), self._marker)
 
-    def _layout(self) -> int | None:
+    def layout(self) -> int | None:
+        """What the store's marker says; None where there is none. Raises UnavailableError for a newer farm's."""
         if not self._marker.exists():
             return None
         with files.store_errors("read", self._marker):
