@@ -9,28 +9,30 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from farm import operating
 from farm.broker.connection import connect
 from farm.broker.jobs import JobState, JobStore, JobView, SweepView
 from farm.broker.register import DeviceEntry, Register
-from farm.compare.model import Comparison, Rules
-from farm.compare.order import Turn
-from farm.contract.device import Announcement
 from farm.contract.names import check_name
-from farm.contract.outcome import Outcome
-from farm.contract.record import Record
 from farm.errors import UnavailableError, UsageError
-from farm.notebook import Records
 from farm.progress import Progress, sweep_progress
-from farm.retrying import RETRY_OUTCOMES, record_cancelled, retry
 from farm.settings import Settings, load_settings
-from farm.store import Store
-from farm.sweep import SweepSpec, load_sweep
 from farm.waiting import why_waiting
+
+if TYPE_CHECKING:
+    # What only some verbs need is imported by them: every command waits for what is imported here.
+    import redis
+
+    from farm.compare.model import Comparison, Rules
+    from farm.compare.order import Turn
+    from farm.contract.device import Announcement
+    from farm.contract.outcome import Outcome
+    from farm.contract.record import Record
+    from farm.notebook import Records
+    from farm.store import Store
+    from farm.sweep import SweepSpec
 
 #: Records of cancelled jobs that `cancel` writes itself.
 _RECORDED_AT_ONCE = 100
@@ -58,6 +60,8 @@ class Farm:
     @cached_property
     def store(self) -> Store:
         """The store: records, blobs, sweeps, index."""
+        from farm.store import Store
+
         return Store(self.settings.store_dir)
 
     @cached_property
@@ -131,6 +135,8 @@ class Farm:
 
     def cancel(self, name: str) -> Cancelled:
         """Cancel a sweep (id, beginning or name) or a job (id): what waits at once, what runs as soon as it can."""
+        from farm.retrying import record_cancelled
+
         ids = [name] if self.jobs.get(name) else self.jobs.sweep_job_ids(self.find_sweep(name).sweep_id)
         answers = list(zip(ids, self.jobs.cancel_all(ids), strict=True))
         now = [job_id for job_id, (_, cancelled) in answers if cancelled]
@@ -141,12 +147,15 @@ class Farm:
         running = sum(state in (JobState.CLAIMED, JobState.RUNNING) for _, (state, _) in answers)
         return Cancelled(at_once=len(now), asked=running)
 
-    def retry(self, name: str, *, outcomes: Sequence[Outcome] = RETRY_OUTCOMES) -> int:
+    def retry(self, name: str, *, outcomes: Sequence[Outcome] | None = None) -> int:
         """Queue again the runs of a sweep's ended jobs (or of one job) that ended with one of `outcomes`.
 
-        Only those points are measured again, under a new generation: old records stay, results show the newest.
-        Returns how many jobs were queued.
+        By default with any that a retry may change (`farm.retrying.RETRY_OUTCOMES`). Only those points are measured
+        again, under a new generation: old records stay, results show the newest. Returns how many jobs were queued.
         """
+        from farm.retrying import RETRY_OUTCOMES, retry
+
+        outcomes = RETRY_OUTCOMES if outcomes is None else outcomes
         job = self.jobs.get(name)
         views = [view for view in ([job] if job else self.status(name)) if view.state.ended]
         return sum(retry(self.store, self.jobs, view, outcomes) for view in views)
@@ -198,6 +207,8 @@ class Farm:
 
         Files that cannot be read come as `BadRecord`.
         """
+        from farm.notebook import Records
+
         self._check_store()
         if not sweeps:
             return Records(self.store.records.iterate())
@@ -362,6 +373,8 @@ class Farm:
 
 
 def _spec(sweep: Path | str | SweepSpec) -> SweepSpec:
+    from farm.sweep import SweepSpec, load_sweep
+
     return sweep if isinstance(sweep, SweepSpec) else load_sweep(Path(sweep))
 
 

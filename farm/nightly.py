@@ -27,6 +27,7 @@ from farm.regressions import Regressions
 from farm.report.nights_index import remove_old
 from farm.reporting import expected_jobs
 from farm.settings import config_dir
+from farm.store.compact import before_which
 from farm.sweep import load_sweep
 from scheduler.leader import holder
 from scheduler.match import working
@@ -208,7 +209,23 @@ def run(farm: Farm, asked: Asked, *, confirmer: Confirm = settle, stop: Callable
     farm.store.check_writable()
     with Holding(connect(farm.settings), NIGHT_KEY) as held:
         world = RealWorld(farm, confirmer, lambda: stop() or held.lost.is_set())
-        return run_nights(farm.store, world, farm.settings.nightly, asked, config_dir())
+        names = run_nights(farm.store, world, farm.settings.nightly, asked, config_dir())
+        _compact(farm, world)
+        return names
+
+
+def _compact(farm: Farm, world: RealWorld) -> None:
+    """Put old days into one file each. What goes wrong there is no fault of the night, and is tried the next time."""
+    if not farm.settings.compact_after_days:
+        return
+    try:
+        for done in farm.store.compact(before_which(farm.settings.compact_after_days)):
+            log.info("compacted %s: %d records", done.day, done.records)
+            for bad in done.left:
+                log.warning("not compacted: %s: %s", bad.path, bad.problem)
+            world.pause(0)
+    except FarmError as error:
+        log.warning("days were not compacted: %s", error.message)
 
 
 def serve(farm: Farm, *, confirmer: Confirm = settle) -> None:

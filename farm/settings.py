@@ -137,6 +137,8 @@ class Settings(BaseSettings):
     metrics_address: str = "127.0.0.1"
     #: That login's password. Unset: one is made in HOME/metrics.password where it is needed.
     metrics_password_file: Path | None = None
+    #: Days after which the nightly and `farm artifacts gc` put a day's records into one file; 0: never.
+    compact_after_days: int = Field(default=30, ge=0)
     #: What runs every night, and who is told; docs/nightly.md.
     nightly: NightlySettings = Field(default_factory=NightlySettings)
 

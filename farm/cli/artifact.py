@@ -75,11 +75,19 @@ def verify(ctx: click.Context) -> int:
 def gc(ctx: click.Context, dry_run: bool, grace_days: float, despite_damage: bool) -> int:
     """Remove artifacts that no record, sweep, baseline or report in the store refers to.
 
+    Also puts the records of days older than FARM_COMPACT_AFTER_DAYS into one file a day.
+
     \b
     Example:
       farm artifacts gc --dry-run
     """
-    store = open_farm(ctx).store
+    farm = open_farm(ctx)
+    store = farm.store
+    if farm.settings.compact_after_days and not dry_run:
+        from farm.store.compact import before_which
+
+        for done in store.compact(before_which(farm.settings.compact_after_days)):
+            click.echo(f"{done.day.replace('/', '-')}: {done.records} records compacted", err=True)
     found = store.collect_garbage(grace_s=grace_days * 86_400, dry_run=dry_run, despite_damage=despite_damage)
     for info in found.removed:
         click.echo(f"{info.sha256} {info.size_bytes}")

@@ -1,18 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`farm store`: the store for workers without its directory, and their tokens."""
+"""`farm store`: old days in one file each; the store for workers without its directory, and their tokens."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import click
 
-from farm.cli.common import open_farm
+from farm.cli.common import EXIT_NOT_OK, open_farm
 
 
 @click.group()
 def store() -> None:
-    """Serve the store over HTTPS to workers without its directory, and give and take their tokens."""
+    """Compact old days, remove a record; serve the store over HTTPS to other workers, give and take their tokens."""
+
+
+@store.command()
+@click.option(
+    "--before",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DAY",
+    help="Days before this one (UTC). Default: those older than FARM_COMPACT_AFTER_DAYS.",
+)
+@click.option("--dry-run", is_flag=True, help="Change nothing, only say what would be compacted.")
+@click.pass_context
+def compact(ctx: click.Context, before: datetime | None, dry_run: bool) -> int:
+    """Put the records of each old day into one file; every command reads them as before.
+
+    Each record is compared with its file before that goes. It may be stopped at any time, and goes on when it is run
+    again. Records that come later lie beside their day's file until the next time.
+
+    \b
+    Example:
+      farm store compact --before 2026-01-01 --dry-run
+    """
+    from farm.errors import UsageError
+    from farm.store.compact import before_which
+
+    farm = open_farm(ctx)
+    if before is None and not farm.settings.compact_after_days:
+        raise UsageError("compact_after_days is 0: no day is ever old enough", hint="Name a day: --before 2026-01-01.")
+    limit = before_which(farm.settings.compact_after_days, before.date() if before else None)
+    days, records, left = 0, 0, 0
+    for done in farm.store.compact(limit, dry_run=dry_run):
+        days, records, left = days + 1, records + done.records, left + len(done.left)
+        sizes = f"{done.size_before / 1e6:.1f} MB" + ("" if dry_run else f", now {done.size_after / 1e6:.1f} MB")
+        click.echo(f"{done.day.replace('/', '-')}: {_counted(done.records, 'record')}, {sizes}")
+        for bad in done.left:
+            click.echo(f"  left as it is: {bad.path}: {bad.problem}")
+    told = "would be compacted" if dry_run else "compacted"
+    click.echo(f"{_counted(records, 'record')} of {_counted(days, 'day')} {told}" + (f"; {left} left" if left else ""))
+    return EXIT_NOT_OK if left else 0
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+@store.command()
+@click.argument("run")
+@click.option("--yes", is_flag=True, help="Really: a record that is removed is gone, unless a backup has it.")
+@click.pass_context
+def remove(ctx: click.Context, run: str, yes: bool) -> int:
+    """Remove the record of RUN, compacted or not. Its artifacts go with the next `farm artifacts gc`."""
+    from farm.errors import UsageError
+
+    if not yes:
+        raise UsageError(f"the record of {run} would be gone for good", hint="Add --yes if that is meant.")
+    open_farm(ctx).store.remove_record(run)
+    click.echo(f"the record of {run} is removed; `farm retry` measures its job again")
+    return 0
 
 
 @store.command()

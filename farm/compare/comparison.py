@@ -48,7 +48,7 @@ def compare(base: Sequence[Record], new: Sequence[Record], rules: Rules | None =
         better=str(metric.better),
         treatment=treatment,
         software=software_differences(pairs, same_thing=not treatment),
-        cells=tuple(_controlled(cells, rules)),
+        cells=tuple(controlled(cells, rules)),
         left_out=tuple(without),
         caveats=tuple(_caveats(pairs)),
     )
@@ -138,7 +138,7 @@ def _left_aside(base: Side, new: Side) -> str:
     return "; ".join(told)
 
 
-def _controlled(cells: Sequence[Cell], rules: Rules) -> list[Cell]:
+def controlled(cells: Sequence[Cell], rules: Rules) -> list[Cell]:
     """Take back verdicts that chance gives to this many cells (Benjamini, Hochberg). SAME is no alarm and stays."""
     tested = [i for i, cell in enumerate(cells) if cell.p_value is not None]
     adjusted = dict(zip(tested, ranks.false_discovery([cells[i].p_value or 0.0 for i in tested]), strict=True))

@@ -108,8 +108,11 @@ def _columns() -> dict[str, Column]:
 
 COLUMNS: dict[str, Column] = _columns()
 
-#: Changes with the columns, so that an index with others is made anew. Raise the number when one's meaning changes.
-COLUMNS_DIGEST = short_digest([1, [[c.name, c.kind] for c in COLUMNS.values()]])
+#: Raise it when a column's meaning changes: rows with another one are made again from their records.
+MEANING = 1
+
+#: Changes with the columns, so that an index with others is made anew.
+COLUMNS_DIGEST = short_digest([MEANING, [[c.name, c.kind] for c in COLUMNS.values()]])
 
 
 def row_of(record: Record) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 
 A blob is referred to if its name stands anywhere in a file of the store outside of `blobs` and the index: in a
 record, a sweep with its pins, a night, a decision, a baseline, a report, also in one that is just being written.
-A report elsewhere names blobs by way of records, which are never removed. Writers put a blob first and the record
-that names it after, and touch a blob that is there already. So what is young is left alone, by the file system's own
-clock; what is old is moved aside, looked at again (touched? named by a file that was not there before?), and put back
-or removed.
+Compacted records are read from their day's file, whose bytes show no names; compactions wait while a collection is at
+work. A report elsewhere names blobs by way of records, which only a person removes. Writers put a blob first and the
+record that names it after, and touch a blob that is there already. So what is young is left alone, by the file
+system's own clock; what is old is moved aside, looked at again (touched? named by a file that was not there before?),
+and put back or removed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from farm.errors import IntegrityError, UnavailableError
-from farm.store import files
+from farm.store import daily, files
 from farm.store.blobs import BlobInfo, BlobStore
 from farm.store.documents import DocumentStore
 from farm.store.records import BadRecord, RecordStore
@@ -31,7 +32,7 @@ GRACE_S = 14 * 86_400.0
 
 _NAME = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _ASIDE = "gc-"
-_LOCK = "gc.lock"
+LOCK = "gc.lock"
 _SKIPPED = ("blobs", "index")
 
 
@@ -68,8 +69,8 @@ class Collector:
             UnavailableError: the store cannot be read or written, or another collection is at work.
         """
         # Who only asks need not be able to write.
-        alone = contextlib.nullcontext() if dry_run else self._only_one()
-        with files.store_errors("collect garbage in", self._root), alone:
+        only = contextlib.nullcontext() if dry_run else alone(self._root)
+        with files.store_errors("collect garbage in", self._root), only:
             if not dry_run:
                 self._put_back()
             referred = self._referred()
@@ -121,7 +122,7 @@ class Collector:
 
     def _referred(self) -> set[str]:
         """The names of blobs in every file that this collection has not read yet."""
-        return {name.decode() for path in self._files() for name in _NAME.findall(path.read_bytes())}
+        return {name.decode() for path in self._files() for data in _texts(path) for name in _NAME.findall(data)}
 
     def _files(self) -> Iterator[Path]:
         for directory, folders, names in os.walk(self._root, onerror=_raise):
@@ -138,13 +139,15 @@ class Collector:
                         self._seen.add(known)
 
     def _refuse_damage(self) -> None:
-        damaged = [str(each.path) for each in self._records.iterate() if isinstance(each, BadRecord)]
-        for kept in self._documents:
-            damaged += [str(each.path) for each in kept.iterate() if isinstance(each, BadRecord)]
+        damaged = []
         for record in self._records.iterate():
-            if not isinstance(record, BadRecord):
+            if isinstance(record, BadRecord):
+                damaged.append(str(record.path))
+            else:
                 missing = [r.sha256 for r in (*record.samples, *record.artifacts) if not self._has(r.sha256)]
                 damaged += [f"run {record.run_id}, which names the missing blob {sha256}" for sha256 in missing]
+        for kept in self._documents:
+            damaged += [str(each.path) for each in kept.iterate() if isinstance(each, BadRecord)]
         if damaged:
             more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
             raise IntegrityError(
@@ -161,19 +164,35 @@ class Collector:
         with files.temp_file(self._blobs.temp) as temp:
             return os.fstat(temp.fileno()).st_mtime
 
-    @contextlib.contextmanager
-    def _only_one(self) -> Iterator[None]:
-        descriptor = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+@contextlib.contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Hold the store's lock for what removes: collections, compactions, removals. It dies with its holder.
+
+    Raises:
+        UnavailableError: another process holds it.
+    """
+    with files.store_errors("write to", root):
+        descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UnavailableError(
-                    f"another collection is at work in {self._root}", hint="Wait for it to end."
-                ) from None
-            yield
-        finally:
-            os.close(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UnavailableError(
+                f"another collection or compaction is at work in {root}", hint="Wait for it to end."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _texts(path: Path) -> Iterator[bytes]:
+    """What a file says: its bytes, or the JSON of the records in a day's file. A damaged one stops the collection."""
+    if path.name != daily.NAME:
+        yield path.read_bytes()
+        return
+    for row in daily.rows(path):
+        yield row.data
 
 
 def _raise(error: OSError) -> None:

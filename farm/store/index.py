@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The index: records as flat rows in Parquet files, for DuckDB. Disposable: everything in it comes from the records.
 
-`current.json` names the files in force. A refresh writes the rows of new records to one more file and replaces
-`current.json` at once, so a reader sees the index before or after, never between. Refreshers take turns by a kernel
-lock, which dies with its holder; without it (file systems that lack it) the last to finish wins, and what it did not
-see is added by the next refresh. New records are found by name, not by time: a worker that was cut off for days sends
-records of those days.
+`current.json` names the files in force and the state of each day that they hold whole: its day's file by size and
+time, and a digest of the names beside it. A refresh looks into the days whose state is another one, writes the rows of
+new records to one more file, and replaces `current.json` at once, so a reader sees the index before or after, never
+between. Refreshers take turns by a kernel lock, which dies with its holder; without it (file systems that lack it) the
+last to finish wins, and what it did not see is added by the next refresh. New records are found by name, not by time: a
+worker that was cut off for days sends records of those days.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import re
-import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,12 @@ import duckdb
 
 from farm.errors import UnavailableError
 from farm.store import files
-from farm.store.columns import COLUMNS, COLUMNS_DIGEST, row_of
-from farm.store.parquet import connection, copy_parquet, file_list, write_parquet
+from farm.store.columns import COLUMNS_DIGEST
+from farm.store.index_writer import BATCH_ROWS, Writer, merged
+from farm.store.parquet import connection, file_list
 from farm.store.query import Question, Table, answer, question, session, stream
-from farm.store.records import BadRecord, RecordStore, load_record
+from farm.store.records import BadRecord, Day, RecordStore
 from farm.store.schema import RecordError, decode_json, encode_json
-
-#: Rows per file while many records are read: bounds the temporary JSON to tens of megabytes.
-BATCH_ROWS = 20_000
 
 #: More files than this are merged into one. Each refresh that finds something adds one.
 MAX_PARTS = 32
@@ -40,7 +39,6 @@ MAX_PARTS = 32
 LOCK_TIMEOUT_S = 120.0
 _LOCK_POLL_S = 0.05
 _PART = re.compile(r"part-[0-9a-f]{24}\.parquet")
-_KINDS = {column.name: column.kind for column in COLUMNS.values()}
 
 
 class Index:
@@ -57,26 +55,34 @@ class Index:
         self._lock_timeout_s = lock_timeout_s
 
     def refresh(self) -> int:
-        """Add the records that came since the last refresh; return how many.
+        """Add the records that came since the last refresh, drop those that are gone; return how many were added.
 
-        An index with other columns, with a damaged file, or with rows whose records are gone is made anew.
+        Only days that changed since are looked into. An index with other columns, or with a damaged file, is made anew.
 
         Raises:
             UnavailableError: the directory cannot be written, or another process holds the lock for too long.
         """
         with self._locked():
-            known = self._known()
-            if known is None:
-                return self._write([], self._listing())
-            new = self._listing(known)
-            if not all(known.values()):
-                return self._write([], self._listing())
-            return self._write(self._parts() or [], new)
+            parts, days = self._in_force()
+            if not _readable(parts):
+                return self._write([], {}, list(self._records.days()))
+            now = list(self._records.days())
+            states = {day.name: _state(day) for day in now}
+            changed = [day for day in now if days.get(day.name) != states[day.name]]
+            names = {day.name for day in changed} | (days.keys() - states.keys())
+            if not names:
+                self.problems = []
+                return 0
+            try:
+                known = self._known(parts, names)
+            except duckdb.Error:
+                return self._write([], {}, now)
+            return self._write(parts, known, changed, {name: days[name] for name in days.keys() - names})
 
     def rebuild(self) -> int:
         """Make the index anew; return how many records it has."""
         with self._locked():
-            return self._write([], self._listing())
+            return self._write([], {}, list(self._records.days()))
 
     def query(
         self,
@@ -132,54 +138,48 @@ class Index:
             yield from stream(database, sql, dict(parameters or {}))
 
     def _parts_or_refreshed(self) -> list[Path]:
-        parts = self._parts()
-        if parts is None or not all(part.is_file() for part in parts):
+        parts, _ = self._in_force()
+        if not parts or not all(part.is_file() for part in parts):
             self.refresh()
-            parts = self._parts() or []
+            parts, _ = self._in_force()
         return parts
 
     @property
     def in_force(self) -> list[Path]:
         """The files of the index as it is now; none where there is no index, or one with other columns."""
-        return self._parts() or []
+        return self._in_force()[0]
 
-    def _write(self, parts: list[Path], new: Mapping[str, str]) -> int:
-        """Write rows for `new`, put them in force together with `parts`, and return how many."""
+    def _write(
+        self, old: list[Path], known: dict[str, set[str]], days: list[Day], quiet: Mapping[str, str] | None = None
+    ) -> int:
+        """Bring the index to what `days` hold, and put it in force; return how many rows were added.
+
+        Args:
+            old: the files that stay in use, but for rows of records that are gone.
+            known: by day, the runs of these days, and of days that are gone, that `old` has.
+            quiet: the days that did not change, with their states.
+        """
         self.problems = []
-        old, added = self._parts() or [], 0
-        rows = self._rows(new)
-        done = bool(parts) and not new
-        while not done:
-            part = self.directory / f"part-{secrets.token_hex(12)}.parquet"
-            count = write_parquet(_take(rows, BATCH_ROWS), _KINDS, part)
-            added += count
-            # An index of no records has one file of no rows, so that there is always something to ask.
-            if count or not parts:
-                parts = [*parts, part]
-            else:
-                part.unlink()
-            done = count < BATCH_ROWS
+        before, _ = self._in_force()
+        writer = Writer(self.directory, self._records, self.problems)
+        states = dict(quiet or {})
+        gone = {day: set(runs) for day, runs in known.items()}
+        for day in days:
+            there, whole = writer.add(day, known.get(day.name, set()))
+            gone[day.name] = gone.get(day.name, set()) - there
+            if whole:
+                states[day.name] = _state(day)
+        added = writer.finish(old, gone, states)
+        parts = writer.parts
         if len(parts) > MAX_PARTS:
-            parts = [self._merged(parts)]
-        if parts != old:
-            self._put_in_force(parts, retired=set(old) - set(parts))
+            # The smallest: a large one is rewritten seldom, however many refreshes there are.
+            small = sorted(parts, key=lambda part: part.stat().st_size)[: len(parts) - MAX_PARTS // 2]
+            parts = [*(part for part in parts if part not in small), merged(self.directory, small)]
+        self._put_in_force(parts, states, retired=set(before) - set(parts))
         return added
 
-    def _rows(self, new: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        for path in new.values():
-            found = load_record(Path(path))
-            if isinstance(found, BadRecord):
-                self.problems.append(found)
-            else:
-                yield row_of(found)
-
-    def _merged(self, parts: list[Path]) -> Path:
-        merged = self.directory / f"part-{secrets.token_hex(12)}.parquet"
-        copy_parquet(f"SELECT * FROM read_parquet({file_list(parts)})", merged)  # noqa: S608 - our own names
-        return merged
-
-    def _put_in_force(self, parts: list[Path], retired: set[Path]) -> None:
-        document = {"columns": COLUMNS_DIGEST, "parts": [part.name for part in parts]}
+    def _put_in_force(self, parts: list[Path], states: Mapping[str, str], retired: set[Path]) -> None:
+        document = {"columns": COLUMNS_DIGEST, "parts": [part.name for part in parts], "days": dict(states)}
         with files.store_errors("write to", self.directory):
             with files.temp_file(self.directory) as temp:
                 temp.write(encode_json(document))
@@ -192,49 +192,30 @@ class Index:
                 elif path not in parts and path not in (self._current, self._lock) and files.is_stale(path):
                     path.unlink(missing_ok=True)
 
-    def _listing(self, known: dict[str, bool] | None = None) -> dict[str, str]:
-        """Every record's file by run id, but those `known`, which become True there: of a million, few are new.
-
-        A second file of one run is ignored; `Store.verify` reports it.
-        """
-        listed: dict[str, str] = {}
-        for directory, names in self._records.days():
-            for name in names:
-                run_id = name.removesuffix(".json")
-                if known is not None and run_id in known:
-                    known[run_id] = True
-                else:
-                    listed.setdefault(run_id, f"{directory}/{name}")
-        return listed
-
-    def _known(self) -> dict[str, bool] | None:
-        """The run ids in the index, each with False; None if it must be made anew."""
-        parts = self._parts()
-        if not parts:
-            return None
-        known: dict[str, bool] = {}
-        try:
-            with connection() as database:
-                sql = f"SELECT run_id FROM read_parquet({file_list(parts)})"  # noqa: S608 - our own names
-                result = database.execute(sql)
-                while rows := result.fetchmany(BATCH_ROWS):
-                    known.update((row[0], False) for row in rows)
-        except duckdb.Error:
-            return None
+    def _known(self, parts: list[Path], days: Collection[str]) -> dict[str, set[str]]:
+        """The runs of these days that the files have."""
+        known: dict[str, set[str]] = {}
+        with connection() as database:
+            sql = f"""SELECT record_day, run_id FROM read_parquet({file_list(parts)})
+                      WHERE record_day IN (SELECT unnest(?::VARCHAR[]))"""  # noqa: S608 - our own names
+            result = database.execute(sql, [sorted(days)])
+            while rows := result.fetchmany(BATCH_ROWS):
+                for day, run_id in rows:
+                    known.setdefault(day, set()).add(run_id)
         return known
 
-    def _parts(self) -> list[Path] | None:
-        """The files in force; None if there are none, or they have other columns."""
+    def _in_force(self) -> tuple[list[Path], dict[str, str]]:
+        """The files in force, and the state of each day that they have whole; none if they have other columns."""
         try:
             document = decode_json(self._current.read_bytes())
         except (FileNotFoundError, RecordError):
-            return None
-        names = document.get("parts")
-        if document.get("columns") != COLUMNS_DIGEST or not isinstance(names, list):
-            return None
+            return [], {}
+        names, days = document.get("parts"), document.get("days")
+        if document.get("columns") != COLUMNS_DIGEST or not isinstance(names, list) or not isinstance(days, dict):
+            return [], {}
         if not all(isinstance(name, str) and _PART.fullmatch(name) for name in names):
-            return None
-        return [self.directory / name for name in names]
+            return [], {}
+        return [self.directory / name for name in names], {str(day): str(state) for day, state in days.items()}
 
     @property
     def _current(self) -> Path:
@@ -274,6 +255,21 @@ class Index:
                 return None
 
 
-def _take(rows: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
-    for _, row in zip(range(count), rows, strict=False):
-        yield row
+def _readable(parts: list[Path]) -> bool:
+    """Whether there are files, and each is whole to its end, where a Parquet file has its table of contents."""
+    if not parts:
+        return False
+    try:
+        with connection() as database:
+            sql = f"SELECT count(*) FROM parquet_file_metadata({file_list(parts)})"  # noqa: S608 - our own names
+            database.execute(sql).fetchall()
+    except duckdb.Error:
+        return False
+    return True
+
+
+def _state(day: Day) -> str:
+    """Changes when a record comes to a day or leaves it, and when the day is compacted."""
+    file = day.file.stat() if day.file else None
+    names = hashlib.sha256("\0".join(day.names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return f"{file.st_size}-{file.st_mtime_ns} {names}" if file else names

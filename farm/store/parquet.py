@@ -38,11 +38,18 @@ def connection() -> Iterator[Any]:
         database.close()
 
 
-def write_parquet(rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, str], path: Path) -> int:
+#: The largest row as JSON: a record of 8 MiB, escaped once more.
+_MAX_ROW_BYTES = 20 << 20
+
+
+def write_parquet(
+    rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, str], path: Path, row_group: int | None = None
+) -> int:
     """Write `rows` (JSON values by column; what is missing is NULL) to `path`, whole or not at all.
 
     Args:
         kinds: DuckDB's type of each column, in order.
+        row_group: how many rows a group has, DuckDB's own number by default: what it holds in memory at once.
 
     Returns:
         How many rows were written.
@@ -55,17 +62,20 @@ def write_parquet(rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, str], p
         stream.flush()
         columns = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in kinds.items())
         options = f"format = 'newline_delimited', compression = 'uncompressed', columns = {{{columns}}}"
-        copy_parquet(f"SELECT * FROM read_json({quoted(stream.name)}, {options})", path)  # noqa: S608 - quoted
+        if row_group is not None:
+            options += f", maximum_object_size = {_MAX_ROW_BYTES}"
+        copy_parquet(f"SELECT * FROM read_json({quoted(stream.name)}, {options})", path, row_group)  # noqa: S608
     return count
 
 
-def copy_parquet(query: str, path: Path) -> None:
+def copy_parquet(query: str, path: Path, row_group: int | None = None) -> None:
     """Write a query's result to `path`, whole or not at all. The query is ours, never a person's."""
     with files.store_errors("write to", path.parent), files.temp_file(path.parent) as stream:
         target = Path(stream.name)
         with connection() as database:
             try:
                 options = "FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false"
+                options += f", ROW_GROUP_SIZE {row_group}" if row_group else ""
                 database.execute(f"COPY ({query}) TO {quoted(str(target))} ({options})")
             except duckdb.IOException as error:
                 hint = "Check the space and the permissions there. Nothing half-written was kept."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 
@@ -16,15 +17,18 @@ from farm.contract.record import BlobRef, Record
 from farm.errors import UnavailableError
 from farm.store import files
 from farm.store.blobs import BlobStore
+from farm.store.compact import Compacted, compact, due, plan, remove
 from farm.store.documents import DocumentStore
-from farm.store.gc import GRACE_S, Collector, Sweepings
+from farm.store.gc import GRACE_S, Collector, Sweepings, alone
 from farm.store.index import Index
-from farm.store.records import BadRecord, RecordStore, load_record, names_any
+from farm.store.records import BadRecord, RecordStore, names_any
 from farm.store.schema import RecordError, decode_json, encode_json
 from farm.store.sweeps import SweepStore
 from farm.store.verify import Problem, verify_store
 
 LAYOUT = 1
+#: Of a store with compacted days, which a farm from before there were any would take for damage.
+COMPACTED = 2
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Store:
         """
         with files.store_errors("create the store", self.root):
             files.make_root(self.root)
-        self._check_layout()
+        self.layout()
         self.blobs.create()
         self.records.create()
         self.sweeps.create()
@@ -102,7 +106,7 @@ class Store:
         Raises:
             UnavailableError: with the path, the cause and the remedy.
         """
-        self._check_layout()
+        self.layout()
         self.blobs.check_writable()
         self.records.check_writable()
         with files.store_errors("write to", self.sweeps.temp), files.temp_file(self.sweeps.temp) as temp:
@@ -137,8 +141,10 @@ class Store:
             return
         self.index.refresh()
         sql = "SELECT run_id FROM records WHERE sweep_id IN (SELECT unnest($wanted::VARCHAR[])) ORDER BY run_id"
+        found: list[str] = []
         for (run_id,) in self.index.stream(sql, {"wanted": sorted(sweep_ids)}):
-            yield load_record(self.records.path(str(run_id)))
+            found.append(str(run_id))
+        yield from self.records.load_many(found)
         yield from (bad for bad in self.index.problems if names_any(bad.path, sweep_ids))
 
     def verify(self) -> Iterator[Problem]:
@@ -152,13 +158,46 @@ class Store:
         collector = Collector(self.root, self.blobs, self.records, self.documents)
         return collector.collect(grace_s=grace_s, dry_run=dry_run, despite_damage=despite_damage)
 
+    def compact(self, before: date, *, dry_run: bool = False) -> Iterator[Compacted]:
+        """Put the records of each day before `before` into one file a day; see `farm.store.compact`.
+
+        Yields what became of a day as soon as it is done; with `dry_run`, what would be looked at.
+
+        Raises:
+            UnavailableError: the store cannot be written, or something else that removes is at work. Nothing is lost.
+        """
+        if dry_run:
+            yield from (plan(day) for day in due(self.records, before))
+            return
+        with alone(self.root):
+            for day in due(self.records, before):
+                self.mark(COMPACTED)
+                yield compact(self.records, day)
+
+    def remove_record(self, run_id: str) -> None:
+        """Remove a run's record for good; its blobs go with the next collection. Raises as `farm.store.compact.remove`.
+
+        The index follows with its next refresh.
+        """
+        with alone(self.root):
+            remove(self.records, run_id)
+
     @property
     def _marker(self) -> Path:
         return self.root / "store.json"
 
-    def _check_layout(self) -> None:
+    def mark(self, layout: int) -> None:
+        """Note the layout, before anything of it is there."""
+        if self.layout() != layout:
+            with files.store_errors("write to", self.root), files.temp_file(self.sweeps.temp) as temp:
+                temp.write(encode_json({"layout": layout}))
+                files.seal(temp)
+                files.publish_over(Path(temp.name), self._marker)
+
+    def layout(self) -> int | None:
+        """What the store's marker says; None where there is none. Raises UnavailableError for a newer farm's."""
         if not self._marker.exists():
-            return
+            return None
         with files.store_errors("read", self._marker):
             data = self._marker.read_bytes()
         try:
@@ -166,11 +205,12 @@ class Store:
         except RecordError as error:
             hint = "Delete that file; the next `farm up` or `farm run` writes it again."
             raise UnavailableError(f"{self._marker} cannot be used: {error}", hint=hint) from error
-        if not isinstance(layout, int) or layout > LAYOUT:
+        if not isinstance(layout, int) or layout > COMPACTED:
             raise UnavailableError(
-                f"the store {self.root} was made by a newer farm (layout {layout}, this one knows {LAYOUT})",
+                f"the store {self.root} was made by a newer farm (layout {layout}, this one knows {COMPACTED})",
                 hint="Upgrade this farm, or point the `store` setting at another directory.",
             )
+        return layout
 
 
 def _artifact_row(record: Record, ref: BlobRef) -> ArtifactRow:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from farm.cli.main import cli
 from farm.errors import IntegrityError, UnavailableError
 from farm.store import Store
-from farm.store.gc import Collector
+from farm.store.gc import Collector, alone
 from tests.factories import make_job, make_record, make_ref
 
 DAY = 86_400
@@ -203,7 +203,7 @@ def test_with_damage_in_the_store_nothing_goes_unless_asked(store: Store) -> Non
 
 
 def test_two_collections_at_once_are_refused(store: Store) -> None:
-    with Collector(store.root, store.blobs, store.records, store.documents)._only_one():
+    with alone(store.root):
         with pytest.raises(UnavailableError, match="another collection"):
             store.collect_garbage()
         assert removed(store, dry_run=True) == set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from workers.daemon.spool import BlobFile, Spool
 from workers.workflows.cache import Cache
 
 RECORD = make_record()
+BEFORE = date(2026, 3, 2)
 SAMPLES = b"samples of a run" * 100
 
 Watch = Callable[[Callable[[], object]], list[Image]]
@@ -51,6 +53,14 @@ def opened(tmp_path: Path) -> Callable[[Image], Path]:
     return lambda image: image.restore(tmp_path / f"after-{next(count)}")
 
 
+def different(images: list[Image]) -> list[Image]:
+    """One of those that are the same on the disk; the finished ones all."""
+    found = {
+        (str(sorted(image.entries.items(), key=lambda entry: entry[0])), image.finished): image for image in images
+    }
+    return list(found.values())
+
+
 def sound(store: Store) -> None:
     assert [str(problem) for problem in store.verify()] == []
 
@@ -67,6 +77,50 @@ def test_a_record_is_there_whole_or_not_at_all(disk: Path, watch: Watch, opened:
         store.create()
         assert store.records.write(RECORD) is not there
         assert list(store.records.iterate()) == [RECORD], image
+        sound(store)
+
+
+def test_a_compaction_loses_and_doubles_nothing_wherever_it_is_stopped(
+    disk: Path, watch: Watch, opened: Callable[[Image], Path]
+) -> None:
+    written = Store(disk / "store")
+    records = [make_record(batch_size=size) for size in (1, 2, 4)]
+    for record in records[:2]:
+        written.records.write(record)
+    assert [done.records for done in written.compact(BEFORE)] == [2]
+    written.records.write(records[2])
+
+    for image in different(watch(lambda: list(written.compact(BEFORE)))):
+        store = Store(opened(image) / "store")
+        sound(store)
+        assert sorted(store.records.iterate(), key=lambda record: record.run_id) == records, image
+        assert [store.records.read(record.run_id) for record in records] == records
+        assert not store.records.write(records[2])
+        if image.way == "killed":
+            assert store.index.refresh() == 3
+        if image.finished:
+            assert list(store.records.files()) == []
+        list(store.compact(BEFORE))
+        assert list(store.records.files()) == [], image
+        assert [store.records.read(record.run_id) for record in records] == records
+        assert not any(store.records.write(record) for record in records)
+        sound(store)
+
+
+def test_a_removal_is_whole_or_can_be_done_again(disk: Path, watch: Watch, opened: Callable[[Image], Path]) -> None:
+    written = Store(disk / "store")
+    records = [make_record(batch_size=size) for size in (1, 2)]
+    for record in records:
+        written.records.write(record)
+    list(written.compact(BEFORE))
+    for image in different(watch(lambda: written.remove_record(records[0].run_id))):
+        store = Store(opened(image) / "store")
+        assert store.records.read(records[1].run_id) == records[1]
+        if store.records.exists(records[0].run_id):
+            assert not image.finished
+            # As long as the name is there, nobody records the run anew.
+            store.remove_record(records[0].run_id)
+        assert list(store.records.iterate()) == records[1:], image
         sound(store)
 
 

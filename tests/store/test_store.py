@@ -23,7 +23,7 @@ def test_a_new_store_is_empty_whole_and_writable(store: Store) -> None:
 
 def test_a_newer_farms_store_is_left_alone(store: Store) -> None:
     (store.root / "store.json").chmod(0o644)
-    (store.root / "store.json").write_text('{"layout": 2}')
+    (store.root / "store.json").write_text('{"layout": 3}')
     for use in (store.check_writable, store.create):
         with pytest.raises(UnavailableError, match="newer farm"):
             use()
