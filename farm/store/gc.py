@@ -31,7 +31,7 @@ GRACE_S = 14 * 86_400.0
 
 _NAME = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _ASIDE = "gc-"
-_LOCK = "gc.lock"
+LOCK = "gc.lock"
 _SKIPPED = ("blobs", "index")
 
 
@@ -163,7 +163,7 @@ class Collector:
 
     @contextlib.contextmanager
     def _only_one(self) -> Iterator[None]:
-        descriptor = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(self._root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
