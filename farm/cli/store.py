@@ -68,6 +68,19 @@ def revoke(ctx: click.Context, name: str) -> int:
 
 
 @store.command()
+@click.pass_context
+def create(ctx: click.Context) -> int:
+    """Make a new store in the directory that the settings name. Harmless on a store that is there.
+
+    `farm up` and `farm run` do it by themselves; where the parts are services, somebody has to, once.
+    """
+    kept = open_farm(ctx).store
+    kept.create()
+    click.echo(f"the store is in {kept.root}")
+    return 0
+
+
+@store.command()
 @click.argument("to", type=click.Path(path_type=Path, file_okay=False))
 @click.pass_context
 def copy(ctx: click.Context, to: Path) -> int:

@@ -58,6 +58,8 @@ def _blobs(store: Store) -> list[Use]:
         if isinstance(record, Record):
             for ref in (*record.samples, *record.artifacts):
                 kinds.setdefault(ref.sha256, ref.kind.partition(":")[0])
+                if ref.manifest:
+                    kinds.setdefault(ref.manifest, "manifest")
     counts: dict[str, list[int]] = {}
     for info in store.blobs.list():
         total = counts.setdefault(kinds.get(info.sha256, UNNAMED), [0, 0])

@@ -24,6 +24,7 @@ plugins() {
   docker compose version >/dev/null 2>&1 && docker buildx version >/dev/null 2>&1 && return
   [ "${DOCKER_CONFIG:-}" = "$dir/config" ] || return 1
   local site lists=$dir/lists
+  # shellcheck disable=SC2016 # apt's own word
   site=$(apt-get indextargets --format '$(SITE)' | grep -m1 /debian) || return 1
   mkdir -p "$lists/partial" "$dir/debs" "$dir/config/cli-plugins"
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site trixie main" >"$dir/trixie.list"

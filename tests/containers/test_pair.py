@@ -108,6 +108,7 @@ def pair(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pai
     docker("compose", "-f", "compose.laptop.yml", "build", env=made.env)
     try:
         made.on_controller("up", "--wait", "redis", "scheduler", "flower", "metrics")
+        made.farm("store", "create")
         made.on_worker("up", "--wait", "--no-build")
         yield made
     finally:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import threading
@@ -159,6 +160,7 @@ def test_the_commands_say_what_they_did(full: Store, tmp_path: Path) -> None:
         assert done.exception is None and done.return_value == 0
         return done.output
 
+    assert str(full.root) in typed("create")
     assert "0 were there" in typed("copy", str(tmp_path / "copy"))
     assert "0 files copied" in typed("copy", str(tmp_path / "copy"))
     assert "blobs: samples" in typed("usage")
@@ -166,8 +168,12 @@ def test_the_commands_say_what_they_did(full: Store, tmp_path: Path) -> None:
 
 def test_use_counts_each_file_once(full: Store) -> None:
     full.blobs.put_bytes(b"nobody's")
+    manifest, engine = full.blobs.put_bytes(b"manifest"), full.blobs.put_bytes(b"engine")
+    made = dataclasses.replace(make_ref(engine.sha256, 6, kind="engine"), manifest=manifest.sha256)
+    full.records.write(make_record(job=make_job(job_id="e-0123456789abcdef"), artifacts=[made]))
     found = {use.what: use for use in store_use(full)}
-    assert found["records"].files == 3
+    assert found["records"].files == 4
     assert found["records"].size_bytes == sum(path.stat().st_size for path in full.records.files())
     assert found["blobs: samples"].files == 3
+    assert found["blobs: manifest"].files == 1
     assert (found["blobs: (no record)"].files, found["blobs: (no record)"].size_bytes) == (1, 8)
