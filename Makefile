@@ -4,6 +4,7 @@
 
 PY := .venv/bin/python
 DEMO_HOME ?= .farm/demo
+IMAGES_DIR ?= .farm/images
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test test-images test-deploy lint-deploy chaos check fuzz fix setup setup-dev clean
@@ -18,8 +19,8 @@ test: setup-dev  ## Set up, then run the checks and all tests
 	$(MAKE) --no-print-directory check
 	$(PY) -m pytest -m 'not images and not deploy' $(PYTEST_ARGS)
 
-test-images: setup-dev ## Build images on BASE (default: Debian by mmdebstrap), run a sweep through compose; needs a Docker engine
-	$(PY) -m pytest tests/containers -m images -s $(PYTEST_ARGS)
+test-images: setup-dev ## Build images on BASE, run sweeps through compose; starts a Docker engine where none answers (root)
+	tests/containers/engine.sh $(IMAGES_DIR) $(PY) -m pytest tests/containers -s $(PYTEST_ARGS)
 
 test-deploy: setup-dev lint-deploy ## Deploy on three hosts made of systemd-nspawn, hurt, upgrade and remove them (root, Debian)
 	@command -v systemd-nspawn mmdebstrap dpkg-scanpackages >/dev/null || \

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from farm import operating
+from farm.broker import standing
 from farm.broker.connection import connect
 from farm.broker.jobs import JobState, JobStore, JobView, SweepView
 from farm.broker.register import DeviceEntry, Register
+from farm.broker.standing import Held
 from farm.contract.names import check_name
 from farm.errors import UnavailableError, UsageError
 from farm.progress import Progress, sweep_progress
@@ -176,8 +179,19 @@ class Farm:
 
     def waiting(self, targets: Iterable[str] | None = None) -> dict[str, str]:
         """Why nothing serves these targets of jobs (`dev:ID`, `cls:NAME`), or those of all that waits."""
-        asked = [head.target_key for head in self.jobs.heads()] if targets is None else targets
-        return why_waiting(asked, self.devices())
+        return why_waiting(self.queue_depth() if targets is None else targets, self.devices())
+
+    def queue_depth(self) -> Counter[str]:
+        """How many jobs wait at each target (`dev:ID`, `cls:NAME`)."""
+        return standing.waiting(self._client)
+
+    def held(self) -> list[Held]:
+        """The jobs that devices hold, for how long, and how long their leases last."""
+        return standing.held(self._client, self.jobs)
+
+    def outcomes(self, sweeps: Sequence[SweepView]) -> dict[str, Counter[str]]:
+        """Runs of ended jobs by outcome, of as many of the newest of `sweeps` as can be told quickly."""
+        return standing.outcomes(self._client, sweeps)
 
     def canary(
         self,

@@ -132,6 +132,13 @@ class Settings(BaseSettings):
     flower_key_file: Path | None = None
     #: The path that a reverse proxy serves Flower under, such as `/flower`.
     flower_url_prefix: str = Field(default="", pattern=r"^(/[A-Za-z0-9._-]{1,64}){0,4}$")
+    #: Single sign-on for Flower: who signs in people, who of them is let in (addresses with `|`, or `.*@lab.example`),
+    #: the client's id and secret there, and the address that people come back to.
+    flower_oauth_provider: Literal["", "github", "gitlab", "google", "okta"] = ""
+    flower_oauth_allow: str = ""
+    flower_oauth_client_id: str = ""
+    flower_oauth_secret_file: Path | None = None
+    flower_oauth_redirect_url: str = ""
     #: Where `farm metrics serve` listens; on an address that others reach it asks for a login, the user is `farm`.
     metrics_port: int = Field(default=9464, ge=0, le=65535)
     metrics_address: str = "127.0.0.1"

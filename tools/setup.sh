@@ -25,6 +25,14 @@ apt_install() {
   DEBIAN_FRONTEND=noninteractive retry apt-get install -y -q --no-install-recommends "$@" >/dev/null
 }
 
+apt_install_quietly() { # packages whose services must not start on this machine
+  local policy=/usr/sbin/policy-rc.d
+  if [ -e $policy ]; then apt_install "$@"; return; fi
+  printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy
+  apt_install "$@" || { rm -f $policy; return 1; }
+  rm -f $policy
+}
+
 find_python() {
   local name
   for name in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
@@ -68,6 +76,10 @@ if [ "$want" = dev ]; then
     # Not redis-server, which would start a server on this machine: redis-tools has the same program in it.
     say "installing redis-tools for the tests of TLS and ACL users"
     apt_install redis-tools openssl
+  fi
+  if ! PATH=$PATH:/usr/sbin command -v nginx >/dev/null && can_apt; then
+    say "installing nginx for the tests of the proxy"
+    apt_install_quietly nginx-light openssl
   fi
   touch .venv/.ready-dev
 fi

@@ -108,12 +108,16 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class User:
-    """One line of the file. `digest` is the SHA-256 of the password, which is all that a server keeps of it."""
+    """One line of the file. `digest` is the SHA-256 of the password, which is all that a server keeps of it.
+
+    `former` is that of the password before, which is still accepted.
+    """
 
     name: str
     role: Role
     digest: str
     device_id: str | None = None
+    former: str | None = None
 
 
 def user_name(role: str, device_id: str | None = None) -> str:
@@ -158,5 +162,6 @@ def render(users: Sequence[User]) -> str:
     lines = ["user default reset off ~* &* +@all"]
     for user in users:
         rules = user.role.rules.format(device=user.device_id or "*")
-        lines.append(f"user {user.name} reset on #{user.digest} {rules}")
+        digests = " ".join(f"#{digest}" for digest in (user.digest, user.former) if digest)
+        lines.append(f"user {user.name} reset on {digests} {rules}")
     return "\n".join(lines) + "\n"

@@ -3,14 +3,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from farm.broker.celery_app import make_app
 from farm.broker.connection import broker_url, is_loopback
 from farm.errors import UsageError
-from farm.secrets import password_in
+from farm.secrets import password_in, read_secret
 from farm.settings import Settings
 
+#: Flower's own handlers; each talks to its provider's servers, or to those that its environment variables name.
+_PROVIDERS = {
+    "github": "flower.views.auth.GithubLoginHandler",
+    "gitlab": "flower.views.auth.GitLabLoginHandler",
+    "google": "flower.views.auth.GoogleAuth2LoginHandler",
+    "okta": "flower.views.auth.OktaLoginHandler",
+}
+#: Addresses with `|` between them, or everybody of one domain: what Flower compares without surprises.
+_ALLOWED = re.compile(r"[\w.+-]+@[\w.-]+(\|[\w.+-]+@[\w.-]+)*|\.\*@[\w.-]+")
 #: Shorter ones can be found by trying: Flower does not count how often somebody tries.
 MIN_PASSWORD = 12
 
@@ -38,6 +49,8 @@ def flower_url(settings: Settings) -> str:
 
 def needs_login(settings: Settings) -> bool:
     """Whether somebody else could reach the pages, or a login was asked for."""
+    if settings.flower_oauth_provider:
+        return True
     return settings.flower_password_file is not None or not is_loopback(settings.flower_address)
 
 
@@ -57,9 +70,41 @@ def flower_arguments(settings: Settings) -> list[str]:
         arguments += [f"--certfile={_file(settings.flower_cert_file)}", f"--keyfile={_file(settings.flower_key_file)}"]
     if settings.flower_url_prefix:
         arguments.append(f"--url_prefix={settings.flower_url_prefix.strip('/')}")
-    if needs_login(settings):
+    if settings.flower_oauth_provider:
+        # Instead of the password: Flower would ask for both.
+        arguments += _oauth(settings)
+    elif needs_login(settings):
         arguments.append(f"--basic_auth={settings.flower_user}:{_password(settings)}")
     return arguments
+
+
+def _oauth(settings: Settings) -> list[str]:
+    """Flower's options for single sign-on."""
+    given = {
+        "flower_oauth_allow": settings.flower_oauth_allow,
+        "flower_oauth_client_id": settings.flower_oauth_client_id,
+        "flower_oauth_secret_file": settings.flower_oauth_secret_file,
+        "flower_oauth_redirect_url": settings.flower_oauth_redirect_url,
+    }
+    problems = [f"{name} is not set" for name, value in given.items() if not value]
+    if settings.flower_oauth_allow and not _ALLOWED.fullmatch(settings.flower_oauth_allow):
+        problems.append("flower_oauth_allow: neither addresses with `|` between them nor `.*@` and a domain")
+    url = urlsplit(settings.flower_oauth_redirect_url)
+    if url.netloc and (url.scheme != "https" or url.path != f"{settings.flower_url_prefix}/login"):
+        problems.append(f"flower_oauth_redirect_url: not https, or its path is not {settings.flower_url_prefix}/login")
+    if problems:
+        hint = "docs/monitoring.md has an example."
+        raise UsageError(f"single sign-on by {settings.flower_oauth_provider}", problems=problems, hint=hint)
+    secret = read_secret(
+        Path(settings.flower_oauth_secret_file or ""), "the provider's secret", "FARM_FLOWER_OAUTH_SECRET_FILE"
+    )
+    return [
+        f"--auth_provider={_PROVIDERS[settings.flower_oauth_provider]}",
+        f"--auth={settings.flower_oauth_allow}",
+        f"--oauth2_key={settings.flower_oauth_client_id}",
+        f"--oauth2_secret={secret}",
+        f"--oauth2_redirect_uri={settings.flower_oauth_redirect_url}",
+    ]
 
 
 def _password(settings: Settings) -> str:

@@ -131,7 +131,7 @@ def _enter(sweep: _Sweep, job_id: str, job: Mapping[str, Any], before: Mapping[s
         if state in (JobState.CLAIMED, JobState.RUNNING):
             sweep.claimed[job_id] = device, _seconds(job["t_claimed"])
         return
-    outcomes = _outcomes(state, job["summary"])
+    outcomes = outcomes_of(state, job["summary"])
     sweep.outcomes.update(outcomes)
     end = sweep.ends[job_id] = _seconds(job[f"t_{state.value}"])
     if before.get(job_id) != end:
@@ -159,8 +159,8 @@ def _sum(sweeps: Sequence[_Sweep], leases: Sequence[tuple[str, float]], now_s: f
     )
 
 
-def _outcomes(state: JobState, summary: str | None) -> dict[str, int]:
-    """Runs by outcome. What a worker wrote and is none is left out: it must not make a label."""
+def outcomes_of(state: JobState, summary: str | None) -> dict[str, int]:
+    """Runs of an ended job by outcome. What a worker wrote and is none is left out: it must not make a label."""
     try:
         told = json.loads(summary or "{}")
         found = {str(k): int(v) for k, v in told.get("outcomes", {}).items() if k in _OUTCOMES}

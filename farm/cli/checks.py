@@ -6,9 +6,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import redis
 
 from farm.broker.connection import broker_url, connect, leaves_host_in_the_clear, redact
 from farm.broker.embedded import server_program
@@ -19,6 +22,8 @@ from farm.store import Store
 from farm.store.remote import RemoteStore
 
 MIN_FREE_BYTES = 2 << 30
+#: Nights are cut by the minute; a good clock is within milliseconds.
+MAX_CLOCKS_APART_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,10 @@ def _store(settings: Settings) -> Iterator[Check]:
     store = Store(settings.store_dir)
     store.create()
     store.check_writable()
-    yield Check("store", "ok", f"{settings.store_dir} is writable")
+    free = shutil.disk_usage(settings.store_dir).free
+    result = "ok" if free >= MIN_FREE_BYTES else "bad"
+    hint = "" if result == "ok" else "Free some space: `farm store usage` says what takes it. docs/operations.md."
+    yield Check("store", result, f"{settings.store_dir} is writable, {free / 2**30:.1f} GiB free", hint)
 
 
 def _locks(settings: Settings) -> Iterator[Check]:
@@ -121,6 +129,7 @@ def _farm(settings: Settings) -> Iterator[Check]:
         yield Check("broker", "note", f"{redact(url)}: without TLS, its password can be read on the way", hint)
     else:
         yield Check("broker", "ok", redact(url))
+    yield _clock(client)
     if client.exists("farm:scheduler"):
         yield Check("scheduler", "ok", "one is at work")
     else:
@@ -129,6 +138,18 @@ def _farm(settings: Settings) -> Iterator[Check]:
     online = [entry.device_id for entry in entries if entry.online]
     result = "ok" if online else "bad"
     yield Check("devices", result, f"{len(online)} of {len(entries)} online: {', '.join(online)}")
+
+
+def _clock(client: redis.Redis) -> Check:
+    """This machine's clock against the broker's. Leases do not depend on it; dates of records and certificates do."""
+    before = time.time()
+    seconds, micros = client.time()
+    # The answer was made somewhere between asking and hearing it.
+    apart = abs(seconds + micros / 1e6 - (before + time.time()) / 2)
+    if apart <= MAX_CLOCKS_APART_S:
+        return Check("clock", "ok", f"{apart:.1f} s from the broker's")
+    hint = "Set both by NTP (`timedatectl`); slew the broker's, never step it while jobs run."
+    return Check("clock", "bad", f"{apart:.0f} s from the broker's", hint)
 
 
 def _cpu(_settings: Settings) -> Iterator[Check]:

@@ -43,7 +43,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "nightly": ("farm.cli.nightly", "nightly", "Measure every night, say what changed: run, status, install"),
     "broker": ("farm.cli.broker", "broker", "Prepare a Redis of your own: its users and their rights"),
     "worker": ("farm.cli.worker", "worker", "Serve one device of this machine, or invite one (runs until stopped)"),
-    "store": ("farm.cli.store", "store", "Compact old days; serve the store to workers without its directory; tokens"),
+    "store": ("farm.cli.store", "store", "Copy it, compact it, see what fills it, serve it to workers elsewhere"),
     "scheduler": ("farm.cli.serve", "scheduler", "Decide what runs when (runs until stopped; one per farm)"),
     "flower": ("farm.cli.serve", "flower", "Serve Flower's pages for this farm (runs until stopped)"),
     "metrics": ("farm.cli.monitor", "metrics", "Serve numbers for Prometheus, or print them once"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`farm store`: old days in one file each; the store for workers without its directory, and their tokens."""
+"""`farm store`: copy it, see what fills it, compact old days, serve it to workers elsewhere, and their tokens."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from farm.cli.common import EXIT_NOT_OK, open_farm
+from farm.cli.common import EXIT_NOT_OK, open_farm, print_table
 
 
 @click.group()
 def store() -> None:
-    """Compact old days, remove a record; serve the store over HTTPS to other workers, give and take their tokens."""
+    """Copy the store, show what fills it, compact old days; serve it over HTTPS to other workers, and their tokens."""
 
 
 @store.command()
@@ -122,4 +122,56 @@ def revoke(ctx: click.Context, name: str) -> int:
 
     Access(open_farm(ctx).settings.access_dir).revoke(name)
     click.echo(f"{name} is refused from now on")
+    return 0
+
+
+@store.command()
+@click.pass_context
+def create(ctx: click.Context) -> int:
+    """Make a new store in the directory that the settings name. Harmless on a store that is there.
+
+    `farm up` and `farm run` do it by themselves; where the parts are services, somebody has to, once.
+    """
+    kept = open_farm(ctx).store
+    kept.create()
+    click.echo(f"the store is in {kept.root}")
+    return 0
+
+
+@store.command()
+@click.argument("to", type=click.Path(path_type=Path, file_okay=False))
+@click.pass_context
+def copy(ctx: click.Context, to: Path) -> int:
+    """Copy the store to the directory TO: a backup, a restore, a move. Repeated, it adds what is new.
+
+    The farm may be at work meanwhile. TO is a store like any other: `farm --store TO results` reads it. Ends with 1
+    when something could not be copied, and names it.
+
+    \b
+    Examples:
+      farm store copy /mnt/backup/store
+      farm --store /mnt/backup/store store copy /var/lib/inferfarm/store
+    """
+    from farm.store.copying import copy_store
+
+    done = copy_store(open_farm(ctx).store, to)
+    for problem in done.problems:
+        click.echo(problem, err=True)
+    left = f", {len(done.problems)} not as they should be" if done.problems else ""
+    click.echo(f"{done.files} files copied, {done.size_bytes / 2**20:.1f} MiB; {done.present} were there{left}")
+    return EXIT_NOT_OK if done.problems else 0
+
+
+@store.command()
+@click.pass_context
+def usage(ctx: click.Context) -> int:
+    """Show what fills the store: records, documents, and blobs by what they are. Reads every record."""
+    import shutil
+
+    from farm.store.usage import store_use
+
+    kept = open_farm(ctx).store
+    rows = store_use(kept)
+    print_table(None, ["what", "files", "MiB"], [[use.what, use.files, use.size_bytes / 2**20] for use in rows])
+    click.echo(f"free on its file system: {shutil.disk_usage(kept.root).free / 2**30:.1f} GiB")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +57,11 @@ def submit(ctx: click.Context, sweep: Path, follow: bool, priority: int | None, 
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_context
 def status(ctx: click.Context, sweep: str | None, form: str) -> int:
-    """Show all sweeps, or the jobs of one SWEEP (its id, the beginning of it, or its name).
+    """Show all sweeps, what devices hold and what waits, or the jobs of one SWEEP (its id, its beginning, its name).
 
-    Canaries that have ended are left out of the list: `farm devices` has their verdicts.
+    Runs are counted by outcome, the newest sweeps first, as far as quickly told. "held" is how long a device has had
+    its job, "lease" how long it may keep it if its worker falls silent. Canaries that have ended are left out of the
+    list: `farm devices` has their verdicts.
     """
     farm = open_farm(ctx)
     if sweep:
@@ -134,22 +137,27 @@ def _follow(farm: Farm, sweep_id: str) -> int:
 
 def _print_sweeps(farm: Farm, form: str) -> None:
     from farm.canary import NAME as CANARY
+    from farm.cli.standing import print_standing
 
     sweeps = farm.sweeps()
+    runs = farm.outcomes(sweeps)
     if form == "json":
-        print_json([vars(sweep) for sweep in sweeps])
+        print_json([vars(sweep) | {"outcomes": runs.get(sweep.sweep_id)} for sweep in sweeps])
         return
     sweeps = [sweep for sweep in sweeps if sweep.name != CANARY or not _ended(sweep)]
-    if not sweeps:
+    if sweeps:
+        rows = [
+            [s.sweep_id, s.priority, _state_words(s.counts), _state_words(runs.get(s.sweep_id) or {}), _ago(s)]
+            for s in sweeps
+        ]
+        print_table(None, ["sweep", "priority", "jobs", "runs", "submitted"], rows)
+    else:
         click.echo("no sweeps yet; `farm submit SWEEP.yaml` sends one")
-        return
-    rows = [
-        [s.sweep_id, s.priority, _state_words(s.counts), duration(time.time() - s.submitted_at) + " ago"]
-        for s in sweeps
-    ]
-    print_table(None, ["sweep", "priority", "jobs", "submitted"], rows)
-    for target, why in farm.waiting().items():
-        click.echo(f"jobs for {target} wait: {why}")
+    print_standing(farm.devices(), farm.held(), farm.queue_depth())
+
+
+def _ago(sweep: SweepView) -> str:
+    return duration(time.time() - sweep.submitted_at) + " ago"
 
 
 def _ended(sweep: SweepView) -> bool:
@@ -158,7 +166,7 @@ def _ended(sweep: SweepView) -> bool:
     return all(state in ENDED for state in sweep.counts)
 
 
-def _state_words(counts: dict[str, int]) -> str:
+def _state_words(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none"
 
 

@@ -172,6 +172,6 @@ def test_a_device_in_maintenance_says_who_and_why_and_so_do_the_jobs_that_wait_f
         "maintenance", "new fan", pytest.approx(7200, abs=1),
     )  # fmt: skip
     assert "1 job waits: d is in maintenance until " in farm("status", "tiny", home=home).stdout
-    assert "jobs for dev:d wait: d is in maintenance until " in farm("status", home=home).stdout
+    assert "1 job waits for dev:d: d is in maintenance until " in farm("status", home=home).stdout
     assert farm("devices", "resume", "d", home=home).returncode == 0
     assert "wait" not in farm("status", "tiny", home=home).stdout

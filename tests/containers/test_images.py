@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A farm in containers, with a real Docker engine: `make test-images`. BASE and REDIS_IMAGE name other bases.
 
-Where the bases of docs/deploy.md cannot be pulled, import a Debian as one (docs/deploy.md says how) and name it:
-    BASE=stand-in:bookworm REDIS_IMAGE=stand-in:bookworm PIP_ARGS=--no-index make test-images
+`engine.sh` starts an engine where none answers, and makes a stand-in where the bases cannot be pulled.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from tests.docs.tables import ROOT
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(3600)]
 
+#: The first of `compose up`: Redis, then four parts that each import the farm, on a busy machine.
+UP_LIMIT_S = 600
 VENDORS = ("tensorrt-8.6", "tensorrt-10", "tensorrt-11", "jetson-jp5", "jetson-jp6")
 SWEEP = """
 name: through-compose
@@ -30,8 +31,10 @@ batch: [1, 2]
 """
 
 
-def docker(*words: str, limit_s: int = 1800) -> str:
-    done = subprocess.run(["docker", *words], cwd=ROOT, capture_output=True, text=True, timeout=limit_s)
+def docker(*words: str, limit_s: int = 1800, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        ["docker", *words], cwd=ROOT, capture_output=True, text=True, timeout=limit_s, env=os.environ | (env or {})
+    )
     assert done.returncode == 0, f"docker {' '.join(words)}: {(done.stdout + done.stderr)[-3000:]}"
     return done.stdout
 
@@ -51,7 +54,7 @@ def farm(engine: None) -> Iterator[tuple[str, ...]]:
     compose = ("compose", "-p", "inferfarm-test", "-f", "compose.laptop.yml")
     docker(*compose, "build")
     try:
-        docker(*compose, "up", "--wait", limit_s=600)
+        docker(*compose, "up", "--wait", limit_s=UP_LIMIT_S)
         yield compose
     finally:
         docker(*compose, "down", "--volumes", "--timeout", "60", limit_s=600)

@@ -191,8 +191,8 @@ def test_an_address_that_is_taken_is_refused_with_a_remedy(settings: Settings, c
         assert "FARM_METRICS_PORT" in str(caught.value.hint)
 
 
-def test_a_readers_user_is_refused_nothing(settings: Settings, client: redis.Redis, tmp_path: Path) -> None:
-    """The embedded server has ACL users, too: the rule that a real one gets, and its list of refusals."""
+def as_reader(settings: Settings, client: redis.Redis, tmp_path: Path) -> Settings:
+    """Settings of a reader's user. The embedded server has ACL users, too: the rule that a real one gets."""
     rules = BY_NAME["reader"].rules.split()
     words, selectors, open_ = list[str](), list[str](), False
     for word in rules:  # `(+a ~b)` is one argument
@@ -209,16 +209,26 @@ def test_a_readers_user_is_refused_nothing(settings: Settings, client: redis.Red
     kwargs = client.connection_pool.connection_kwargs
     address = f"redis+socket://{kwargs['path']}" if "path" in kwargs else f"redis://127.0.0.1:{kwargs['port']}/0"
     changes = {"broker_url": address, "broker_user": "reader", "broker_password_file": tmp_path / "p"}
+    return settings.model_copy(update=changes)
+
+
+def refused(client: redis.Redis) -> list[object]:
+    """The server's list of refusals, but those of what newer clients say of themselves."""
+    newer = ("client|setinfo", "client|maint_notifications")
+    return [entry for entry in client.acl_log() if entry["object"] not in newer]
+
+
+def test_a_readers_user_is_refused_nothing(settings: Settings, client: redis.Redis, tmp_path: Path) -> None:
     jobs = JobStore(client)
     jobs.submit("s", "s", 5, [make_job(job_id="s-0", sweep_id="s")])
     Register(client).announce(Announcement(DEVICE, [STACK], "0", 1))
     run(jobs, "s-0", {"ok": 1})
-    with served(settings.model_copy(update=changes | {"metrics_port": 0})) as url:
+    reader = as_reader(settings, client, tmp_path)
+    with served(reader.model_copy(update={"metrics_port": 0})) as url:
         found = scrape(url)
     assert value(found, "inferfarm_broker_up") == 1
     assert value(found, "inferfarm_known_runs", outcome="ok") == 1
-    newer = ("client|setinfo", "client|maint_notifications")
-    assert [entry for entry in client.acl_log() if entry["object"] not in newer] == []
+    assert refused(client) == []
 
 
 def test_labels_are_bounded() -> None:

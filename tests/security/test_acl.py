@@ -97,3 +97,32 @@ def test_the_docs_say_what_each_role_can_do() -> None:
     assert set(rows) == {role.name for role in ROLES}
     for role in ROLES:
         assert role.can in rows[role.name]
+
+
+def test_a_renewed_password_and_the_one_before_are_both_good_until_it_is_removed(tmp_path: Path) -> None:
+    before = users(acl(tmp_path).stdout)["worker"]
+    old = (tmp_path / "worker.password").read_text().strip()
+    made = users(acl(tmp_path, "--renew", "worker").stdout)
+    new = (tmp_path / "worker.password").read_text().strip()
+    assert new != old
+    digests = ["#" + hashlib.sha256(word.encode()).hexdigest() for word in (new, old)]
+    assert [word for word in made["worker"] if word.startswith("#")] == digests
+    assert sum(word.startswith("#") for word in made["reader"]) == 1
+    assert stat.S_IMODE((tmp_path / "worker.password.old").stat().st_mode) == 0o600
+    assert users(acl(tmp_path).stdout) == made, "printed again, both are good still"
+    (tmp_path / "worker.password.old").unlink()
+    after = users(acl(tmp_path).stdout)["worker"]
+    assert digests[0] in after and digests[1] not in after
+    assert [word for word in after if word[0] != "#"] == [word for word in before if word[0] != "#"]
+
+
+@pytest.mark.parametrize(
+    ("renew", "told"), [("nobody", "no user"), ("worker-lab1-cpu", "no user"), ("reader", "is still good")]
+)
+def test_what_cannot_be_renewed_changes_nothing(tmp_path: Path, renew: str, told: str) -> None:
+    acl(tmp_path)
+    acl(tmp_path, "--renew", "reader")
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    error = acl(tmp_path, "--renew", "worker", "--renew", renew).exception
+    assert isinstance(error, UsageError) and told in error.message
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before

@@ -102,3 +102,52 @@ def test_a_password_that_would_not_hold_is_refused_unshown(settings: Settings, t
 def test_half_a_setting_does_not_start_it_open(settings: Settings, changes: dict[str, Path]) -> None:
     with pytest.raises(UsageError):
         flower_arguments(settings.model_copy(update={"flower_address": "0.0.0.0"} | changes))
+
+
+SIGN_ON: dict[str, object] = {
+    "flower_oauth_provider": "gitlab",
+    "flower_oauth_allow": "ann@lab.example|bob@lab.example",
+    "flower_oauth_client_id": "client-1",
+    "flower_oauth_redirect_url": "https://farm.example/flower/login",
+    "flower_url_prefix": "/flower",
+}
+
+
+def test_single_sign_on_takes_the_passwords_place_on_every_address(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("the-providers-secret\n")
+    there = settings.model_copy(
+        update=SIGN_ON | {"flower_oauth_secret_file": tmp_path / "s", "flower_address": "0.0.0.0"}
+    )
+    arguments = flower_arguments(there)
+    assert needs_login(there)
+    assert "--auth_provider=flower.views.auth.GitLabLoginHandler" in arguments
+    assert "--auth=ann@lab.example|bob@lab.example" in arguments
+    assert "--oauth2_secret=the-providers-secret" in arguments
+    assert not any(word.startswith("--basic_auth") for word in arguments)
+
+
+@pytest.mark.parametrize("provider", ["github", "gitlab", "google", "okta"])
+def test_every_provider_is_one_of_flowers(settings: Settings, tmp_path: Path, provider: str) -> None:
+    from celery.utils.imports import symbol_by_name
+
+    (tmp_path / "s").write_text("the-providers-secret\n")
+    changes = SIGN_ON | {"flower_oauth_secret_file": tmp_path / "s", "flower_oauth_provider": provider}
+    (word,) = (w for w in flower_arguments(settings.model_copy(update=changes)) if w.startswith("--auth_provider="))
+    assert symbol_by_name(word.partition("=")[2]).get
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"flower_oauth_allow": ""}, "flower_oauth_allow is not set"),
+    ({"flower_oauth_client_id": ""}, "flower_oauth_client_id is not set"),
+    ({"flower_oauth_allow": ".*"}, "flower_oauth_allow: neither"),
+    ({"flower_oauth_allow": "*@lab.example|ann@lab.example"}, "flower_oauth_allow: neither"),
+    ({"flower_oauth_redirect_url": "http://farm.example/flower/login"}, "not https"),
+    ({"flower_oauth_redirect_url": "https://farm.example/login"}, "its path is not /flower/login"),
+])  # fmt: skip
+def test_half_a_single_sign_on_starts_nothing(
+    settings: Settings, tmp_path: Path, changes: dict[str, object], told: str
+) -> None:
+    (tmp_path / "s").write_text("the-providers-secret\n")
+    with pytest.raises(UsageError) as caught:
+        flower_arguments(settings.model_copy(update=SIGN_ON | {"flower_oauth_secret_file": tmp_path / "s"} | changes))
+    assert any(told in problem for problem in caught.value.problems)
