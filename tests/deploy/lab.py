@@ -66,15 +66,12 @@ class Host:
 
 
 class Lab:
-    """`names` as hosts below `directory`, over the Debian root `base/root`; `shared` is a directory they all see."""
+    """`names` as hosts below `directory`, over the Debian root `base/root`."""
 
-    def __init__(
-        self, base: Path, directory: Path, names: Sequence[str], shared: tuple[Path, str] | None = None
-    ) -> None:
+    def __init__(self, base: Path, directory: Path, names: Sequence[str]) -> None:
         self.base = base
         self.directory = directory
         self.hosts = {name: Host(name, number, directory / name) for number, name in enumerate(names, 1)}
-        self._shared = shared
         self._supervisors: dict[str, subprocess.Popen[bytes]] = {}
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -237,7 +234,7 @@ class Lab:
             "systemd-nspawn", "--quiet", "--settings=no", f"--directory={host.root}",
             f"--network-namespace-path=/run/netns/{host.full_name}", f"--machine={host.full_name}",
             f"--hostname={host.full_name}", "--register=no", "--keep-unit", "--resolv-conf=off", "--timezone=off",
-            "--link-journal=no", *([f"--bind={self._shared[0]}:{self._shared[1]}"] if self._shared else []), "--boot",
+            "--link-journal=no", "--boot",
         ]  # fmt: skip
         with (host.directory / "console.log").open("ab") as console:
             self._supervisors[host.name] = subprocess.Popen(
