@@ -47,7 +47,9 @@ class DeployedFarm:
     def write_inventory(self, **more: Any) -> None:
         """The controller and the workers, with shorter leases so that the faults are over sooner."""
         ssh = f"-o UserKnownHostsFile={self.lab.directory / 'known_hosts'} -o ServerAliveInterval=10"
-        hosts = {f"fx-{name}": {"ansible_host": host.address} for name, host in self.lab.hosts.items()}
+        hosts = {host.full_name: {"ansible_host": host.address} for host in self.lab.hosts.values()}
+        workers = {f"fx-{name}": hosts[f"fx-{name}"] | own for name, own in self.workers.items()}
+        jetsons = {name: {} for name, variables in workers.items() if "jetson_stack" in variables}
         content = {
             "all": {
                 "vars": {
@@ -59,12 +61,12 @@ class DeployedFarm:
                     "farm_wheel_dir": str(self.lab.directory / "wheel"),
                     "farm_settings": {"lease_s": 60, "telemetry_hz": 0, "canary": False}
                     | {"idle_wait_s": 0, "suspect_retries": 0},
-                    "worker_stop_timeout": "3min", "controller_nightly": '[nightly]\nat = "03:00"\n', **more,
+                    "worker_stop_timeout": "3min", "controller_guests": ["guest-cpu"], "controller_nightly": '[nightly]\nat = "03:00"\n', **more,
                 },
                 "children": {
                     "controller": {"hosts": {"fx-a": hosts["fx-a"]}},
-                    "workers": {"hosts": {f"fx-{name}": hosts[f"fx-{name}"] | own for name, own in self.workers.items()}},
-                    "jetson": {"hosts": {f"fx-{name}": {} for name, own in self.workers.items() if "jetson_stack" in own}},
+                    "workers": {"hosts": workers},
+                    "jetson": {"hosts": jetsons},
                 },
             }
         }  # fmt: skip
@@ -130,4 +132,3 @@ class DeployedFarm:
         return self.lab.ssh(
             host, f"REDISCLI_AUTH={secret} redis-cli -h fx-a -p 6380 {tls} --user {user} {words} 2>&1", check=False
         )
-

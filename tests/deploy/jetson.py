@@ -39,7 +39,10 @@ JETSON_CLOCKS = """\
 #!/bin/sh
 case "$1" in
 --store)
-  if [ -e "$2" ]; then echo "File $2 already exists. Can I overwrite it? Y/N:"; read -r answer; [ "$answer" = Y ] || exit 1; fi
+  if [ -e "$2" ]; then
+    echo "File $2 already exists. Can I overwrite it? Y/N:"
+    read -r answer && [ "$answer" = Y ] || exit 1
+  fi
   echo "free" >"$2" ;;
 --restore) cp "$2" /run/clocks ;;
 "") echo "locked in mode $(cat /var/lib/nvpmodel.mode)" >/run/clocks ;;
