@@ -59,9 +59,10 @@ class DeployedFarm:
                     "farm_find_links": f"http://{SWITCH_ADDRESS}:{PACKAGES_PORT}/wheels/",
                     "farm_pip_args": f"--trusted-host {SWITCH_ADDRESS}",
                     "farm_wheel_dir": str(self.lab.directory / "wheel"),
-                    "farm_settings": {"lease_s": 60, "telemetry_hz": 0, "canary": False}
+                    "farm_settings": {"lease_s": 30, "telemetry_hz": 0, "canary": False}
                     | {"idle_wait_s": 0, "suspect_retries": 0},
-                    "worker_stop_timeout": "3min", "controller_guests": ["guest-cpu"], "controller_nightly": '[nightly]\nat = "03:00"\n', **more,
+                    "worker_stop_timeout": "3min", "controller_guests": ["guest-cpu"],
+                    "controller_nightly": '[nightly]\nat = "03:00"\n', **more,
                 },
                 "children": {
                     "controller": {"hosts": {"fx-a": hosts["fx-a"]}},

@@ -120,13 +120,14 @@ class Lab:
             _try("ip", "netns", "del", host.full_name)
         _try("ip", "netns", "del", "fx-switch")
 
-    def unplug(self, name: str) -> None:
-        """Pull the host's cable."""
+    @contextlib.contextmanager
+    def unplugged(self, name: str) -> Iterator[None]:
+        """Pull the host's cable, and put it back at the end."""
         _do("ip", "-n", "fx-switch", "link", "set", f"p-{name}", "down")
-
-    def plug(self, name: str) -> None:
-        """Put the host's cable back."""
-        _do("ip", "-n", "fx-switch", "link", "set", f"p-{name}", "up")
+        try:
+            yield
+        finally:
+            _do("ip", "-n", "fx-switch", "link", "set", f"p-{name}", "up")
 
     def cut(self, name: str) -> None:
         """Cut the host's power: the death of its PID 1 is that of all its processes."""
@@ -156,15 +157,6 @@ class Lab:
             ["nsenter", "--net=/run/netns/fx-switch", *command],
             capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})}, check=False, cwd=cwd,
         )  # fmt: skip
-
-    def popen(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command of this machine on the lab's network."""
-        return subprocess.Popen(
-            ["nsenter", "--net=/run/netns/fx-switch", *command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
 
     def ssh_words(self, name: str, command: str) -> list[str]:
         """An ssh call of a host; its host key is checked."""
