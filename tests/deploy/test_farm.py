@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from farm import __version__
 from tests.deploy.farm import STORE, DeployedFarm
 from tests.deploy.jetson import VARIABLES, pass_for_jetson
 
@@ -133,7 +134,7 @@ def test_clients_without_tls_certificate_password_or_right_are_refused(farm: Dep
 ASK_STORE = """
 import ssl, sys, urllib.error, urllib.request
 context = ssl.create_default_context(cafile=sys.argv[2] or None)
-headers = {"Authorization": "Bearer " + sys.argv[3], "Inferfarm-Version": "0.1.0"} if sys.argv[3] else {}
+headers = {"Inferfarm-Version": sys.argv[4]} | ({"Authorization": "Bearer " + sys.argv[3]} if sys.argv[3] else {})
 try:
     request = urllib.request.Request(sys.argv[1], headers=headers)
     print(urllib.request.urlopen(request, context=context, timeout=10).status)
@@ -148,7 +149,7 @@ def test_the_stores_service_answers_its_workers_alone(farm: DeployedFarm) -> Non
     digest = farm.lab.ssh("a", f"basename $(find {STORE}/blobs -type f | head -1)").strip()
     ca, token = "/etc/inferfarm/pki/ca.crt", "$(cat /etc/inferfarm/secrets/store-fx-b-cpu.token)"
     asked = [
-        farm.lab.ssh("b", f"python3 - {url} '{trusted}' \"{shown}\" <<'EOF'\n{ASK_STORE}EOF").strip()
+        farm.lab.ssh("b", f"python3 - {url} '{trusted}' \"{shown}\" {__version__} <<'EOF'\n{ASK_STORE}EOF").strip()
         for url, trusted, shown in (
             ("https://fx-a:8470/healthz", ca, ""),
             ("https://fx-a:8470/healthz", "", ""),
@@ -157,7 +158,7 @@ def test_the_stores_service_answers_its_workers_alone(farm: DeployedFarm) -> Non
             (f"https://fx-a:8470/v1/blobs/{digest}", ca, token),
         )
     ]
-    assert asked == ["200", "SSLCertVerificationError", "401", "401", "200"]
+    assert asked == ["200", "SSLCertVerificationError", "401", "401", "200"], asked
 
 
 def test_a_machine_joins_by_hand(farm: DeployedFarm) -> None:
