@@ -89,6 +89,8 @@ class DeployedFarm:
         command = [shutil.which("ansible-playbook") or "ansible-playbook", "-i", str(self.inventory), str(PLAYS / name)]
         done = self.lab.run(*command, *options, timeout=500, env=self.environment(), cwd=PLAYS)
         self.last = done.stdout
+        with (self.lab.directory / "plays.log").open("a") as log:
+            log.write(f"{' '.join(command)}\n{done.stdout}{done.stderr}\n")
         return done
 
     def environment(self) -> dict[str, str]:
