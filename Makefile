@@ -23,11 +23,12 @@ test-images: setup-dev ## Build images on BASE, run sweeps through compose; star
 	tests/containers/engine.sh $(IMAGES_DIR) $(PY) -m pytest tests/containers -s $(PYTEST_ARGS)
 
 test-deploy: setup-dev lint-deploy ## Deploy on three hosts made of systemd-nspawn, hurt, upgrade and remove them (root, Debian)
-	@command -v systemd-nspawn mmdebstrap dpkg-scanpackages >/dev/null || \
-	  apt-get install -y -q --no-install-recommends systemd-container mmdebstrap dpkg-dev iproute2 openssh-client
-	FARM_TEST_DEPLOY=1 PATH=$(CURDIR)/.venv-deploy/bin:$$PATH $(PY) -m pytest tests/deploy -m deploy -q $(PYTEST_ARGS)
+	@which systemd-nspawn mmdebstrap dpkg-scanpackages ip ssh-keygen >/dev/null || \
+	  { apt-get -o Acquire::Retries=5 -q update && apt-get -o Acquire::Retries=5 install -y -q --no-install-recommends \
+	    systemd-container mmdebstrap dpkg-dev iproute2 openssh-client; }
+	FARM_TEST_DEPLOY=1 PATH=$(CURDIR)/.venv-deploy/bin:$$PATH $(PY) -m pytest tests/deploy --durations=12 -q $(PYTEST_ARGS)
 
-lint-deploy: .venv-deploy/.ready ## yamllint, ansible-lint (production profile), shellcheck
+lint-deploy: .venv-deploy/.ready ## yamllint, ansible-lint (production profile, syntax of the plays), shellcheck
 	.venv-deploy/bin/yamllint deploy tests/deploy
 	.venv-deploy/bin/shellcheck tools/*.sh tests/deploy/*.sh
 	cd deploy/ansible && PATH=$(CURDIR)/.venv-deploy/bin:$$PATH ansible-lint --offline -q

@@ -13,24 +13,45 @@ bare=systemd-sysv,dbus,openssh-server,python3,python3-apt,iproute2,ca-certificat
 # What the play adds; the hosts see no other packages than these and what they depend on.
 added=(openssl redis-server python3-venv)
 
-stamp_of() { cat "$@" | sha256sum | cut -c1-16; }
+stamp_of() { sha256sum | cut -c1-16; }
 
-root_stamp=$(stamp_of "$0")
+# A mirror may be away for a moment, and a machine that starts empty asks it for everything.
+try() {
+  local turn
+  for turn in 1 2 3; do
+    if "$@"; then return 0; fi
+    echo "base: attempt $turn of 3 failed: $1" >&2
+    sleep $((turn * 5))
+  done
+  return 1
+}
+
+make_root() {
+  rm -rf --one-file-system "$dir/root"
+  mmdebstrap --quiet --variant=minbase --aptopt='Acquire::Retries "5"' --include="$bare" bookworm "$dir/root" "$mirror"
+}
+
+mkdir -p "$dir"
+# One at a time: two runs may share the directory.
+exec 9>"$dir/lock"
+flock 9
+root_stamp=$(echo "bookworm $bare" | stamp_of)
 if [ "$(cat "$dir/root.stamp" 2>/dev/null)" != "$root_stamp" ]; then
   echo "base: making the Debian root" >&2
-  rm -rf --one-file-system "$dir/root" "$dir/debs" "$dir/wheels.stamp"
-  mkdir -p "$dir"
-  mmdebstrap --quiet --variant=minbase --include="$bare" bookworm "$dir/root" "$mirror"
+  rm -rf --one-file-system "$dir/root.stamp" "$dir/debs" "$dir/wheels.stamp"
+  try make_root
   echo "$root_stamp" >"$dir/root.stamp"
 fi
 
-wheels_stamp=$(stamp_of "$0" "$repo/pyproject.toml" "$repo/constraints.txt")
+wheels_stamp=$(cat "$0" "$repo/pyproject.toml" "$repo/constraints.txt" | stamp_of)
 [ "$(cat "$dir/wheels.stamp" 2>/dev/null)" != "$wheels_stamp" ] || exit 0
 echo "base: fetching packages and wheels with the hosts' apt and Python" >&2
 mkdir -p "$dir/debs" "$dir/wheels"
 export dir repo
-# In a mount namespace of its own: what is mounted here goes with it, whatever happens.
-unshare --mount --propagation private bash -euo pipefail -s -- "${added[@]}" <<'INSIDE'
+
+fetch() {
+  # In a mount namespace of its own: what is mounted here goes with it, whatever happens.
+  unshare --mount --propagation private bash -euo pipefail -s -- "${added[@]}" <<'INSIDE'
 work=$(mktemp -d)
 trap 'umount -R "$work/at" 2>/dev/null || true; rm -rf "$work"' EXIT
 mkdir "$work/up" "$work/wk" "$work/at"
@@ -49,18 +70,23 @@ cp "$repo/pyproject.toml" "$repo/constraints.txt" "$at/lab/src"
 # This machine's pip settings name places that are not in there; its authority is.
 unset PIP_FIND_LINKS
 inside() { DEBIAN_FRONTEND=noninteractive chroot "$at" "$@"; }
-inside apt-get update -qq
+apt() { inside apt-get -qq -o Acquire::Retries=5 "$@"; }
+apt update
 # Without systemd's deb-triggered starts: nothing may run in here.
 printf '#!/bin/sh\nexit 101\n' >"$at/usr/sbin/policy-rc.d" && chmod 755 "$at/usr/sbin/policy-rc.d"
-inside apt-get install -qq -y --no-install-recommends --download-only -o Dir::Cache::archives=/lab/debs "$@"
-inside apt-get install -qq -y --no-install-recommends python3-venv
+apt install -y --no-install-recommends --download-only -o Dir::Cache::archives=/lab/debs "$@"
+apt install -y --no-install-recommends python3-venv >/dev/null
 inside python3 -m venv /lab/venv
 inside /lab/venv/bin/python - >"$at/lab/requirements.txt" <<'PY'
 import tomllib
 for line in tomllib.load(open("/lab/src/pyproject.toml", "rb"))["project"]["dependencies"]:
     print(line)
 PY
-inside /lab/venv/bin/pip download -q --only-binary :all: -c /lab/src/constraints.txt -d /lab/wheels -r /lab/requirements.txt
+inside /lab/venv/bin/pip download -q --retries 10 --only-binary :all: \
+  -c /lab/src/constraints.txt -d /lab/wheels -r /lab/requirements.txt
 INSIDE
+}
+
+try fetch
 (cd "$dir/debs" && rm -rf partial lock && dpkg-scanpackages -m . >Packages 2>/dev/null && gzip -kf Packages)
 echo "$wheels_stamp" >"$dir/wheels.stamp"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.farm import STORE, DeployedFarm
+from tests.deploy.farm import DeployedFarm
 from tests.deploy.lab import Lab, booted, missing
 
 
@@ -30,16 +30,14 @@ def base() -> Path:
 
 @pytest.fixture(scope="session")
 def bare(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployedFarm]:
-    """Three bare Debian hosts. The store is a directory that all of them see."""
+    """Three bare Debian hosts that share nothing but a network."""
     directory = tmp_path_factory.mktemp("lab")
-    store = directory / "store"
-    store.mkdir()
-    with booted(Lab(base, directory, ("a", "b", "c"), (store, STORE))) as lab:
+    with booted(Lab(base, directory, ("a", "b", "c"))) as lab:
         yield DeployedFarm(lab)
 
 
 @pytest.fixture(scope="session")
 def farm(bare: DeployedFarm) -> DeployedFarm:
-    """The hosts as a farm."""
+    """A farm of the controller and one worker; a test adds the other."""
     bare.play("site.yml")
     return bare

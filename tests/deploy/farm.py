@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The playbooks on the lab's hosts: `a` is the controller, `b` and `c` serve their CPUs."""
+"""The playbooks on the lab's hosts: `a` is the controller, `b` and `c` serve their CPUs; `c` passes for a Jetson."""
 
 from __future__ import annotations
 
@@ -39,12 +39,17 @@ class DeployedFarm:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.inventory = lab.directory / "inventory.yml"
+        self.last = ""
+        #: The workers' own variables; a host that is not here is not in the inventory.
+        self.workers: dict[str, dict[str, Any]] = {"b": {}}
         self.write_inventory()
 
     def write_inventory(self, **more: Any) -> None:
-        """The three hosts, with shorter leases so that the faults are over sooner."""
+        """The controller and the workers, with shorter leases so that the faults are over sooner."""
         ssh = f"-o UserKnownHostsFile={self.lab.directory / 'known_hosts'} -o ServerAliveInterval=10"
-        hosts = {f"fx-{name}": {"ansible_host": host.address} for name, host in self.lab.hosts.items()}
+        hosts = {host.full_name: {"ansible_host": host.address} for host in self.lab.hosts.values()}
+        workers = {f"fx-{name}": hosts[f"fx-{name}"] | own for name, own in self.workers.items()}
+        jetsons = {name: {} for name, variables in workers.items() if "jetson_stack" in variables}
         content = {
             "all": {
                 "vars": {
@@ -54,13 +59,15 @@ class DeployedFarm:
                     "farm_find_links": f"http://{SWITCH_ADDRESS}:{PACKAGES_PORT}/wheels/",
                     "farm_pip_args": f"--trusted-host {SWITCH_ADDRESS}",
                     "farm_wheel_dir": str(self.lab.directory / "wheel"),
-                    "farm_settings": {"lease_s": 60, "telemetry_hz": 0, "canary": False}
+                    "farm_settings": {"lease_s": 30, "telemetry_hz": 0, "canary": False}
                     | {"idle_wait_s": 0, "suspect_retries": 0},
-                    "worker_stop_timeout": "3min", "controller_nightly": '[nightly]\nat = "03:00"\n', **more,
+                    "worker_stop_timeout": "3min", "controller_guests": ["guest-cpu"],
+                    "controller_nightly": '[nightly]\nat = "03:00"\n', **more,
                 },
                 "children": {
                     "controller": {"hosts": {"fx-a": hosts["fx-a"]}},
-                    "workers": {"hosts": {name: hosts[name] for name in ("fx-b", "fx-c")}},
+                    "workers": {"hosts": workers},
+                    "jetson": {"hosts": jetsons},
                 },
             }
         }  # fmt: skip
@@ -72,17 +79,19 @@ class DeployedFarm:
         Raises:
             AssertionError: it failed, with all that it said.
         """
-        command = self.words(name, *options)
-        done = self.lab.run(*command, timeout=500, env=self.environment(), cwd=PLAYS)
+        done = self.try_play(name, *options)
         assert done.returncode == 0, f"{name}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
-        self.last = done.stdout
         keys = ("ok", "changed", "unreachable", "failed")
         return {row[0]: dict(zip(keys, map(int, row[1:]), strict=True)) for row in _RECAP.findall(done.stdout)}
 
-    def words(self, name: str, *options: str) -> list[str]:
-        """The command line of a play."""
-        playbook = shutil.which("ansible-playbook") or "ansible-playbook"
-        return [playbook, "-i", str(self.inventory), str(PLAYS / name), *options]
+    def try_play(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run a playbook that may fail."""
+        command = [shutil.which("ansible-playbook") or "ansible-playbook", "-i", str(self.inventory), str(PLAYS / name)]
+        done = self.lab.run(*command, *options, timeout=500, env=self.environment(), cwd=PLAYS)
+        self.last = done.stdout
+        with (self.lab.directory / "plays.log").open("a") as log:
+            log.write(f"{' '.join(command)}\n{done.stdout}{done.stderr}\n")
+        return done
 
     def environment(self) -> dict[str, str]:
         """Without the mark of a colour terminal, so that the recap can be read."""
@@ -126,10 +135,3 @@ class DeployedFarm:
         return self.lab.ssh(
             host, f"REDISCLI_AUTH={secret} redis-cli -h fx-a -p 6380 {tls} --user {user} {words} 2>&1", check=False
         )
-
-
-def stop(process: subprocess.Popen[str]) -> str:
-    """Wait for a command that was started; what it said."""
-    said, _ = process.communicate(timeout=500)
-    assert process.returncode == 0, said
-    return said

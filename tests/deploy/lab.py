@@ -66,15 +66,12 @@ class Host:
 
 
 class Lab:
-    """`names` as hosts below `directory`, over the Debian root `base/root`; `shared` is a directory they all see."""
+    """`names` as hosts below `directory`, over the Debian root `base/root`."""
 
-    def __init__(
-        self, base: Path, directory: Path, names: Sequence[str], shared: tuple[Path, str] | None = None
-    ) -> None:
+    def __init__(self, base: Path, directory: Path, names: Sequence[str]) -> None:
         self.base = base
         self.directory = directory
         self.hosts = {name: Host(name, number, directory / name) for number, name in enumerate(names, 1)}
-        self._shared = shared
         self._supervisors: dict[str, subprocess.Popen[bytes]] = {}
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -123,13 +120,14 @@ class Lab:
             _try("ip", "netns", "del", host.full_name)
         _try("ip", "netns", "del", "fx-switch")
 
-    def unplug(self, name: str) -> None:
-        """Pull the host's cable."""
+    @contextlib.contextmanager
+    def unplugged(self, name: str) -> Iterator[None]:
+        """Pull the host's cable, and put it back at the end."""
         _do("ip", "-n", "fx-switch", "link", "set", f"p-{name}", "down")
-
-    def plug(self, name: str) -> None:
-        """Put the host's cable back."""
-        _do("ip", "-n", "fx-switch", "link", "set", f"p-{name}", "up")
+        try:
+            yield
+        finally:
+            _do("ip", "-n", "fx-switch", "link", "set", f"p-{name}", "up")
 
     def cut(self, name: str) -> None:
         """Cut the host's power: the death of its PID 1 is that of all its processes."""
@@ -159,15 +157,6 @@ class Lab:
             ["nsenter", "--net=/run/netns/fx-switch", *command],
             capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})}, check=False, cwd=cwd,
         )  # fmt: skip
-
-    def popen(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command of this machine on the lab's network."""
-        return subprocess.Popen(
-            ["nsenter", "--net=/run/netns/fx-switch", *command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
 
     def ssh_words(self, name: str, command: str) -> list[str]:
         """An ssh call of a host; its host key is checked."""
@@ -237,7 +226,7 @@ class Lab:
             "systemd-nspawn", "--quiet", "--settings=no", f"--directory={host.root}",
             f"--network-namespace-path=/run/netns/{host.full_name}", f"--machine={host.full_name}",
             f"--hostname={host.full_name}", "--register=no", "--keep-unit", "--resolv-conf=off", "--timezone=off",
-            "--link-journal=no", *([f"--bind={self._shared[0]}:{self._shared[1]}"] if self._shared else []), "--boot",
+            "--link-journal=no", "--boot",
         ]  # fmt: skip
         with (host.directory / "console.log").open("ab") as console:
             self._supervisors[host.name] = subprocess.Popen(

@@ -7,15 +7,21 @@ The tests go in this order: one lab is deployed, hurt, upgraded and removed.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.deploy.farm import DeployedFarm
+from farm import __version__
+from tests.deploy.farm import STORE, DeployedFarm
+from tests.deploy.jetson import VARIABLES, pass_for_jetson
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
+JETSON_PLAY = Path(__file__).with_name("jetson.yml")
 HOSTS = {"fx-a", "fx-b", "fx-c"}
 #: A run that takes about 25 s on the fake workflow.
 LONG = {"latency_ms": 100, "iterations": 250}
+#: One that ends while a cable is out, about 12 s.
+SHORT = {"latency_ms": 100, "iterations": 120}
 
 
 def running(farm: DeployedFarm, name: str) -> bool:
@@ -33,9 +39,31 @@ def journal(farm: DeployedFarm, host: str, words: str = "") -> str:
     return farm.lab.ssh(host, f"journalctl -u 'farm-worker@*' --no-pager {words}")
 
 
-def test_a_second_run_of_the_play_changes_nothing(farm: DeployedFarm) -> None:
-    done = farm.play("site.yml")
+def secrets(farm: DeployedFarm) -> list[str]:
+    """Every password and token that the controller made."""
+    return farm.lab.ssh("a", "cat /etc/inferfarm/secrets/*.password /etc/inferfarm/tokens/*.token").split()
+
+
+def states(farm: DeployedFarm) -> dict[str, tuple[bool, str, str | None]]:
+    """Of each device whether its worker is there, its state, and why."""
+    return {name: (entry["online"], entry["state"], entry["reason"]) for name, entry in farm.devices().items()}
+
+
+def test_a_machine_is_added_by_one_line_and_one_play(farm: DeployedFarm) -> None:
+    """It passes for a Jetson, whose own Python is its one stack."""
+    pass_for_jetson(farm.lab.hosts["c"])
+    farm.workers["c"] = VARIABLES
+    farm.write_inventory()
+    assert farm.play("site.yml")["fx-b"]["changed"] == 0
+    farm.lab.wait(lambda: len(farm.devices()) == 2, 30, "the new worker's device")
+    assert states(farm) == dict.fromkeys(("fx-b-cpu", "fx-c-cpu"), (True, "ready", None))
+
+
+def test_a_second_run_changes_nothing_and_says_no_secret(farm: DeployedFarm) -> None:
+    done = farm.play("site.yml", "-vvv")
     assert {host: row["changed"] for host, row in done.items() if host in HOSTS} == dict.fromkeys(HOSTS, 0)
+    assert len(secrets(farm)) >= 10
+    assert [word for word in secrets(farm) if word in farm.last] == []
 
 
 def test_check_mode_finds_nothing_to_do(farm: DeployedFarm) -> None:
@@ -44,27 +72,39 @@ def test_check_mode_finds_nothing_to_do(farm: DeployedFarm) -> None:
 
 
 def test_every_unit_runs_and_none_failed(farm: DeployedFarm) -> None:
-    units = ("redis", "scheduler", "nightly", "flower", "pages")
+    units = ("redis", "scheduler", "store", "nightly", "flower", "pages")
     farm.lab.ssh("a", "systemctl is-active " + " ".join(f"farm-{unit}" for unit in units))
     for name in ("a", "b", "c"):
         assert farm.lab.ssh(name, "systemctl --failed --no-legend") == ""
 
 
+def test_a_board_is_set_as_the_inventory_says_and_otherwise_left_alone(farm: DeployedFarm) -> None:
+    assert farm.lab.ssh("c", "nvpmodel -q | tail -1; cat /var/lib/nvpmodel.log") == "0\nasked for 0\n"
+    assert farm.lab.ssh("c", "cat /run/clocks; systemctl is-active farm-jetson-clocks") == "locked in mode 0\nactive\n"
+    show = "systemctl show -p DevicePolicy --value farm-worker@fx-"
+    assert [farm.lab.ssh(name, f"{show}{name}-cpu").strip() for name in ("b", "c")] == ["closed", "auto"]
+    stacks = {name: [stack["name"] for stack in entry["stacks"]] for name, entry in farm.devices().items()}
+    assert stacks == {"fx-b-cpu": ["default"], "fx-c-cpu": ["jetpack"]}
+
+
+@pytest.mark.parametrize(
+    ("mode", "why"), [("MODE_50W", "MAXN, MODE_10W, MODE_15W"), ("MODE_10W", "Read the mode back")]
+)
+def test_a_power_mode_that_cannot_be_had_fails_the_play(farm: DeployedFarm, mode: str, why: str) -> None:
+    done = farm.try_play(str(JETSON_PLAY), "-e", f"jetson_power_mode={mode}")
+    assert done.returncode != 0 and why in done.stdout
+    assert farm.lab.ssh("c", "nvpmodel -q | tail -1").strip() == "0"
+
+
 def test_passwords_and_keys_are_for_their_owners_only(farm: DeployedFarm) -> None:
     for name in ("a", "b", "c"):
-        found = farm.lab.ssh(
-            name, r"find /etc/inferfarm -type f \( -name '*.password' -o -name '*.key' \) -printf '%m %U %f\n'"
-        )
-        assert found.count("\n") >= 2
+        named = r"\( -name '*.password' -o -name '*.key' -o -name '*.token' \)"
+        found = farm.lab.ssh(name, rf"find /etc/inferfarm -type f {named} -printf '%m %u %P\n'")
+        assert found.count("\n") >= 3
         assert {line.split()[0] for line in found.splitlines()} <= {"600", "640"}
-        assert {line.split()[1] for line in found.splitlines()} == {"0"}
-
-
-def test_no_password_is_in_the_plays_output(farm: DeployedFarm) -> None:
-    farm.play("site.yml", "-vvv")
-    passwords = farm.lab.ssh("a", "cat /etc/inferfarm/secrets/*.password").split()
-    assert len(passwords) >= 7
-    assert [p for p in passwords if p in farm.last] == []
+        # Tokens are made by the account that the store's service runs as.
+        assert {line.split()[1] for line in found.splitlines() if " tokens/" not in line} == {"root"}
+    assert farm.lab.ssh("a", "stat -c '%a %U' /etc/inferfarm/tokens /etc/inferfarm/authority") == "700 farm\n700 root\n"
 
 
 def test_a_sweep_runs_on_both_workers_and_the_broker_refused_nothing(farm: DeployedFarm) -> None:
@@ -73,6 +113,8 @@ def test_a_sweep_runs_on_both_workers_and_the_broker_refused_nothing(farm: Deplo
     records = farm.records("both")
     assert {(r["device_id"], r["outcome"]) for r in records} == {("fx-b-cpu", "ok"), ("fx-c-cpu", "ok")}
     assert farm.acl_log().strip() in ("", "(empty array)")
+    for name in ("b", "c"):
+        assert farm.lab.ssh(name, f"ls -d {STORE} 2>/dev/null || echo none") == "none\n"
 
 
 def test_clients_without_tls_certificate_password_or_right_are_refused(farm: DeployedFarm) -> None:
@@ -89,30 +131,80 @@ def test_clients_without_tls_certificate_password_or_right_are_refused(farm: Dep
     farm.redis("admin", "ACL LOG RESET")
 
 
-@pytest.mark.parametrize("cut_s", [30, 90])
-def test_a_job_that_ends_while_the_cable_is_out_is_recorded_once(farm: DeployedFarm, cut_s: int) -> None:
-    name = f"cable{cut_s}"
-    farm.submit(name, devices="{id: fx-b-cpu}", latency_ms=100, iterations=120)
-    farm.lab.wait(lambda: running(farm, name), 60, "the run to begin")
-    farm.lab.unplug("b")
-    try:
-        time.sleep(cut_s)  # The time that the cable is out is what is tested.
-    finally:
-        farm.lab.plug("b")
-    farm.lab.wait(lambda: ended(farm, name, 1), 240, "the record")
-    # The worker goes on consuming.
-    farm.submit(f"{name}-after", devices="{id: fx-b-cpu}")
-    farm.lab.wait(lambda: ended(farm, f"{name}-after", 1), 120, "the next record")
-    assert [r["outcome"] for r in farm.records(name)] == ["ok"]
+ASK_STORE = """
+import ssl, sys, urllib.error, urllib.request
+context = ssl.create_default_context(cafile=sys.argv[2] or None)
+headers = {"Inferfarm-Version": sys.argv[4]} | ({"Authorization": "Bearer " + sys.argv[3]} if sys.argv[3] else {})
+try:
+    request = urllib.request.Request(sys.argv[1], headers=headers)
+    print(urllib.request.urlopen(request, context=context, timeout=10).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+except urllib.error.URLError as error:
+    print(type(error.reason).__name__)
+"""
 
 
-def test_a_host_whose_power_is_cut_comes_back_and_its_job_is_done(farm: DeployedFarm) -> None:
+def test_the_stores_service_answers_its_workers_alone(farm: DeployedFarm) -> None:
+    digest = farm.lab.ssh("a", f"basename $(find {STORE}/blobs -type f | head -1)").strip()
+    ca, token = "/etc/inferfarm/pki/ca.crt", "$(cat /etc/inferfarm/secrets/store-fx-b-cpu.token)"
+    asked = [
+        farm.lab.ssh("b", f"python3 - {url} '{trusted}' \"{shown}\" {__version__} <<'EOF'\n{ASK_STORE}EOF").strip()
+        for url, trusted, shown in (
+            ("https://fx-a:8470/healthz", ca, ""),
+            ("https://fx-a:8470/healthz", "", ""),
+            (f"https://fx-a:8470/v1/blobs/{digest}", ca, ""),
+            (f"https://fx-a:8470/v1/blobs/{digest}", ca, "fx-b-cpu:" + "x" * 43),
+            (f"https://fx-a:8470/v1/blobs/{digest}", ca, token),
+        )
+    ]
+    assert asked == ["200", "SSLCertVerificationError", "401", "401", "200"], asked
+
+
+def test_a_machine_joins_by_hand(farm: DeployedFarm) -> None:
+    """With a certificate of its own, which this farm's broker asks for."""
+    token = farm.farm("worker invite guest --device guest-cpu --passwords /etc/inferfarm/secrets", role="store")
+    pki = "/etc/inferfarm/pki"
+    own = f"FARM_CONFIG=/root/guest/farm.toml FARM_BROKER_CERT_FILE={pki}/host.crt FARM_BROKER_KEY_FILE={pki}/host.key"
+    join = (
+        "/opt/inferfarm/current/bin/farm worker --device guest-cpu --join https://fx-a:8470 --token-file - --no-start"
+    )
+    farm.lab.ssh("b", f"{own} FARM_HOME=/root/guest/home {join} <<<'{token.strip()}'")
+    said = farm.lab.ssh("b", f"{own} /opt/inferfarm/current/bin/farm doctor", check=False)
+    assert "takes this worker's token" in said and "one is at work" in said, said
+    farm.lab.ssh("b", "rm -r /root/guest")
+
+
+def consumes(farm: DeployedFarm, name: str, device: str) -> None:
+    """Have the worker do another job."""
+    farm.submit(name, devices=f"{{id: {device}}}")
+    farm.lab.wait(lambda: ended(farm, name, 1), 120, "the next record")
+
+
+def test_a_job_that_ends_while_the_cable_is_out_is_recorded_once(farm: DeployedFarm) -> None:
+    farm.submit("cable", devices="{id: fx-b-cpu}", **SHORT)
+    farm.lab.wait(lambda: running(farm, "cable"), 60, "the run to begin")
+    with farm.lab.unplugged("b"):
+        time.sleep(30)  # The time that the cable is out is what is tested.
+    farm.lab.wait(lambda: ended(farm, "cable", 1), 240, "the record")
+    consumes(farm, "cable-after", "fx-b-cpu")
+    assert [r["outcome"] for r in farm.records("cable")] == ["ok"]
+
+
+def test_a_cable_is_out_for_long_and_a_hosts_power_is_cut_meanwhile(farm: DeployedFarm) -> None:
+    """The cable is out for three leases: its device counts as gone. The other host comes back and does its job."""
+    farm.submit("cable-long", devices="{id: fx-b-cpu}", **SHORT)
     farm.submit("power", devices="{id: fx-c-cpu}", **LONG)
-    farm.lab.wait(lambda: running(farm, "power"), 60, "the run to begin")
-    farm.lab.cut("c")
-    farm.lab.power("c")
-    farm.lab.wait(lambda: ended(farm, "power", 1), 240, "the record")
-    assert [r["outcome"] for r in farm.records("power")] == ["ok"]
+    farm.lab.wait(lambda: running(farm, "cable-long") and running(farm, "power"), 60, "both runs to begin")
+    begin = time.monotonic()
+    with farm.lab.unplugged("b"):
+        farm.lab.cut("c")
+        farm.lab.power("c")
+        time.sleep(max(0, begin + 90 - time.monotonic()))
+    for name, device in (("power", "fx-c-cpu"), ("cable-long", "fx-b-cpu")):
+        farm.lab.wait(lambda name=name: ended(farm, name, 1), 240, f"the record of {name}")
+        consumes(farm, f"{name}-after", device)
+        assert [r["outcome"] for r in farm.records(name)] == ["ok"]
 
 
 def test_the_controller_comes_back_after_a_power_cut_with_what_was_queued(farm: DeployedFarm) -> None:
@@ -132,25 +224,52 @@ def test_a_worker_that_is_stopped_ends_its_job_first(farm: DeployedFarm) -> None
     farm.lab.ssh("b", "systemctl start farm-worker@fx-b-cpu")
 
 
-def test_an_upgrade_waits_for_the_running_job_and_goes_host_by_host(farm: DeployedFarm) -> None:
+def test_an_upgrade_stops_at_the_first_failure(farm: DeployedFarm) -> None:
+    release = farm.lab.ssh("b", "cat /etc/inferfarm/worker.release")
+    farm.workers["b"] = {"farm_python": "/opt/no/python3"}
     farm.write_inventory(farm_release_suffix="next")
+    assert farm.try_play("upgrade.yml").returncode != 0
+    assert "fx-b-cpu could not be upgraded" in farm.last
+    # The one that failed runs as before and takes no jobs, the next one was not touched.
+    assert [farm.lab.ssh(name, "cat /etc/inferfarm/worker.release") for name in ("b", "c")] == [release, release]
+    farm.lab.ssh("b", "systemctl is-active farm-worker@fx-b-cpu")
+    after = states(farm)
+    assert after["fx-b-cpu"][1] == "drained" and after["fx-c-cpu"] == (True, "ready", None)
+    farm.workers["b"] = {}
+    farm.farm("devices resume fx-b-cpu")
+
+
+def test_an_upgrade_waits_for_the_running_job_and_leaves_what_people_said(farm: DeployedFarm) -> None:
+    farm.write_inventory(farm_release_suffix="next")
+    farm.farm("devices drain fx-c-cpu --reason 'new fan'")
+    release = farm.lab.ssh("c", "cat /etc/inferfarm/worker.release").strip()
+    # What a pip leaves that was killed is no release.
+    farm.lab.ssh("c", f"d=/opt/inferfarm/releases/{release}next/bin; mkdir -p $d; touch $d/pip $d/farm")
     farm.submit("upgrade", devices="{id: fx-b-cpu}", **LONG)
     farm.lab.wait(lambda: running(farm, "upgrade"), 60, "the run to begin")
-    before = farm.lab.ssh("b", "cat /etc/inferfarm/worker.release")
     farm.play("upgrade.yml")
-    releases = {farm.lab.ssh(name, "cat /etc/inferfarm/worker.release") for name in ("b", "c")}
-    assert len(releases) == 1 and before not in releases
     assert [r["outcome"] for r in farm.records("upgrade")] == ["ok"]
-    assert {entry["state"] for entry in farm.devices().values()} == {"ready"}
+    for name in ("b", "c"):
+        program = f"/proc/$(systemctl show -p MainPID --value farm-worker@fx-{name}-cpu)/cmdline"
+        assert f"/opt/inferfarm/releases/{release}next/" in farm.lab.ssh(name, f"cat {program}")
+    assert states(farm) == {"fx-b-cpu": (True, "ready", None), "fx-c-cpu": (True, "drained", "new fan")}
+    # Once more: nobody is drained or restarted.
+    before = {name: entry["pid"] for name, entry in farm.devices().items()}
+    farm.play("upgrade.yml", "--limit", "fx-a,fx-b")
+    assert {name: entry["pid"] for name, entry in farm.devices().items()} == before
+    farm.farm("devices resume fx-c-cpu")
 
 
 def test_removal_leaves_the_store_and_nothing_else(farm: DeployedFarm) -> None:
-    shared = farm.lab.hosts["a"].directory.parent / "store"
-    count = len(list((shared / "records").rglob("*.json")))
+    count = "find /var/lib/inferfarm/store/records -name '*.json' | wc -l"
+    records = int(farm.lab.ssh("a", count))
     farm.play("remove.yml")
-    assert count > 5 and len(list((shared / "records").rglob("*.json"))) == count
+    assert records > 5 and int(farm.lab.ssh("a", count)) == records
+    assert farm.lab.ssh("c", "cat /run/clocks") == "free\n"
     for name in ("a", "b", "c"):
         left = farm.lab.ssh(name, "ls /opt /etc/systemd/system; ls -d /etc/inferfarm 2>&1", check=False)
         assert "farm-" not in left and "inferfarm\n" not in left.replace("cannot access '/etc/inferfarm'", "")
         assert farm.lab.ssh(name, "pgrep -u farm || true") == ""
+        kept = farm.lab.ssh(name, "ls /var/lib/inferfarm", check=False)
+        assert kept == ("store\n" if name == "a" else "")
     farm.play("remove.yml")  # Again: nothing to do is no failure.
