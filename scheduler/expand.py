@@ -89,6 +89,7 @@ def make_job(spec: SweepSpec, case: Case, place: str, target: Target) -> JobSpec
         rebuild=case.rebuild,
         pins=spec.pins,
         stack=spec.stack,
+        profile=spec.profile,
     )
 
 

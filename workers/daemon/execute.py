@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
@@ -42,6 +43,7 @@ from workers.daemon.point import Point
 from workers.daemon.preflight import Preflight, oom_kills, preflight
 from workers.daemon.preflight_gpu import join, preflight_gpu, preflight_soc
 from workers.daemon.replicate import Replication, replication
+from workers.daemon.profiles import with_profiles
 from workers.daemon.reporter import Progress, Reporter
 from workers.daemon.retry import Retries
 from workers.daemon.settle import Settle
@@ -249,6 +251,9 @@ class _Execution:
         retries = self._retries if latency else Retries(0)
         point = Point(wanted, make, retries, self._lease.ended.is_set, self._facts.limits)
         collected = point.measure(what)
+        if latency:
+            launch = functools.partial(self._launch, before=self._preflight())
+            collected = with_profiles(collected, what, launch, self._lease.ended.is_set)
         if not self._lease.lost:
             self._ledger.record(collected)
         elif collected.record.outcome is Outcome.OK:
@@ -259,7 +264,7 @@ class _Execution:
         request = self._request(what)
         control = control_dirs.prepare(self._settings.work_dir, request, self._claim.attempt, what.process)
         started_at, kills_before = utc_now(), oom_kills()
-        telemetry = self._telemetry(control) if what.mode == "measure" else None
+        telemetry = self._telemetry(control) if what.mode in ("measure", "timeline") else None
         with ExitStack() as stack:
             if telemetry is not None:
                 stack.enter_context(telemetry)
