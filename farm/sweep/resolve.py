@@ -12,8 +12,8 @@ from typing import Any
 from farm.contract.canonical import short_digest
 from farm.contract.catalogue import WORKFLOWS
 from farm.contract.codec import to_json
-from farm.contract.layers import PROFILES
 from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Protocol
+from farm.contract.layers import PROFILES
 from farm.contract.protocols import PROTOCOLS
 from farm.devices import Selector, parse_conditions
 from farm.sweep.checks import DEFAULT_PRECISIONS

@@ -42,8 +42,8 @@ from workers.daemon.pins import fetch_pins
 from workers.daemon.point import Point
 from workers.daemon.preflight import Preflight, oom_kills, preflight
 from workers.daemon.preflight_gpu import join, preflight_gpu, preflight_soc
-from workers.daemon.replicate import Replication, replication
 from workers.daemon.profiles import with_profiles
+from workers.daemon.replicate import Replication, replication
 from workers.daemon.reporter import Progress, Reporter
 from workers.daemon.retry import Retries
 from workers.daemon.settle import Settle

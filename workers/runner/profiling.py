@@ -7,8 +7,8 @@ from typing import Any, Callable, Dict, List
 
 from farm.contract.canonical import sha256_file
 from farm.contract.codec import to_json
-from farm.contract.layers import LAYERS_ARTIFACT, LayerTable
 from farm.contract.job import JobSpec
+from farm.contract.layers import LAYERS_ARTIFACT, LayerTable
 from farm.contract.run import ArtifactFile
 from workers.runner import measure
 from workers.runner.control import Control, write_json

@@ -172,7 +172,9 @@ class FakeLayers(LayerProfiler):
 
     def observe(self, step: Step, count: int) -> List[Observed]:
         """Each step, shared out."""
-        rows = [Observed(name, "Nothing", "fake", (name,), calls=count) for name in ("/first/Nothing", "/second/Nothing")]
+        rows = [
+            Observed(name, "Nothing", "fake", (name,), calls=count) for name in ("/first/Nothing", "/second/Nothing")
+        ]
         for _ in range(count):
             begin = time.perf_counter_ns()
             step()

@@ -139,7 +139,7 @@ def trt_origins(name: str, metadata: str = "") -> Tuple[str, ...]:
     return tuple(dict.fromkeys(part for part in plain if part and not part.startswith("(Unnamed Layer")))
 
 
-#: What kernels' names say of the type they compute in, the most telling first. Of names alone: where nothing else tells.
+#: What kernels' names say of the type they compute in, the most telling first: where nothing else tells.
 _KERNEL_TYPES = (
     ("int8", ("imma", "i8i8", "int8", "_s8_")),
     ("tf32", ("tf32",)),

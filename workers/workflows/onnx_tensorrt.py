@@ -19,8 +19,8 @@ from workers.workflows.trt_compat import Engine, Log, features
 from workers.workflows.trt_engine import Engines
 from workers.workflows.trt_graph import TypedGraph
 from workers.workflows.trt_inspect import held_precision, tactics_sha256, tensor_formats
-from workers.workflows.trt_layers import TrtLayers
 from workers.workflows.trt_lane import TrtGraphLane, TrtLane
+from workers.workflows.trt_layers import TrtLayers
 from workers.workflows.trt_memory import open_memory
 
 _INSPECTOR_FILE = "inspector.json"

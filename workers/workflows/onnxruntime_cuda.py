@@ -30,9 +30,7 @@ class OnnxRuntimeCuda(OnnxRuntimeGpu):
         """Open the session."""
         providers = self._providers(self._cuda_graph)
         threads, profile = self.ctx.threads, self._profile_prefix
-        self._session = self._opened(
-            lambda: onnx_session.open_session(self._engine.path, threads, providers, profile)
-        )
+        self._session = self._opened(lambda: onnx_session.open_session(self._engine.path, threads, providers, profile))
 
     def effective(self) -> Dict[str, Any]:
         """As every GPU provider, with how int8 was quantised."""

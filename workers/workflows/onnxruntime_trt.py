@@ -16,14 +16,14 @@ from farm.contract.codec import to_json
 from workers.workflows import onnx_session, ort_options, ort_providers, ort_table
 from workers.workflows.base import Context, Lane, versions
 from workers.workflows.cache import CachedFile
+from workers.workflows.layers import LayerProfiler
 from workers.workflows.onnx_files import check_batch
 from workers.workflows.onnx_session import SessionLane
 from workers.workflows.onnx_source import assert_fp32
 from workers.workflows.onnxruntime_gpu import OnnxRuntimeGpu
-from workers.workflows.layers import LayerProfiler
+from workers.workflows.ort_engines import Engines, assert_nothing_new, providers
 from workers.workflows.ort_layers import model_nodes
 from workers.workflows.ort_trt_layers import OrtTrtLayers
-from workers.workflows.ort_engines import Engines, assert_nothing_new, providers
 
 _ENGINE = ".engine"
 

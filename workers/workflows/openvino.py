@@ -20,6 +20,7 @@ from workers.workflows.layers import LayerProfiler
 from workers.workflows.onnx_workflow import OnnxWorkflow
 from workers.workflows.openvino_layers import OpenVinoLayers
 from workers.workflows.openvino_setup import import_openvino
+from workers.workflows.ort_layers import model_nodes
 
 DEVICE = "CPU"
 #: Kinds of nodes, as OpenVINO names them, whose precision makes the precision of a model.
@@ -87,7 +88,7 @@ class OpenVino(OnnxWorkflow):
 
     def layer_profiler(self) -> LayerProfiler:
         """The request's performance counters."""
-        return OpenVinoLayers(self._compiled, self._request)
+        return OpenVinoLayers(self._compiled, self._request, model_nodes(self._engine.path))
 
     def effective(self) -> Dict[str, Any]:
         """Settings are read from the compiled model, precisions from its execution graph."""

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time per node of a model that OpenVINO compiled, from the request's own performance counters."""
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from workers.workflows.layers import LayerProfiler, Observed, Rows, Step
+from workers.workflows.ort_layers import Node
 
 _TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 #: Decompositions leave the node they began with by the model's name and this.
@@ -11,15 +12,17 @@ _PART = "/WithoutBiases"
 
 
 class OpenVinoLayers(LayerProfiler):
-    """`compiled` was compiled with performance counters, `request` is one of its requests."""
+    """`compiled` was compiled with performance counters, `request` is one of its requests, `nodes` are the model's."""
 
     source = "OpenVINO performance counters"
     coarse = True  # whole microseconds
 
-    def __init__(self, compiled: Any, request: Any) -> None:
+    def __init__(self, compiled: Any, request: Any, nodes: Sequence[Node]) -> None:
         super().__init__()
         self._request = request
         self._facts = node_facts(compiled)
+        # What makes an output of the model has the output's name.
+        self._made_by = {output: node[0] for node in nodes for output in node[2]}
 
     def observe(self, step: Step, count: int) -> List[Observed]:
         """The counters are of the last inference, so they are read after each step."""
@@ -39,7 +42,7 @@ class OpenVinoLayers(LayerProfiler):
             info.node_name,
             kind,
             "openvino",
-            origins_of(facts.get("originalLayersNames", "")),
+            tuple(self._made_by.get(name, name) for name in origins_of(facts.get("originalLayersNames", ""))),
             _TYPES.get(facts.get("runtimePrecision", "").lower()),
             info.exec_type,
         )

@@ -23,8 +23,14 @@ _NODE_END = "_kernel_time"
 _ADDED = ("_nchwc", "_quant", "_QuantizeLinear", "_DequantizeLinear", "_token")
 _OUTPUT = "_output_"
 
-#: A node of the model: name, inputs, outputs.
-Node = Tuple[str, Sequence[str], Sequence[str]]
+#: Operators that a fused node named after what follows them has in it.
+_FORWARD = ("Conv", "ConvTranspose", "Gemm", "MatMul", "DequantizeLinear")
+
+#: Operators that are gone before anything runs.
+_CONSTANT = ("Identity", "Constant")
+
+#: A node of the model: name, inputs, outputs, operator.
+Node = Tuple[str, Sequence[str], Sequence[str], str]
 
 
 def profile_prefix(control_dir: str) -> str:
@@ -59,7 +65,7 @@ def model_nodes(path: str) -> List[Node]:
     except ImportError:
         return []
     graph = onnx.load(path, load_external_data=False).graph
-    return [(node.name, list(node.input), list(node.output)) for node in graph.node]
+    return [(node.name, list(node.input), list(node.output), node.op_type) for node in graph.node]
 
 
 def rows_of(text: str, count: int, nodes: Sequence[Node]) -> List[Observed]:
@@ -100,32 +106,47 @@ def _precision(args: Dict[str, Any]) -> Optional[str]:
 
 
 def origins(rows: Iterable[str], nodes: Sequence[Node]) -> Dict[str, Tuple[str, ...]]:
-    """Which nodes of the model each row stands for.
+    """Which nodes of the model each row stands for; `rows` in the order in which they ran.
 
-    ONNX Runtime names a fused node after its first node, or after the tensor that its last node makes. A node that has
-    no row of its own belongs to the row that stands behind it; if none does, to the one before it.
+    ONNX Runtime names a fused node after its first node, or after the tensor that its last node makes. Of the nodes
+    without a row, those that compute belong to the row behind them (a convolution to the activation that the row is
+    named after), and the others to the row before them (an activation, an addition), of several to the last that ran.
     """
-    names = {node[0] for node in nodes}
-    anchors = {row: _anchor(row, names) for row in rows}
+    listed, names = list(rows), {node[0] for node in nodes}
+    anchors = {row: _anchor(row, names) for row in listed}
     if not nodes:
         return {row: (anchor,) for row, anchor in anchors.items()}
+    order = {row: index for index, row in enumerate(listed)}
     owner = {anchor: row for row, anchor in anchors.items() if anchor in names}
-    made_by = {output: node for node in nodes for output in node[2]}
-    for node in reversed(nodes):
-        row = owner.get(node[0])
-        for value in node[1] if row is not None else ():
-            before = made_by.get(value)
-            if before is not None and row is not None:
-                owner.setdefault(before[0], row)
+    before, behind = _neighbours(nodes)
+    for name, _, _, _ in reversed([node for node in nodes if node[3] in _FORWARD]):
+        _adopt(owner, name, behind[name], order)
     for node in nodes:
-        behind = [owner[made_by[value][0]] for value in node[1] if value in made_by and made_by[value][0] in owner]
-        if node[0] not in owner and behind:
-            owner[node[0]] = behind[0]
+        _adopt(owner, node[0], before[node[0]], order)
+    for node in reversed(nodes):
+        _adopt(owner, node[0], behind[node[0]], order)
     groups: Dict[str, List[str]] = {}
     for node in nodes:
-        if node[0] in owner:
+        if node[0] in owner and node[3] not in _CONSTANT:
             groups.setdefault(owner[node[0]], []).append(node[0])
     return {row: tuple(found) for row, found in groups.items()}
+
+
+def _adopt(owner: Dict[str, str], name: str, neighbours: Sequence[str], order: Dict[str, int]) -> None:
+    rows = [owner[each] for each in neighbours if each in owner]
+    if name not in owner and rows:
+        owner[name] = max(rows, key=lambda row: order[row])
+
+
+def _neighbours(nodes: Sequence[Node]) -> Tuple[Dict[str, List[str]], Dict[str, List[str]]]:
+    """The nodes before and behind each, by name."""
+    made_by = {output: node[0] for node in nodes for output in node[2]}
+    before = {node[0]: [made_by[value] for value in node[1] if value in made_by] for node in nodes}
+    behind: Dict[str, List[str]] = {node[0]: [] for node in nodes}
+    for name, sources in before.items():
+        for source in sources:
+            behind[source].append(name)
+    return before, behind
 
 
 def _anchor(row: str, names: Iterable[str]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time per layer inside of the engine that ONNX Runtime's TensorRT provider runs, which its own profile shows as one node.
+"""Time per layer inside of the engine that ONNX Runtime's TensorRT provider runs: one node of its profile.
 
 The very file that the provider loaded is loaded once more, by TensorRT itself, in an execution context of its own.
 """

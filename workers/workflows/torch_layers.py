@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time per module or operator of a torch model, by torch.profiler.
 
-On a GPU a row's time is that of its kernels, each counted with the operator that launched it; on a CPU that of its calls.
+On a GPU a row's time is that of its kernels, each counted with the operator that launched it; on a CPU of its calls.
 In eager execution each leaf module is a row, by a range around its forward, and so is what is called outside of any.
 """
 
@@ -105,7 +105,7 @@ class TorchLayers(LayerProfiler):
         return time_ns
 
     def _take_kernels(self, rows: Rows, iteration: int, event: Any, owner: Optional[str]) -> None:
-        """Rows of a GPU: the kernels below each module, below each operator outside of any; others by their own name."""
+        """Rows of a GPU: the kernels below each module, below each operator outside of any; others by name."""
         if owner is None and (event.name.startswith(_MODULE) or is_operator(event.name)):
             owner = event.name
         for kernel in event.kernels if not event.name.startswith(_PREFIX) else ():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time per layer of a TensorRT engine: the profiler's times joined to what the engine inspector tells. Pure but for it."""
+"""Time per layer of a TensorRT engine: the profiler's times joined to what the engine inspector tells."""
 
 from typing import Any, Dict, List, Optional
 
