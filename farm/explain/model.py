@@ -53,12 +53,9 @@ class Total:
 def total_of(profiled: Profiled) -> Total:
     """The sum of a run's rows against its unprofiled median, with what explains a gap."""
     table, metrics = profiled.table, profiled.record.metrics
-    found = Total(
-        table.sum_ns / 1e6, table.wall_ns / 1e6, metrics.get("latency_ms"), metrics.get("device_latency_ms"), ()
-    )
-    if found.close:
-        return found
-    return Total(found.sum_ms, found.wall_ms, found.median_ms, found.device_ms, tuple(_reasons(found, profiled)))
+    medians = metrics.get("latency_ms"), metrics.get("device_latency_ms")
+    found = Total(table.sum_ns / 1e6, table.wall_ns / 1e6, *medians, ())
+    return found if found.close else replace(found, why=tuple(_reasons(found, profiled)))
 
 
 def _reasons(total: Total, profiled: Profiled) -> Iterator[str]:

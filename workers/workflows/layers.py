@@ -135,8 +135,8 @@ def trt_origins(name: str, metadata: str = "") -> Tuple[str, ...]:
         inner = name.partition("ForeignNode[")[2].rpartition("]")[0]
         return tuple(part for part in inner.split("...") if part)
     parts = re.split(r" \+ |, | \|\| ", name)
-    plain = [_plain(part) for part in parts]
-    return tuple(dict.fromkeys(part for part in plain if part and not part.startswith("(Unnamed Layer")))
+    plain = [_plain(part) for part in parts if "(Unnamed Layer" not in part]
+    return tuple(dict.fromkeys(part for part in plain if part))
 
 
 #: What kernels' names say of the type they compute in, the most telling first: where nothing else tells.
