@@ -65,8 +65,8 @@ def _reasons(total: Total, profiled: Profiled) -> Iterator[str]:
     slowed = total.wall_ms / total.median_ms
     if slowed > 1 + CLOSE:
         yield (
-            f"under the profiler an inference took {total.wall_ms:.4g} ms of wall clock, {slowed:.2f} times the measured "
-            "median: its own cost, or a busier host"
+            f"under the profiler an inference took {total.wall_ms:.4g} ms of wall clock, {slowed:.2f} times the "
+            "measured median: its own cost, or a busier host"
         )
     elif slowed < 1 - CLOSE:
         yield f"the profiled inferences were quicker than the measured ones: {total.wall_ms:.4g} ms of wall clock"

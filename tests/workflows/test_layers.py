@@ -207,6 +207,15 @@ def event(name: str, *children: Any, kernels: tuple[tuple[str, float], ...] = ()
     )
 
 
+def nested(found: Any) -> list[Any]:
+    return [each for child in found.cpu_children for each in (child, *nested(child))]
+
+
+def kernel(name: str, us: float) -> Any:
+    span = SimpleNamespace(elapsed_us=lambda: us)
+    return SimpleNamespace(name=name, device_type="DeviceType.CUDA", time_range=span, kernels=[], cpu_children=[])
+
+
 class Recorder:
     """As much of torch as the profiler asks for; what it gives back are the events of a step."""
 
@@ -244,13 +253,16 @@ def test_kernels_count_with_their_module_their_operator_or_inside_of_an_engine()
         event("aten::add_", kernels=(("vectorized_add", 2.0),)),
         event("tensorrt::execute_engine", kernels=(("sm80_xmma_f16f16", 7.0), ("sm80_xmma_f16f16", 3.0))),
     )
-    profiler = TorchLayers(Recorder(step), None, on_gpu=True, by_module=False)
+    device = [kernel("sm80_xmma_f16f16", 7.0), kernel("sm80_xmma_f16f16", 3.0), kernel("triton_poi", 4.0)]
+    device.append(kernel("inferfarm::iteration", 99.0))
+    profiler = TorchLayers(Recorder(step, *nested(step), *device), None, on_gpu=True, by_module=False)
     rows = profiler.observe(lambda: None, 1)
     told = {(found.name, found.place): (found.times_ns, found.calls) for found in rows}
     assert told == {
         ("conv1", "pytorch"): ([6000.0], 2),
         ("aten::add_", "pytorch"): ([2000.0], 1),
         ("sm80_xmma_f16f16", TENSORRT): ([10000.0], 2),
+        ("triton_poi", "pytorch"): ([4000.0], 1),
     }
     assert (profiler.clock, profiler.coarse) == ("device", True)
     assert next(found for found in rows if found.place == TENSORRT).precision == "fp16"

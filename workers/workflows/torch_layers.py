@@ -44,10 +44,12 @@ class TorchLayers(LayerProfiler):
                 for _ in range(count):
                     with ranges(_ITERATION):
                         step()
-            steps = [event for event in profile.events() if event.name == _ITERATION and _on_host(event)]
-        rows = Rows(count)
+            events = list(profile.events())
+        rows, steps = Rows(count), [event for event in events if event.name == _ITERATION and _on_host(event)]
         for iteration, event in enumerate(steps[:count]):
             self._take(rows, iteration, event)
+        if self.clock == "device":
+            self._take_unlinked(rows, count, events)
         found = rows.list()
         if not any(row.place != BETWEEN for row in found):
             raise nothing_seen("torch.profiler")
@@ -87,14 +89,13 @@ class TorchLayers(LayerProfiler):
         return leave
 
     def _take(self, rows: Rows, iteration: int, event: Any) -> None:
-        before = _total_ns(event)
         if self.clock == "device":
             for child in event.cpu_children:
                 self._take_kernels(rows, iteration, child, None)
             return
         taken = sum(self._take_calls(rows, iteration, child) for child in event.cpu_children)
         between = Observed("(between operators)", "host", BETWEEN)
-        rows.add(BETWEEN, iteration, max(before - taken, 0.0), lambda: between)
+        rows.add(BETWEEN, iteration, max(_total_ns(event) - taken, 0.0), lambda: between)
 
     def _take_calls(self, rows: Rows, iteration: int, event: Any) -> float:
         """Rows of a CPU: modules, and operators outside of any; what wraps both is looked into."""
@@ -120,6 +121,28 @@ class TorchLayers(LayerProfiler):
             )
         for child in event.cpu_children:
             self._take_kernels(rows, iteration, child, owner)
+
+    def _take_unlinked(self, rows: Rows, count: int, events: List[Any]) -> None:
+        """Kernels that no operator launched (Triton's, from Python): shared out evenly, for nothing says whose they are.
+
+        What an annotation of the host casts onto the device has the annotation's name, and is no kernel.
+        """
+        host = [event for event in events if _on_host(event)]
+        names = {event.name for event in host}
+        left: Dict[str, List[float]] = {}
+        for event in events:
+            if not _on_host(event) and event.name not in names:
+                left.setdefault(event.name, []).append(_total_ns(event))
+        for event in host:
+            for kernel in event.kernels if not event.name.startswith(_PREFIX) else ():
+                if left.get(kernel.name):
+                    left[kernel.name].pop()
+        for name, times_ns in left.items():
+            calls = len(times_ns)
+            for iteration in range(count if times_ns else 0):
+                made = Observed(name, "kernel", "pytorch", (), kernel_type(name), name)
+                share = calls if iteration == 0 else 0
+                rows.add(("unlinked", name), iteration, sum(times_ns) / count, lambda: made, share)  # noqa: B023
 
     def _row(self, name: str, tactic: Optional[str], place: str = "pytorch") -> Observed:
         if not name.startswith(_MODULE):
