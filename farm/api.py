@@ -317,6 +317,19 @@ class Farm:
         asked = Question(base, new, where, repeats)
         return require_cells(compare(*records_of(asked, self.store, lambda name: str(self.stored_sweep(name))), rules))
 
+    def layers(self, run: str) -> Any:
+        """The layers of a run that was measured with `profile: layers`: `farm.explain.Profiled`. By id, or by sweep."""
+        from farm.explaining import profiled
+
+        self._check_store()
+        return profiled(run, self.store, lambda name: str(self.stored_sweep(name)))
+
+    def explain(self, base: str, new: str) -> Any:
+        """Which layers make `new` slower or faster than `base`, both as for `layers`: `farm.explain.Difference`."""
+        from farm.explain import compare_layers
+
+        return compare_layers(self.layers(base).table, self.layers(new).table)
+
     def compare_measured(
         self,
         base: Path | str | SweepSpec,

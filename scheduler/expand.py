@@ -105,6 +105,7 @@ def make_job(spec: SweepSpec, case: Case, place: str, target: Target, sweep_id: 
         rebuild=case.rebuild,
         pins=spec.pins,
         stack=spec.stack,
+        profile=spec.profile,
     )
 
 

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "retry": ("farm.cli.sweep", "retry", "Run a sweep's or a job's failed runs again"),
     "results": ("farm.cli.result", "results", "Print records as a table, JSON, CSV or Parquet"),
     "compare": ("farm.cli.compare", "compare", "Say what became faster or slower, from records or measured for it"),
+    "explain": ("farm.cli.explain", "explain", "Say where a run's time goes, layer by layer, or what makes two differ"),
     "recommend": (
         "farm.cli.recommend",
         "recommend",

@@ -158,6 +158,7 @@ class JobSpec:
 
     `generation` counts deliberate repeats (`farm retry`): each has run ids, and so records, of its own.
     `accuracy` asks for one evaluation after the ladder, a run of its own. `data_path` is the folder of `imagenet`.
+    `profile` are runs under a profiler (`farm.contract.layers.PROFILES`) that follow each point, each a process.
     `pins` are files to take from the store instead of making them; `stack` is the one stack that may run it.
     """
 
@@ -180,6 +181,7 @@ class JobSpec:
     rebuild: Optional[Rebuild] = None
     pins: Tuple[Pin, ...] = ()
     stack: Optional[str] = None
+    profile: Tuple[str, ...] = ()
     schema: int = JOB_SCHEMA
 
     @property

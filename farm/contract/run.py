@@ -26,6 +26,7 @@ STAGES = (
     "energy",
     "outputs",
     "accuracy",
+    "profile",
     "finish",
 )
 
@@ -44,8 +45,8 @@ class PinnedFile:
 class RunRequest:
     """The whole of what one runner process is told.
 
-    `mode` is `prepare` (export, calibrate, build, reference: no timing, fills the cache), `measure` (one point) or
-    `accuracy` (the test images, at one batch size: no timing).
+    `mode` is `prepare` (export, calibrate, build, reference: no timing, fills the cache), `measure` (one point),
+    `accuracy` (the test images, at one batch size: no timing), `layers` or `timeline` (one point under a profiler).
     `cache_dir` is shared by the jobs of this worker: prepared files are found there by what they depend on.
     `model_file` is the local path of the ONNX file of a `source: onnx` model, or of a state dict given by sha256.
     `pinned` are the files that the job pins.

@@ -27,6 +27,7 @@ from farm.contract.catalogue import (
     WORKFLOWS,
 )
 from farm.contract.job import SCENARIOS, WARM_UP_RULES
+from farm.contract.layers import PROFILES
 from farm.contract.protocols import PROTOCOLS
 from farm.contract.run import STAGES
 from farm.devices import parse_conditions
@@ -350,6 +351,7 @@ class SweepDocument(Part):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     rebuilds: RebuildsEntry | None = None
     accuracy: AccuracyEntry | None = None
+    profile: OneOrMore[Annotated[str, OneOf(PROFILES, "profile")]] | None = None
     exclude: Annotated[list[ExcludeEntry], Field(max_length=1000)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] | None = None
 

@@ -13,6 +13,7 @@ from farm.contract.canonical import short_digest
 from farm.contract.catalogue import WORKFLOWS
 from farm.contract.codec import to_json
 from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Protocol
+from farm.contract.layers import PROFILES
 from farm.contract.protocols import PROTOCOLS
 from farm.devices import Selector, parse_conditions
 from farm.sweep.checks import DEFAULT_PRECISIONS
@@ -75,6 +76,7 @@ def resolve(document: SweepDocument, files: dict[int, OnnxFile]) -> SweepSpec:
         priority=document.priority,
         accuracy=_accuracy(document.accuracy),
         rebuilds=_rebuilds(document.rebuilds),
+        profile=tuple(kind for kind in PROFILES if kind in (document.profile or ())),
     )
     return spec.with_files({file.sha256: file.path for file in files.values()})
 

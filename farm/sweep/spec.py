@@ -74,7 +74,7 @@ class SweepSpec(BaseModel):
     `priority` None means: 5 for a new sweep, unchanged for a known one. It is no part of the sweep's identity.
 
     `pins` and `stack` are those of each of its jobs, and `purpose` says what it was made for (`farm.history.purpose`).
-    People's sweeps have none of the three.
+    People's sweeps have none of the three. `profile` are the runs under a profiler that follow each point.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -97,6 +97,7 @@ class SweepSpec(BaseModel):
     pins: tuple[Pin, ...] = ()
     stack: str | None = None
     purpose: str = ""
+    profile: tuple[str, ...] = ()
 
     _files: dict[str, Path] = PrivateAttr(default_factory=dict)
     _stored_id: str | None = PrivateAttr(default=None)
@@ -155,7 +156,7 @@ class SweepSpec(BaseModel):
             del content["again"]
         if self.accuracy is None:
             del content["accuracy"]  # sweeps without it keep the ids that they had before there was any
-        for name in ("rebuilds", "pins", "stack", "purpose"):
+        for name in ("rebuilds", "pins", "stack", "purpose", "profile"):
             if not content[name]:
                 del content[name]
         content["protocol"] = protocol_identity(content["protocol"])

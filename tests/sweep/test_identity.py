@@ -18,7 +18,7 @@ from farm.contract.catalogue import WORKFLOWS
 from farm.contract.job import AccuracySpec
 from farm.contract.names import check_name
 from farm.contract.protocols import PROTOCOLS
-from farm.errors import IntegrityError
+from farm.errors import IntegrityError, UsageError
 from farm.sweep import SweepSpec, json_schema, load_sweep, parse_sweep
 from scheduler.expand import jobs_at
 from tests.sweep.conftest import sweep
@@ -218,3 +218,18 @@ def test_the_schema_for_editors_knows_short_and_long_forms_and_refuses_unknown_n
     for wrong in ({"models": ["resnet19"]}, {"colour": 1}, {"batch": "x"}, {"protocol": "quik"}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(sweep(**wrong), json_schema())
+
+
+def test_profiles_are_part_of_a_sweep_that_has_them_and_of_no_other() -> None:
+    text = "name: x\nmodels: [resnet18]\nworkflows: [pytorch]\n"
+    plain = parse_sweep(text, "x.yaml")
+    assert plain.profile == ()
+    assert "profile" not in plain._identity()
+    both = [parse_sweep(f"{text}profile: {said}\n", "x.yaml") for said in ("[timeline, layers]", "[layers, timeline]")]
+    assert both[0].profile == both[1].profile == ("layers", "timeline")
+    assert both[0].sweep_id == both[1].sweep_id != plain.sweep_id
+    assert SweepSpec.from_document(both[0].document()).profile == ("layers", "timeline")
+    assert next(jobs_at(both[0], ["cls:x"], {})).profile == ("layers", "timeline")
+    with pytest.raises(UsageError) as caught:
+        parse_sweep(f"{text}profile: layer\n", "x.yaml")
+    assert "$.profile" in caught.value.problems[0]

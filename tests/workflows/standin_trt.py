@@ -205,6 +205,10 @@ class TensorIOMode(Enum):
     INPUT, OUTPUT = range(2)
 
 
+class IProfiler:
+    pass
+
+
 class _Context:
     """`profile` is None until it is known; TensorRT before 10 lets no two contexts of an engine have the same."""
 
@@ -213,6 +217,15 @@ class _Context:
         self._shape: Any = None
         self.profile = None if engine.contexts else 0
         engine.contexts.append(self)
+
+    profiler: Any = None
+    enqueue_emits_profile = True
+
+    def report_to_profiler(self) -> bool:
+        assert not self.enqueue_emits_profile, "TensorRT would have told while it ran"
+        self.profiler.report_layer_time("conv + relu", 0.25)
+        self.profiler.report_layer_time("linear", 0.125)
+        return True
 
     def set_optimization_profile_async(self, profile: int, _stream: int) -> bool:
         taken = any(c.profile == profile for c in self._engine.contexts if c is not self)
@@ -273,7 +286,9 @@ class _Engine:
         held = "Int8" if BuilderFlag.INT8 in flags else "FP16" if BuilderFlag.FP16 in flags else ""
         if told["strong"]:
             held = _type_in(model)
-        self._information = {"Layers": [{"Outputs": [{"Format/Datatype": held or "Row major linear FP32"}]}]}
+        self._information = {
+            "Layers": [{"Name": "conv + relu", "Outputs": [{"Format/Datatype": held or "Row major linear FP32"}]}]
+        }
 
     def get_tensor_name(self, index: int) -> str:
         return str((self._session.get_inputs() + self._session.get_outputs())[index].name)
@@ -324,6 +339,7 @@ def tensorrt(generation: int = 8) -> Any:
         "Builder": Builder,
         "BuilderFlag": BuilderFlag,
         "OnnxParser": OnnxParser,
+        "IProfiler": IProfiler,
         "ILogger": ILogger,
         "DataType": DataType,
         "TensorIOMode": TensorIOMode,

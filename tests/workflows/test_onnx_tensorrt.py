@@ -17,6 +17,7 @@ from farm.contract.canonical import sha256_file
 from farm.contract.codec import from_json, to_json
 from farm.contract.device import DeviceInfo
 from farm.contract.job import AccuracySpec, BatchLadder, Calibration, JobSpec, ModelSpec, Rebuild
+from farm.contract.layers import LayerTable
 from farm.contract.outcome import Failure
 from farm.contract.run import RunRequest, RunResult
 from tests.island.harness import TINY, model_job
@@ -71,18 +72,35 @@ def run(tmp_path: Path, model: Path) -> Run:
     """Prepare (no batch) or measure in this process."""
     count = iter(range(100))
 
-    def do(spec: JobSpec, batch: int | None = None, device: DeviceInfo = GPU, accuracy: bool = False) -> RunResult:
+    def do(
+        spec: JobSpec, batch: int | None = None, device: DeviceInfo = GPU, accuracy: bool = False, mode: str = ""
+    ) -> RunResult:
         from workers.runner.stages import run_request
 
         control = tmp_path / f"run-{next(count)}"
         control.mkdir()
-        mode = "prepare" if batch is None else "accuracy" if accuracy else "measure"
+        mode = mode or ("prepare" if batch is None else "accuracy" if accuracy else "measure")
         request = RunRequest("r", mode, spec, device, str(tmp_path / "cache"), batch, str(model))
         (control / "request.json").write_text(json.dumps(to_json(request)))
         run_request(str(control))
         return from_json(RunResult, json.loads((control / "result.json").read_text()))
 
     return do
+
+
+def test_layers_are_told_by_the_profiler_with_what_the_inspector_says(
+    run: Run, job: Callable[..., JobSpec], tmp_path: Path
+) -> None:
+    spec = job("fp16", cuda_graph=True)
+    ok(run(spec))
+    found = ok(run(spec, 4, mode="layers"))
+    (kept,) = [each for each in found.artifacts if each.kind == "profile:layers"]
+    table = from_json(LayerTable, json.loads((tmp_path / "run-1" / kept.path).read_text()))
+    rows = [(row.name, row.origins, row.precision, row.time_ns, row.calls) for row in table.layers]
+    assert rows == [("conv + relu", ("conv", "relu"), "fp16", 250e3, 1.0), ("linear", ("linear",), None, 125e3, 1.0)]
+    assert (table.source, table.clock) == ("TensorRT IProfiler", "device")
+    assert found.effective["layers_profile"]["share_by_place"] == {"tensorrt": pytest.approx(1.0)}
+    assert "cuda_graph" not in found.effective
 
 
 def ok(result: RunResult) -> RunResult:

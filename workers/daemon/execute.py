@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
@@ -43,6 +44,7 @@ from workers.daemon.pins import fetch_pins
 from workers.daemon.point import Point
 from workers.daemon.preflight import Preflight, oom_kills, preflight
 from workers.daemon.preflight_gpu import join, preflight_gpu, preflight_soc
+from workers.daemon.profiles import with_profiles
 from workers.daemon.replicate import Replication, replication
 from workers.daemon.reporter import Progress, Reporter
 from workers.daemon.retry import Retries
@@ -253,6 +255,9 @@ class _Execution:
         retries = self._retries if latency else Retries(0)
         point = Point(wanted, make, retries, self._lease.ended.is_set, self._facts.limits)
         collected = point.measure(what)
+        if latency:
+            launch = functools.partial(self._launch, before=self._preflight())
+            collected = with_profiles(collected, what, launch, self._lease.ended.is_set)
         if not self._lease.lost:
             self._ledger.record(collected)
         elif collected.record.outcome is Outcome.OK:
@@ -264,7 +269,7 @@ class _Execution:
         control = control_dirs.prepare(self._settings.work_dir, request, self._claim.attempt, what.process)
         started_at, kills_before = utc_now(), oom_kills()
         plan = self._plan(control, request)
-        telemetry = self._telemetry(control) if what.mode == "measure" else None
+        telemetry = self._telemetry(control) if what.mode in ("measure", "timeline") else None
         with ExitStack() as stack:
             if telemetry is not None:
                 stack.enter_context(telemetry)

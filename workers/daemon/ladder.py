@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from farm.contract.job import BatchLadder, JobSpec
+from farm.contract.layers import PROFILES
 from farm.contract.outcome import Outcome
 
 SATURATION_GAIN = 0.05
@@ -54,7 +55,10 @@ class Run:
 
     def run_id(self, job: JobSpec) -> str:
         """The id of what it leaves."""
-        return job.accuracy_run_id if self.mode == "accuracy" else job.run_id(self.batch_size)
+        if self.mode == "accuracy":
+            return job.accuracy_run_id
+        point = job.run_id(self.batch_size)
+        return f"{point}-{self.mode}" if self.mode in PROFILES else point
 
 
 PREPARE = Run("prepare")

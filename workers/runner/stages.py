@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from farm.contract.job import Protocol
+from farm.contract.layers import PROFILES
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.run import Mismatch, RunRequest, RunResult, SampleFile
-from workers.runner import accuracy, concurrent, environment, measure, scenarios, usage
+from workers.runner import accuracy, concurrent, environment, measure, profiling, scenarios, usage
 from workers.runner.control import Control
 from workers.runner.failures import explain
 from workers.runner.steady import SteadyState
@@ -77,6 +78,8 @@ def _work(control: Control, report: Report) -> None:
         report.environment = environment.capture()
     elif request.mode == "accuracy":
         _evaluate(control, report, workflow)
+    elif request.mode in PROFILES:
+        _profile(control, report, workflow)
     else:
         _measure(control, report, workflow)
     with control.stage("finish"):
@@ -84,14 +87,16 @@ def _work(control: Control, report: Report) -> None:
 
 
 def _open(control: Control, report: Report, request: RunRequest) -> Workflow:
-    if request.mode not in ("prepare", "measure", "accuracy"):
-        known = "`prepare`, `measure` or `accuracy`"
+    if request.mode not in ("prepare", "measure", "accuracy", *PROFILES):
+        known = "`prepare`, `measure`, `accuracy`, `layers` or `timeline`"
         raise WorkflowError("there is no mode {!r}: {}".format(request.mode, known), None, "bad-request")
     if request.mode == "accuracy":
         # Each input is placed once: with `end_to_end` a workflow uses the same memory for all of them. One at a time,
         # with what was built for the sweep's number of streams.
         protocol = replace(request.job.protocol, boundary="end_to_end", scenario="single")
         request = replace(request, job=replace(request.job, protocol=protocol))
+    if request.mode in PROFILES:
+        request = replace(request, job=profiling.alone(request.job))
     kind = workflow_class(request.job.workflow)
     check_request(request.job, request.device.kind)
     threads = request.job.protocol.threads or default_threads()
@@ -213,6 +218,22 @@ def _take(control: Control, report: Report, found: scenarios.Measured) -> None:
         report.samples.append(control.write_samples(name, samples))
     report.metrics.update(found.metrics)
     report.effective.update(found.effective)
+
+
+def _profile(control: Control, report: Report, workflow: Workflow) -> None:
+    """One inference at a time, under a profiler. What it takes is told by the profiler, and is no metric."""
+    protocol = workflow.ctx.job.protocol
+    with control.stage("load_engine"):
+        _load(report, workflow)
+        inputs, _ = _inputs(report, workflow, protocol)
+    report.metrics.clear()
+    body = _body(workflow, protocol)
+    with control.stage("first_inference"):
+        body(inputs[0])
+    with control.stage("warm_up"):
+        count = profiling.iterations(profiling.warm_up(body, inputs))
+    with control.stage("profile"):
+        profiling.run(control, workflow, body, inputs, count, report.effective)
 
 
 def _evaluate(control: Control, report: Report, workflow: Workflow) -> None:

@@ -12,6 +12,7 @@ from farm.contract.job import JobSpec
 from farm.contract.run import ArtifactFile, Mismatch, RunRequest
 from workers.workflows.cache import Build, Cache, CachedFile
 from workers.workflows.errors import MissingLibrary, Unsupported, WorkflowError
+from workers.workflows.layers import LayerProfiler
 from workers.workflows.pins import find_pinned
 
 
@@ -53,6 +54,11 @@ class Context:
     def preparing(self) -> bool:
         """True in `prepare` mode, False in `measure` mode."""
         return self.request.mode == "prepare"
+
+    @property
+    def taking_apart(self) -> bool:
+        """True in mode `layers`: libraries that profile only what was opened for it are told so."""
+        return self.request.mode == "layers"
 
     @property
     def rebuild_key(self) -> Dict[str, Any]:
@@ -219,6 +225,18 @@ class Workflow:
             "{} has no way to keep several requests in flight".format(self.ctx.job.workflow),
             "docs/measuring.md (Scenarios) has the workflows that do.",
             "scenario-unsupported",
+        )
+
+    def layer_profiler(self) -> LayerProfiler:
+        """What takes an inference apart, asked for after `load` in mode `layers`.
+
+        Raises:
+            Unsupported: the workflow has nothing that tells.
+        """
+        raise Unsupported(
+            "{} cannot tell where in the model its time goes".format(self.ctx.job.workflow),
+            "docs/profiling.md has the workflows that can.",
+            "profile-unsupported",
         )
 
     def device_timer(self) -> Optional[DeviceTimer]:

@@ -19,6 +19,7 @@ from workers.workflows.base import Context, Lane, Workflow
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import Unsupported
 from workers.workflows.fake_log import ExecutionLog
+from workers.workflows.layers import LayerProfiler, Observed, Step
 
 _PREPARE_STAGES = ("load_model", "export", "calibrate", "build", "reference")
 _STEP_BYTES = 64 * 1024 * 1024
@@ -111,6 +112,11 @@ class Fake(Workflow):
         scores[:, 0] = 1
         return [("scores", scores)]
 
+    def layer_profiler(self) -> LayerProfiler:
+        """Of a model with two layers."""
+        self._act()
+        return FakeLayers()
+
     def effective(self) -> Dict[str, Any]:
         """What was asked for: there is nothing that could differ. `execution` ties a record to the execution log."""
         logged = {"execution": self._log.token} if self._log.token else {}
@@ -157,6 +163,25 @@ class Fake(Workflow):
             return
         self._armed = False
         _BEHAVIOURS[self._behaviour](self)
+
+
+class FakeLayers(LayerProfiler):
+    """Two rows of equal time, which is what each step took, in equal parts."""
+
+    source = "fake"
+
+    def observe(self, step: Step, count: int) -> List[Observed]:
+        """Each step, shared out."""
+        rows = [
+            Observed(name, "Nothing", "fake", (name,), calls=count) for name in ("/first/Nothing", "/second/Nothing")
+        ]
+        for _ in range(count):
+            begin = time.perf_counter_ns()
+            step()
+            half = (time.perf_counter_ns() - begin) / 2
+            for row in rows:
+                row.times_ns.append(half)
+        return rows
 
 
 class FakeLane(Lane):

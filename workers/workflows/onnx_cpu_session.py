@@ -4,7 +4,9 @@
 from typing import Any, Dict, List, Tuple
 
 from workers.workflows.base import Context, Lane, Workflow, require
+from workers.workflows.layers import LayerProfiler
 from workers.workflows.onnx_session import Bound, SessionLane, open_session
+from workers.workflows.ort_layers import OrtLayers, model_nodes, profile_prefix
 
 
 class CpuSession(Workflow):
@@ -24,7 +26,12 @@ class CpuSession(Workflow):
 
     def load(self) -> None:
         """Open the session."""
-        self._session = open_session(self._engine.path, self.ctx.threads)
+        profile = profile_prefix(self.ctx.control_dir) if self.ctx.taking_apart else None
+        self._session = open_session(self._engine.path, self.ctx.threads, profile=profile)
+
+    def layer_profiler(self) -> LayerProfiler:
+        """The session's own profile."""
+        return OrtLayers(self._session, model_nodes(self._engine.path))
 
     def to_device(self, host_input: Any) -> Any:
         """Bind the input, and outputs of its batch size."""

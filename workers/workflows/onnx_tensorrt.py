@@ -13,12 +13,14 @@ from farm.contract.run import ArtifactFile, Mismatch
 from workers.workflows import cuda_graph
 from workers.workflows.base import Context, DeviceTimer, Lane, Workflow, require
 from workers.workflows.cache import recorded_bytes
+from workers.workflows.layers import LayerProfiler
 from workers.workflows.onnx_files import check_batch
 from workers.workflows.trt_compat import Engine, Log, features
 from workers.workflows.trt_engine import Engines
 from workers.workflows.trt_graph import TypedGraph
 from workers.workflows.trt_inspect import held_precision, tactics_sha256, tensor_formats
 from workers.workflows.trt_lane import TrtGraphLane, TrtLane
+from workers.workflows.trt_layers import TrtLayers
 from workers.workflows.trt_memory import open_memory
 
 _INSPECTOR_FILE = "inspector.json"
@@ -114,6 +116,10 @@ class OnnxTensorRT(Workflow):
         """CUDA events on the one stream."""
         found: Optional[DeviceTimer] = self._memory.timer()
         return found
+
+    def layer_profiler(self) -> LayerProfiler:
+        """TensorRT's own profiler on the execution context, with what the inspector tells of each layer."""
+        return TrtLayers(self._engine, self._engine.information())
 
     def outputs(self) -> List[Tuple[str, Any]]:
         """Copies of the last inference's outputs."""

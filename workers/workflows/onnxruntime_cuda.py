@@ -29,7 +29,8 @@ class OnnxRuntimeCuda(OnnxRuntimeGpu):
     def load(self) -> None:
         """Open the session."""
         providers = self._providers(self._cuda_graph)
-        self._session = self._opened(lambda: onnx_session.open_session(self._engine.path, self.ctx.threads, providers))
+        threads, profile = self.ctx.threads, self._profile_prefix
+        self._session = self._opened(lambda: onnx_session.open_session(self._engine.path, threads, providers, profile))
 
     def effective(self) -> Dict[str, Any]:
         """As every GPU provider, with how int8 was quantised."""

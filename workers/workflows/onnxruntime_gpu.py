@@ -5,13 +5,16 @@ ONNX Runtime waits for its streams at the end of each run, so `infer` returns wh
 the providers once more, which costs microseconds and holds where a later version returns early.
 """
 
+import os
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from workers.workflows import cuda_driver, cuda_graph, ort_graph, ort_options, ort_providers, tf32
 from workers.workflows.base import Context, Lane, versions
 from workers.workflows.errors import WorkflowError
+from workers.workflows.layers import LayerProfiler
 from workers.workflows.onnx_session import Bound, SessionLane
 from workers.workflows.onnx_workflow import OnnxWorkflow
+from workers.workflows.ort_layers import OrtLayers, model_nodes, profile_prefix
 
 _OF_THIS_RUN = ("_path", "_stream", "_alloc", "_free", "_empty_cache")
 
@@ -34,11 +37,30 @@ class OnnxRuntimeGpu(OnnxWorkflow):
     def setup(self) -> None:
         """Turn TF32 off before a library asks, then load the provider; without a GPU this is where it shows."""
         tf32.hold(self.ctx.job.precision)
+        if self.ctx.taking_apart:
+            self._wait_for_kernels()
         found = versions("onnxruntime", "numpy")
         ort_options.check_versions(found["onnxruntime"], found["numpy"])
         ort_providers.check_listed(self.provider)
         cuda_driver.check_one_gpu()
         self._ort = ort_providers.require_provider(self.provider)
+
+    def _wait_for_kernels(self) -> None:
+        """ONNX Runtime's profile has the time of the call, which on a GPU only launches: so launches are made to wait.
+
+        The driver reads this when it is first used. The wheels have no part that times kernels (CUPTI).
+        """
+        os.environ["CUDA_LAUNCH_BLOCKING"] = "1"
+
+    @property
+    def _profile_prefix(self) -> Optional[str]:
+        return profile_prefix(self.ctx.control_dir) if self.ctx.taking_apart else None
+
+    def layer_profiler(self) -> LayerProfiler:
+        """The session's own profile."""
+        found = OrtLayers(self._session, model_nodes(self._file().path))
+        found.notes.append("each kernel was waited for (CUDA_LAUNCH_BLOCKING=1): times hold its launch and the wait")
+        return found
 
     @property
     def _end_to_end(self) -> bool:

@@ -16,11 +16,14 @@ from farm.contract.codec import to_json
 from workers.workflows import onnx_session, ort_options, ort_providers, ort_table
 from workers.workflows.base import Context, Lane, versions
 from workers.workflows.cache import CachedFile
+from workers.workflows.layers import LayerProfiler
 from workers.workflows.onnx_files import check_batch
 from workers.workflows.onnx_session import SessionLane
 from workers.workflows.onnx_source import assert_fp32
 from workers.workflows.onnxruntime_gpu import OnnxRuntimeGpu
 from workers.workflows.ort_engines import Engines, assert_nothing_new, providers
+from workers.workflows.ort_layers import model_nodes
+from workers.workflows.ort_trt_layers import OrtTrtLayers
 
 _ENGINE = ".engine"
 
@@ -71,7 +74,8 @@ class OnnxRuntimeTrt(OnnxRuntimeGpu):
         return [SessionLane(session, "cuda", self._end_to_end) for session in (self._session, *self._more)]
 
     def _open(self) -> Any:
-        session = onnx_session.open_session(self._file().path, self.ctx.threads, providers(self._plan))
+        path, threads = self._file().path, self.ctx.threads
+        session = onnx_session.open_session(path, threads, providers(self._plan), self._profile_prefix)
         if self._plan.shape is None:
             self._load_by_a_run(session)
         return session
@@ -83,6 +87,14 @@ class OnnxRuntimeTrt(OnnxRuntimeGpu):
         shape = (self.ctx.batch_size, *self.ctx.job.model.input_shape)
         bound = onnx_session.Bound(session, np.zeros(shape, np.float32), "cuda")
         session.run_with_iobinding(bound.binding)
+
+    def _wait_for_kernels(self) -> None:
+        """The provider waits for its engine itself: launches that wait would only slow the engine's own kernels."""
+
+    def layer_profiler(self) -> LayerProfiler:
+        """The session's own profile, and inside of the engine TensorRT's."""
+        nodes, host = model_nodes(self._file().path), self.host_inputs(1)[0]
+        return OrtTrtLayers(self._session, nodes, self._directory, host)
 
     def effective(self) -> Dict[str, Any]:
         """As every GPU provider, with the engine's facts."""

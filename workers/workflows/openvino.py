@@ -16,8 +16,11 @@ from workers.workflows.errors import (
     WorkflowError,
     is_out_of_memory,
 )
+from workers.workflows.layers import LayerProfiler
 from workers.workflows.onnx_workflow import OnnxWorkflow
+from workers.workflows.openvino_layers import OpenVinoLayers
 from workers.workflows.openvino_setup import import_openvino
+from workers.workflows.ort_layers import model_nodes
 
 DEVICE = "CPU"
 #: Kinds of nodes, as OpenVINO names them, whose precision makes the precision of a model.
@@ -49,7 +52,8 @@ class OpenVino(OnnxWorkflow):
     def load(self) -> None:
         """Read the file, fix its shape, compile it; assert that what was compiled is what was asked for."""
         ov, streams = import_openvino(), self.ctx.job.protocol.streams
-        self._compiled = _compiled(ov, self._engine.path, self._shape(), self.ctx.threads, streams)
+        counters = {"PERF_COUNT": True} if self.ctx.taking_apart else {}
+        self._compiled = _compiled(ov, self._engine.path, self._shape(), self.ctx.threads, streams, counters)
         _assert_held(ov, self._compiled, self.ctx.threads, streams)
         self._precisions = compute_precisions(self._compiled)
         _assert_precisions(self._precisions, self.ctx.job.precision)
@@ -81,6 +85,10 @@ class OpenVino(OnnxWorkflow):
     def lanes(self, count: int) -> List[Lane]:
         """A request for each, on a model that was compiled for as many streams; they share out its threads."""
         return [_RequestLane(self._new_request(), self._engine.facts["outputs"]) for _ in range(count)]
+
+    def layer_profiler(self) -> LayerProfiler:
+        """The request's performance counters."""
+        return OpenVinoLayers(self._compiled, self._request, model_nodes(self._engine.path))
 
     def effective(self) -> Dict[str, Any]:
         """Settings are read from the compiled model, precisions from its execution graph."""
@@ -138,7 +146,7 @@ def _outputs(request: Any, names: List[str]) -> List[Tuple[str, Any]]:
     return [(name, request.get_output_tensor(i).data.copy()) for i, name in enumerate(names)]
 
 
-def _compiled(ov: Any, path: str, shape: List[int], threads: int, streams: int) -> Any:
+def _compiled(ov: Any, path: str, shape: List[int], threads: int, streams: int, more: Dict[str, Any]) -> Any:
     core = ov.Core()
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
@@ -147,6 +155,7 @@ def _compiled(ov: Any, path: str, shape: List[int], threads: int, streams: int) 
         "NUM_STREAMS": streams,
         # Without it the latency hint takes one thread per core, whatever number was asked for.
         "ENABLE_HYPER_THREADING": True,
+        **more,
     }
     try:
         model = core.read_model(path)

@@ -7,8 +7,10 @@ from farm.contract.run import Mismatch
 from workers.workflows import cuda_graph, reference
 from workers.workflows.base import Context, DeviceTimer, Lane, Workflow
 from workers.workflows.errors import PrecisionNotHeld, Unsupported
+from workers.workflows.layers import LayerProfiler
 from workers.workflows.torch_device import TorchDevice
 from workers.workflows.torch_lane import Graphed, TorchLane
+from workers.workflows.torch_layers import TorchLayers
 from workers.workflows.torch_models import TorchModel
 from workers.workflows.torch_setup import fp32_precision, import_torch, import_torchvision
 
@@ -106,6 +108,10 @@ class PyTorch(Workflow):
             return {}
         found = [graphed.facts() for graphed in self._graphed]
         return {"cuda_graph": dict(found[0], graphs=sum(facts["graphs"] for facts in found))}
+
+    def layer_profiler(self) -> LayerProfiler:
+        """torch.profiler: each leaf module a row."""
+        return TorchLayers(self._torch, self._module, self._device.on_gpu, by_module=True)
 
     def device_timer(self) -> Optional[DeviceTimer]:
         """CUDA events, on a GPU."""

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from farm.contract.run import Mismatch
 from workers.workflows.base import Context, DeviceTimer, Lane, Workflow
 from workers.workflows.errors import PrecisionNotHeld
+from workers.workflows.layers import LayerProfiler
 from workers.workflows.onnx_cpu_session import CpuSession
 from workers.workflows.onnx_tensorrt import OnnxTensorRT
 from workers.workflows.quantized_torch import QuantizedTorchModel, rewritten
@@ -69,6 +70,11 @@ class PytorchQuantization(Workflow):
     def lanes(self, count: int) -> List[Lane]:
         """As the back end has them."""
         found: List[Lane] = self._backend.lanes(count)
+        return found
+
+    def layer_profiler(self) -> LayerProfiler:
+        """As the back end has it."""
+        found: LayerProfiler = self._backend.layer_profiler()
         return found
 
     def ran(self) -> Dict[str, Any]:

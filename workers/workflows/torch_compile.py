@@ -28,8 +28,10 @@ from workers.workflows.errors import (
     Unsupported,
     is_out_of_memory,
 )
+from workers.workflows.layers import LayerProfiler
 from workers.workflows.pytorch import PyTorch
 from workers.workflows.torch_device import TorchDevice
+from workers.workflows.torch_layers import TorchLayers
 from workers.workflows.torch_setup import import_torch, import_torchvision, use_tf32
 
 _MODES = ("default", "max-autotune")
@@ -106,6 +108,10 @@ class TorchCompile(PyTorch):
         # A guard that fails later would compile inside a sample.
         dynamo.error_on_recompile = True
         self._module = self._call = compiled
+
+    def layer_profiler(self) -> LayerProfiler:
+        """torch.profiler: operators and kernels, since compiled code has no modules any more."""
+        return TorchLayers(self._torch, self._module, self._device.on_gpu, by_module=False)
 
     def effective(self) -> Dict[str, Any]:
         """As in eager execution, with what was compiled."""

@@ -12,8 +12,10 @@ from workers.workflows import reference
 from workers.workflows.base import Context, Workflow
 from workers.workflows.cache import CachedFile, recorded_bytes
 from workers.workflows.errors import PrecisionNotHeld, Unsupported
+from workers.workflows.layers import LayerProfiler
 from workers.workflows.pytorch import PyTorch
 from workers.workflows.torch_device import TorchDevice
+from workers.workflows.torch_layers import TorchLayers
 from workers.workflows.torch_setup import fp32_precision, import_torch, import_torchvision
 from workers.workflows.torch_trt_build import output_of
 from workers.workflows.torch_trt_compat import FRONTENDS, check_asked, held_precision, require_installed
@@ -83,6 +85,10 @@ class TorchTensorRT(PyTorch):
     def outputs(self) -> List[Tuple[str, Any]]:
         """The last inference's logits as float32."""
         return [("output", output_of(self._last).float().cpu().numpy())]
+
+    def layer_profiler(self) -> LayerProfiler:
+        """torch.profiler: kernels inside of the engines, and the operators that PyTorch runs."""
+        return TorchLayers(self._torch, self._module, self._device.on_gpu, by_module=False)
 
     def effective(self) -> Dict[str, Any]:
         """Precision from the settings of the build and the size of the engines; engines counted in what was loaded."""

@@ -8,7 +8,7 @@ against those lists, and the calls in this file against the tables.
 import copy
 import sys
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from workers.workflows.errors import ParserFailed, Unsupported, WorkflowError, is_out_of_memory
 
@@ -356,6 +356,24 @@ class Engine:
         if not self._context.execute_async_v3(stream):
             raise self._log.failure("TensorRT did not run the engine")
 
+    def profile_layers(self) -> Callable[[], List[Tuple[str, float]]]:
+        """Attach a profiler to the context; what is returned tells the last inference's layers, with times in ms.
+
+        Asked once for each inference, after the wait for it. From here on the context is slower: never a measured one.
+        """
+        context, told = self._context, _layer_profiler(self._trt)
+        context.profiler = told
+        # Else each inference would wait for its own times, and what is profiled is not what is measured.
+        context.enqueue_emits_profile = False
+
+        def last() -> List[Tuple[str, float]]:
+            told.found = []
+            if not context.report_to_profiler():
+                raise self._log.failure("TensorRT told no times of layers")
+            return list(told.found)
+
+        return last
+
     def information(self) -> str:
         """The engine inspector's description, JSON."""
         inspector = self._engine.create_engine_inspector()
@@ -364,3 +382,18 @@ class Engine:
     def layers(self) -> int:
         """Layers after fusion."""
         return int(self._engine.num_layers)
+
+
+def _layer_profiler(trt: Any) -> Any:
+    """A profiler that keeps what it is told; the class it comes from is there only once TensorRT is imported."""
+
+    class Told(trt.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)  # the binding needs its own constructor, by name
+            self.found: List[Tuple[str, float]] = []
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            """Called by TensorRT, once for each layer."""
+            self.found.append((str(layer_name), float(ms)))
+
+    return Told()

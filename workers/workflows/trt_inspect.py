@@ -23,7 +23,7 @@ def tensor_formats(text: str) -> Dict[str, int]:
     found = {"fp32": 0, "fp16": 0, "int8": 0, "other": 0}
     for layer in layers_of(text):
         for words in _formats(layer, "Outputs"):
-            found[_type_of(words.lower())] += 1
+            found[type_of(words.lower())] += 1
     return found if sum(found.values()) else {}
 
 
@@ -52,7 +52,7 @@ def _formats(layer: Any, side: str) -> List[str]:
     return [str(tensor.get("Format/Datatype", "")) for tensor in tensors if isinstance(tensor, dict)]
 
 
-def _type_of(words: str) -> str:
+def type_of(words: str) -> str:
     """`Channel major FP16 format where channel % 8 == 0` is fp16."""
     for name, marks in (("int8", ("int8",)), ("fp16", ("fp16", "half")), ("fp32", ("fp32", "float"))):
         if any(mark in words for mark in marks):

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`farm explain`: where the time of a run goes, layer by layer; for two runs, which layers make the difference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from farm.cli.common import open_farm, print_json, print_table
+
+if TYPE_CHECKING:
+    from farm.explain import Profiled
+
+#: A name longer than this is cut in the middle: fused layers are named after all of their parts.
+_LONGEST = 64
+
+
+@click.command()
+@click.argument("run")
+@click.argument("other", required=False)
+@click.option("--top", "count", default=15, show_default=True, type=click.IntRange(min=1), help="So many rows.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_context
+def explain(ctx: click.Context, run: str, other: str | None, count: int, form: str) -> int:
+    """Show where the time of RUN goes; with OTHER, which layers make OTHER slower or faster than RUN.
+
+    Both are run ids, or sweeps with one profiled run. They were measured with `profile: layers` in the sweep.
+    """
+    farm = open_farm(ctx)
+    base = farm.layers(run)
+    new = None if other is None else farm.layers(other)
+    if form == "json":
+        from farm.explaining import as_json, difference_as_json
+
+        print_json(as_json(base, count) if new is None else difference_as_json(base, new, count))
+    elif new is None:
+        _show(base, count)
+    else:
+        _show_difference(base, new, count)
+    return 0
+
+
+def _show(found: Profiled, count: int) -> None:
+    from farm.explain import outside_tensorrt, top
+
+    table = found.table
+    click.echo(f"{found.record.run_id}  {found.name}")
+    click.echo(f"  {table.source}, {table.iterations} inferences, times on the {table.clock}, {table.statistic}s")
+    for line in total_lines(found):
+        click.echo(f"  {line}")
+    outside = outside_tensorrt(table)
+    if outside is not None:
+        click.echo(f"  outside of TensorRT: {100 * outside:.1f} % of the layers' time")
+    for note in table.notes:
+        click.echo(f"  note: {note}")
+    rows = [
+        [layer.time_ns / 1e3, round(100 * layer.share, 1), _short(layer.name), layer.kind, layer.precision, layer.place,
+         _short(layer.tactic or "") or None]
+        for layer in top(table, count)
+    ]  # fmt: skip
+    title = f"The {len(rows)} longest of {len(table.layers)} rows"
+    print_table(title, ["us", "%", "layer", "kind", "precision", "where", "tactic"], rows)
+
+
+def total_lines(found: Profiled) -> list[str]:
+    """The sum of rows against the unprofiled median, in words."""
+    from farm.explain import total_of
+
+    total = total_of(found)
+    if total.median_ms is None or total.ratio is None:
+        return [f"rows together {total.sum_ms:.4g} ms", *(f"  {why}" for why in total.why)]
+    told = (
+        f"rows together {total.sum_ms:.4g} ms, {total.ratio:.3f} times the measured median of {total.median_ms:.4g} ms"
+    )
+    verdict = "within 10 %" if total.close else "not within 10 %:"
+    return [f"{told}: {verdict}", *(f"  - {why}" for why in total.why)]
+
+
+def _show_difference(base: Profiled, new: Profiled, count: int) -> None:
+    from farm.explain import compare_layers
+
+    found = compare_layers(base.table, new.table)
+    for word, side in (("base", base), ("new ", new)):
+        click.echo(f"{word}  {side.record.run_id}  {side.name}: rows together {side.table.sum_ns / 1e6:.4g} ms")
+        for line in total_lines(side):
+            click.echo(f"      {line}")
+    click.echo(
+        f"new takes {found.change_ns / 1e6:+.4g} ms; {100 * found.matched:.0f} % of the time is in matched parts"
+    )
+    explaining = found.explaining()
+    if explaining:
+        made = sum(group.change_ns for group in explaining)
+        click.echo(f"{len(explaining)} of {len(found.groups)} parts make {made / 1e6:+.4g} ms of it")
+    rows = [
+        [group.change_ns / 1e3, group.base_ns / 1e3, group.new_ns / 1e3, _short(group.name), "; ".join(group.notes)]
+        for group in found.groups[:count]
+    ]
+    print_table(None, ["change us", "base us", "new us", "part", "what differs"], rows)
+
+
+def _short(name: str) -> str:
+    if len(name) <= _LONGEST:
+        return name
+    half = (_LONGEST - 5) // 2
+    return f"{name[:half]} ... {name[-half:]}"

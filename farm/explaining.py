@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `farm explain` reads from the store: the run that a name stands for, and the table of its layers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from farm.contract.codec import DecodeError, from_json
+from farm.contract.layers import LAYERS_ARTIFACT, LayerTable
+from farm.contract.record import Record
+from farm.errors import IntegrityError, UsageError
+from farm.explain import Difference, Profiled, Total, compare_layers, outside_tensorrt, top, total_of
+from farm.store import BadRecord, Store
+
+_HINT = "Measure it with `profile: layers` in the sweep (docs/profiling.md)."
+
+
+def profiled(name: str, store: Store, find: Callable[[str], str]) -> Profiled:
+    """The run called `name`, an id or a sweep with one profiled run. `find` gives a sweep's id, or raises UsageError.
+
+    Raises:
+        UsageError: there is no such run, it has no table, or the sweep has several.
+        IntegrityError: the table does not fit its schema.
+    """
+    record = store.records.read(name) if _is_run(name, store) else _only(name, store, find(name))
+    ref = next((ref for ref in record.artifacts if ref.kind == LAYERS_ARTIFACT), None)
+    if ref is None:
+        raise UsageError(f"run {record.run_id} has no table of layers{_why(record)}", hint=_HINT)
+    try:
+        return Profiled(record, from_json(LayerTable, json.loads(store.blobs.read(ref.sha256))))
+    except (DecodeError, ValueError) as error:
+        raise IntegrityError(f"the table of layers of run {record.run_id} cannot be used: {error}") from error
+
+
+def _is_run(name: str, store: Store) -> bool:
+    try:
+        return store.records.exists(name)
+    except ValueError:
+        return False
+
+
+def _only(name: str, store: Store, sweep_id: str) -> Record:
+    records = [r for r in store.records.iterate(sweep_id) if not isinstance(r, BadRecord)]
+    having = [record for record in records if any(ref.kind == LAYERS_ARTIFACT for ref in record.artifacts)]
+    if len(having) == 1:
+        return having[0]
+    if not having:
+        whys = [f"{record.run_id} ({record.job.name}){_why(record)}" for record in records if _why(record)]
+        raise UsageError(f"sweep {name!r} has no run with a table of layers", problems=whys, hint=_HINT)
+    listed = [f"{record.run_id}  {record.job.name}, batch {record.batch_size}" for record in having]
+    raise UsageError(f"sweep {name!r} has {len(having)} profiled runs: name one", problems=listed)
+
+
+def _why(record: Record) -> str:
+    """What became of the profile, where one was asked for."""
+    told = record.provenance.get("profiles", {}).get("layers")
+    if not told:
+        return ""
+    failure = told.get("failure") or {}
+    return f": its profile ended as {told.get('outcome')}, {failure.get('message', 'without a message')}"
+
+
+def as_json(found: Profiled, count: int) -> dict[str, Any]:
+    """One run for another program: the sum, the rows with most time."""
+    total, table = total_of(found), found.table
+    return {
+        "run": found.record.run_id,
+        "name": found.name,
+        "source": table.source,
+        "clock": table.clock,
+        "iterations": table.iterations,
+        "rows": len(table.layers),
+        "outside_tensorrt": outside_tensorrt(table),
+        "total": _total(total),
+        "notes": list(table.notes),
+        "top": [vars(layer) for layer in top(table, count)],
+    }
+
+
+def difference_as_json(base: Profiled, new: Profiled, count: int) -> dict[str, Any]:
+    """Two runs for another program: the parts with the largest change."""
+    found: Difference = compare_layers(base.table, new.table)
+    parts = [
+        {
+            "name": group.name,
+            "base_ns": group.base_ns,
+            "new_ns": group.new_ns,
+            "change_ns": group.change_ns,
+            "base": [layer.name for layer in group.base],
+            "new": [layer.name for layer in group.new],
+            "notes": list(group.notes),
+        }
+        for group in found.groups[:count]
+    ]
+    return {
+        "base": base.record.run_id,
+        "new": new.record.run_id,
+        "change_ns": found.change_ns,
+        "matched": found.matched,
+        "explaining": [group.name for group in found.explaining()],
+        "parts": parts,
+    }
+
+
+def _total(total: Total) -> dict[str, Any]:
+    return {**vars(total), "ratio": total.ratio, "close": total.close}
