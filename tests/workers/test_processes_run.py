@@ -107,7 +107,7 @@ def test_a_target_out_of_reach_ends_with_the_largest_number_or_the_budget(
 def test_a_crash_in_the_second_process_ends_the_point_and_not_the_ladder(
     bench: Bench, jobs: JobStore, claim: MakeClaim
 ) -> None:
-    job = fake_job("job", bench.device.device_id, (1, 2), latency_ms=60.0, switches=THREE)
+    job = fake_job("job", bench.device.device_id, (1, 2), latency_ms=90.0, switches=THREE)
     work = Background(bench, jobs, claim(job))
     work.in_stage("measure", 1, "process 2 of 3")
     os.kill(work.runner_pid(1), signal.SIGKILL)
