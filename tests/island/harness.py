@@ -175,7 +175,7 @@ class Island:
             )
         return Running(process, control)
 
-    def finish(self, running: Running, timeout_s: float = 300.0) -> Finished:
+    def finish(self, running: Running, timeout_s: float = 240.0) -> Finished:
         """Wait for the end and read what it left."""
         try:
             code = running.process.wait(timeout=timeout_s)
