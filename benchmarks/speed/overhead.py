@@ -4,9 +4,9 @@
 
     python -m benchmarks.speed.overhead [--rounds N] [--jobs 30]
 
-A round of 30 jobs takes about two minutes for each of the two, and one more for the launcher. The farm is at work when the
-clock starts, its caches are empty; the script starts with its interpreter. Both make the same weights, graphs and
-references, and measure the same points by the same minima with one thread, since two on a busy machine measure the neighbours.
+A round of 30 jobs takes about two minutes for each of the two, and one more for the launcher. The farm is at work when
+the clock starts, its caches are empty; the script starts with its interpreter. Both make the same weights, graphs and
+references, and measure the same points by the same minima with one thread: two are a busy machine's neighbours, too.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ devices: [{{kind: cpu}}]
 
 
 class Farmed(NamedTuple):
-    """A sweep through the farm: its wall clock, what it went to by stage, and a point's time outside of its work, in s."""
+    """A sweep through the farm, in s: its wall clock, what that went to, and a point's time outside of its work."""
 
     wall_s: float
     split: dict[str, float]
@@ -104,7 +104,7 @@ def split(records: list[Record], began: float, wall_s: float) -> dict[str, float
     """Where the wall clock went, in seconds. `between`: from a record's end to the next one's start, without `prepare`.
 
     That is recording, finishing, the queue, the claim, and the look at the host before a run. `start`: from the launch
-    to the first stage of a run, and the stage in which libraries are imported. `end`: from its last stage to its record.
+    of a run to the end of its first stage, in which libraries are imported. `end`: from its last stage to its record.
     """
     found = dict.fromkeys(("queue to first point", "between", "prepare", "start", *_WORK[3:], "end"), 0.0)
     offset, last, seen = time.time() - time.monotonic(), began, set()
@@ -168,7 +168,7 @@ def _lines(found: list[Line]) -> Iterator[str]:
     for line in found:
         low, high = line.spread
         ratio = f"{statistics.median(line.ratios):.3f} [{low:.3f}, {high:.3f}]"
-        yield f"{line.what}: {ratio} of {line.against or 'nothing'}; ours {line.ours}, theirs {line.baseline}; {line.note}"
+        yield f"{line.what}: {ratio} of {line.against or 'nothing'}; {line.ours} / {line.baseline}; {line.note}"
 
 
 def main() -> None:
