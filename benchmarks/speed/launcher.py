@@ -64,7 +64,8 @@ def interpreter() -> tuple[Path | None, str]:
     python, ready = folder / "bin/python", folder / "ready"
     if not ready.is_file():
         venv.create(folder, with_pip=True, clear=True)
-        names = [f"optimum-benchmark=={VERSION}", "torch", "torchvision", "pillow"]
+        # Newer ones of transformers lack names that it imports.
+        names = [f"optimum-benchmark=={VERSION}", "transformers<5", "torch", "torchvision", "pillow"]
         command = [str(python), "-m", "pip", "install", "-q", "-c", str(_ROOT / "constraints.txt"), *names]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
         if done.returncode != 0:

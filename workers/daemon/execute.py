@@ -106,6 +106,7 @@ class _Execution:
         self._lock_fd = -1
         self._model_file: str | None = None
         self._pinned: list[PinnedFile] = []
+        self._bundle: Path | None = None
         self._trouble: str | None = None
         self._unrecorded = False
         cache_dir = bench.settings.cache_dir
@@ -308,7 +309,8 @@ class _Execution:
         if configured is None:
             raise UsageError("the chosen stack is not in this worker's settings", hint="Restart the worker.")
         env = {**configured.env, **device_environment(self._bench.device)}
-        bundle = self._bench.island.install(self._settings.cache_dir).path
+        # Looked at once in a job: that reads every file of it.
+        self._bundle = bundle = self._bundle or self._bench.island.install(self._settings.cache_dir).path
         fork, why = self._fork(configured, env, bundle, request.mode)
         return Plan(
             python=configured.python,
