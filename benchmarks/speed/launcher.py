@@ -32,7 +32,7 @@ from pathlib import Path
 if __name__ == "__main__":
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", LOG_LEVEL="ERROR", LOG_TO_FILE="0",
                       TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS=sys.argv[2])
-    from transformers import MobileNetV2Config, ResNetConfig
+    from transformers import AutoModelForImageClassification, MobileNetV2Config, ResNetConfig
     from optimum_benchmark import Benchmark, BenchmarkConfig, InferenceConfig, ProcessConfig, PyTorchConfig
     folder, threads, found = Path(sys.argv[1]), int(sys.argv[2]), []
     configs = {
@@ -42,9 +42,9 @@ if __name__ == "__main__":
                                           architectures=["MobileNetV2ForImageClassification"]),
     }
     for kind, config in configs.items():
-        config.save_pretrained(folder / kind)
+        AutoModelForImageClassification.from_config(config).save_pretrained(folder / kind)
         backend = PyTorchConfig(model=str(folder / kind), library="transformers", task="image-classification",
-                                model_type=kind, device="cpu", no_weights=True, inter_op_num_threads=threads)
+                                model_type=kind, device="cpu", inter_op_num_threads=threads)
         shapes = dict(batch_size=1, num_channels=3, height=64, width=64)
         scenario = InferenceConfig(iterations=30, duration=2, warmup_runs=10, input_shapes=shapes)
         made = BenchmarkConfig(name=kind, backend=backend, scenario=scenario, launcher=ProcessConfig())
@@ -64,9 +64,11 @@ def interpreter() -> tuple[Path | None, str]:
     python, ready = folder / "bin/python", folder / "ready"
     if not ready.is_file():
         venv.create(folder, with_pip=True, clear=True)
-        # Newer ones of transformers lack names that it imports.
-        names = [f"optimum-benchmark=={VERSION}", "transformers<5", "torch", "torchvision", "pillow"]
-        command = [str(python), "-m", "pip", "install", "-q", "-c", str(_ROOT / "constraints.txt"), *names]
+        # transformers 5 has lost names that it imports, and datasets 5 asks for more than transformers 4 allows.
+        names = [f"optimum-benchmark=={VERSION}", "transformers>=4.50,<5", "datasets>=4,<5", "torch", "pillow"]
+        binary = ["--only-binary", "tokenizers,transformers,datasets,pyarrow,torch"]
+        constraints = ["-c", str(_ROOT / "constraints.txt")]
+        command = [str(python), "-m", "pip", "install", "-q", *binary, *constraints, *names]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
         if done.returncode != 0:
             words = (done.stderr.strip().splitlines() or ["no word"])[-1]
