@@ -4,6 +4,7 @@
 
     python benchmarks/aa.py                                all 40, five processes a side: 25 minutes on two idle cores
     python benchmarks/aa.py --comparisons 6 --home DIR     a short form; the same HOME goes on where it stopped
+    python benchmarks/aa.py --sides fresh,forked           fresh processes against such as are forked from a warm parent
 
 Each comparison measures one cheap case in fresh processes on this machine's CPU, both sides alternately, and prints its
 ratio, its verdict and what it took. On idle cores a process takes 3 s, of which 0.8 s are warm-up and timed runs; on
@@ -18,7 +19,9 @@ proves nothing. The last line gives the noise that `--threshold` should be above
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import os
 import sys
 import tempfile
 import time
@@ -34,6 +37,7 @@ from farm.local import LocalFarm  # noqa: E402
 from farm.sweep import SweepSpec, parse_sweep  # noqa: E402
 
 ALLOWED_SHARE = 0.05
+POLICIES = {"fresh": "never", "forked": "always"}
 SWEEP = """
 name: aa-{number:03}
 protocol: {{base: quick, warmup_min_s: 0.3, min_s: 0.5}}
@@ -54,14 +58,29 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=64, help="of the input, in pixels (default 64)")
     parser.add_argument("--workflow", default="onnxruntime_cpu")
     parser.add_argument("--accept", action="append", default=[], help="a flag to take as sound; may be repeated")
+    parser.add_argument("--sides", type=sides, default=(None, None), help="how processes are started, `fresh,forked`")
     parser.add_argument("--home", type=Path, help="keep the farm here, and go on where it stopped")
     return parser.parse_args()
 
 
-def sweep(given: argparse.Namespace, number: int) -> SweepSpec:
-    """The sweep of one comparison; only its name differs from the others'."""
+def sides(text: str) -> tuple[str, str]:
+    """`fresh,forked`, or any two of these."""
+    base, _, new = text.partition(",")
+    if {base, new} <= set(POLICIES):
+        return base, new
+    raise argparse.ArgumentTypeError(f"two of {', '.join(POLICIES)} with a comma between")
+
+
+def offer_both() -> None:
+    """This interpreter as two stacks, which differ in how their processes are started and in nothing else."""
+    stacks = {name: {"python": sys.executable, "warm_runners": policy} for name, policy in POLICIES.items()}
+    os.environ["FARM_STACKS"] = json.dumps(stacks)
+
+
+def sweep(given: argparse.Namespace, number: int, stack: str | None) -> SweepSpec:
+    """The sweep of one side of a comparison; only its name differs from the others'."""
     text = SWEEP.format(number=number, model=given.model, size=given.size, workflow=given.workflow)
-    return parse_sweep(text, "benchmarks/aa.py")
+    return parse_sweep(text, "benchmarks/aa.py").model_copy(update={"stack": stack})
 
 
 def run(farm: Farm, given: argparse.Namespace) -> list[Cell]:
@@ -71,8 +90,8 @@ def run(farm: Farm, given: argparse.Namespace) -> list[Cell]:
     with LocalFarm(farm.settings, say=print):
         for number in range(given.comparisons):
             began = time.monotonic()
-            spec = sweep(given, number)
-            found = farm.compare_measured(spec, spec, processes=given.processes, devices=None, rules=rules)
+            base, new = (sweep(given, number, stack) for stack in given.sides)
+            found = farm.compare_measured(base, new, processes=given.processes, devices=None, rules=rules)
             (cell,) = found.cells
             words = [table.side(cell.base), table.side(cell.new), table.ratio(cell.ratio), cell.verdict, *cell.notes]
             cells.append(cell)
@@ -103,6 +122,8 @@ def report(cells: list[Cell]) -> bool:
 def main() -> int:
     """Run in the home given, or in one that goes away afterwards."""
     given = arguments()
+    if any(given.sides):
+        offer_both()
     if given.home is not None:
         return 0 if report(run(Farm(home=given.home), given)) else 1
     with tempfile.TemporaryDirectory(prefix="farm-aa-") as home:

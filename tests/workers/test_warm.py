@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from farm.settings import Settings
 from farm.sweep import parse_sweep
 from tests.factories import make_job
 from tests.workers.support import Background, fake_job, is_alive, make_control, records, run_python, wait_until
+from workers.daemon import supervise
 from workers.daemon.bench import Bench
 from workers.daemon.launch import FORKED, FRESH, Ended, Launched, Plan, runner_environment
 from workers.daemon.warm import MOST_FAILURES, MOST_PARENTS, WarmRunners, choose
@@ -293,6 +296,25 @@ parent.start(threading.Event())
 print(parent.pid, flush=True)
 sys.stdin.read()
 """
+
+
+def test_the_supervisor_can_be_loaded_by_the_oldest_interpreter_of_a_stack() -> None:
+    source = Path(supervise.__file__).read_text()
+    ast.parse(source, feature_version=(3, 8))
+    # Without this the annotations, `list[str]`, would be evaluated there.
+    assert "from __future__ import annotations" in source
+
+
+def test_python_3_8_forks_too(plan: MakePlan, control: Any, runners: WarmRunners, island_bundle: Path) -> None:
+    python = shutil.which("python3.8")
+    works = python and subprocess.run([python, "-c", "pass"], capture_output=True, check=False).returncode == 0
+    if not works or python is None:
+        pytest.skip("no Python 3.8 here")
+    key = key_of(island_bundle, python=python)
+    ended = run(plan("print(sys.version_info[:2]); result()"), runners, key)
+    assert ended.started == (FORKED, None)
+    assert ended.report is not None
+    assert (ended.report.exit_code, control.log.read_text()) == (0, "(3, 8)\n")
 
 
 def test_a_parent_does_not_outlive_its_daemon(island_bundle: Path) -> None:

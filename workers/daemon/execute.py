@@ -108,6 +108,7 @@ class _Execution:
         self._lock_fd = -1
         self._model_file: str | None = None
         self._pinned: list[PinnedFile] = []
+        self._bundle: Path | None = None
         self._trouble: str | None = None
         self._unrecorded = False
         cache_dir = bench.settings.cache_dir
@@ -157,8 +158,8 @@ class _Execution:
             self._gpu = find_gpu(gpus, self._bench.device)
             self._measure_all()
 
-    def _preflight(self) -> Preflight:
-        host = join(preflight(limits=self._facts.limits), Preflight(flags=self._bench.doubts(self._job)))
+    def _preflight(self, *, timed: bool = True) -> Preflight:
+        host = join(preflight(limits=self._facts.limits, timed=timed), Preflight(flags=self._bench.doubts(self._job)))
         if self._bench.device.kind == "gpu":
             return join(host, preflight_gpu(self._gpu))
         return join(host, preflight_soc()) if self._bench.device.kind == "soc" else host
@@ -235,7 +236,7 @@ class _Execution:
         return str(path)
 
     def _prepare(self) -> RunFacts | None:
-        run = self._launch(PREPARE, self._preflight())
+        run = self._launch(PREPARE, self._preflight(timed=False))
         if run.outcome is Outcome.OK:
             return run
         if self._lease.reason is None and run.failure is not None:
@@ -248,7 +249,7 @@ class _Execution:
         wanted = replication(self._job.protocol) if latency else Replication()
 
         def make(process: Run) -> Collected:
-            run = self._launch(process, self._settled(process) if latency else self._preflight())
+            run = self._launch(process, self._settled(process) if latency else self._preflight(timed=False))
             point = LATENCY if latency else ACCURACY
             return collect(self._facts, what.batch_size or 0, run, prepared, self._ledger.is_stored, point)
 
@@ -313,7 +314,8 @@ class _Execution:
         if configured is None:
             raise UsageError("the chosen stack is not in this worker's settings", hint="Restart the worker.")
         env = {**configured.env, **device_environment(self._bench.device)}
-        bundle = self._bench.island.install(self._settings.cache_dir).path
+        # Looked at once in a job: that reads every file of it.
+        self._bundle = bundle = self._bundle or self._bench.island.install(self._settings.cache_dir).path
         fork, why = self._fork(configured, env, bundle, request.mode)
         return Plan(
             python=configured.python,

@@ -35,7 +35,7 @@ def serve(arguments: Sequence[str]) -> int:
     """Be a warm parent until nobody wants one; return the exit code."""
     sock = socket.socket(fileno=int(arguments[0]))
     os.set_inheritable(sock.fileno(), False)
-    _die_with_daemon()
+    _die_with_daemon(sock)
     try:
         supervise = _load(arguments[1])
         ready = _warm_up(arguments[3:])
@@ -173,9 +173,12 @@ def _say(sock: socket.socket, document: Dict[str, Any]) -> None:
     sock.sendall(json.dumps(document).encode("utf-8") + b"\n")
 
 
-def _die_with_daemon() -> None:
+def _die_with_daemon(sock: socket.socket) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl failed")
+    # It may be dead already, and imports can hang: its end of the socket is closed then.
+    if select.select([sock], [], [], 0)[0]:
+        os._exit(0)
 
 
 def _descriptors() -> Dict[int, str]:
