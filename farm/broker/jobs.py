@@ -221,6 +221,15 @@ class JobStore:
         """Tell watchers where the job is. Ignored when fenced."""
         self._call("progress", claim.job.job_id, claim.token, dump(progress))
 
+    def settle(self, claim: Claim, outcomes: dict[str, int]) -> bool:
+        """The job has done with its device; the next one may start. False when fenced, or ended already.
+
+        Its results are in the spool. Until `finish`, once the store has them, the lease is renewed as before.
+        """
+        points = len(claim.job.run_ids())
+        progress = {"stage": "store", "point": points, "points": points, "outcomes": outcomes}
+        return bool(self._call("settle", claim.job.job_id, claim.token, dump(progress)))
+
     def finish(self, claim: Claim, state: JobState, summary: dict[str, Any], *, owed: bool = False) -> bool:
         """End the job; False when fenced. Repeating one's own finish is harmless. `owed`: it could not be recorded."""
         answer = self._call("finish", claim.job.job_id, claim.token, str(state), dump(summary), int(owed))
