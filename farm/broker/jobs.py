@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -75,7 +76,7 @@ class Claim:
 class Head:
     """The first waiting job of one sweep at one target. `served_s`: device-seconds handed to the sweep so far.
 
-    `submitted_s`: when the sweep was submitted, Unix seconds.
+    `order` is its rank; `submitted_s`: when the sweep was submitted, Unix seconds.
     """
 
     sweep_id: str
@@ -376,6 +377,17 @@ class JobStore:
             priorities[sweep_id] = int(priority or 5)
             self._reader.parts |= {ref: text for ref, text in zip(refs, texts, strict=True) if text}
         return priorities
+
+
+def rank(target_key: str, order: int, predicted_s: float) -> float:
+    """Where a job stands in its line; the scripts' `enqueue` has the same. Pure.
+
+    What several devices share goes by length, each step twice the next, so that no long job is left for the end; jobs
+    of one step, and those of one device, where it makes no difference, go as the sweep lists them.
+    """
+    if not target_key.startswith("cls:"):
+        return float(order)
+    return order - 1e6 * math.floor(math.log(max(predicted_s, 1.0)) / math.log(2.0) + 1e-9)
 
 
 def _head(row: list[str]) -> Head:

@@ -4,7 +4,7 @@
 Keys (one Redis per farm, all under `farm:`):
     farm:spec:<id>          the job itself (farm.broker.content); apart: a worker's rights on states are none on it
     farm:job:<id>           hash: state, sweep, target, order, attempt, token, device, ...
-    farm:ready:<sweep>|<target>   zset job -> order: the waiting line of a sweep at a target
+    farm:ready:<sweep>|<target>   zset job -> rank: the waiting line of a sweep at a target
     farm:lines              set of the lines that are not empty
     farm:sweep:<id>         hash: name, priority, submitted_at, served (predicted device-seconds handed out), and what
                             its jobs have in common, as `part:<digest>`
@@ -32,7 +32,12 @@ local function shift(sweep,from,to)
   redis.call('HINCRBY','farm:counts:'..sweep,to,1)
 end
 local function enqueue(id,sweep,target,order)
-  redis.call('ZADD',line(sweep,target),order,id); redis.call('SADD','farm:lines',sweep..'|'..target)
+  local rank=tonumber(order)
+  if string.sub(target,1,4)=='cls:' then
+    local predicted=tonumber(redis.call('HGET',key(id),'predicted') or '1') or 1
+    rank=rank-1e6*math.floor(math.log(math.max(predicted,1))/math.log(2)+1e-9)
+  end
+  redis.call('ZADD',line(sweep,target),rank,id); redis.call('SADD','farm:lines',sweep..'|'..target)
 end
 local function dequeue(id,sweep,target)
   redis.call('ZREM',line(sweep,target),id)
@@ -296,7 +301,7 @@ if #logs>0 then redis.call('HSET',key(id),'logs',cjson.encode(logs)) end
 return #logs
 """
 
-#: No ARGV. For each line its first job: line, job, order, predicted, priority, served, submitted.
+#: No ARGV. For each line its first job: line, job, rank, predicted, priority, served, submitted.
 HEADS = """
 local out={}; local sweeps={}
 for _,l in ipairs(redis.call('SMEMBERS','farm:lines')) do
