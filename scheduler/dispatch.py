@@ -53,7 +53,7 @@ def one_pass(
     stolen = recall_all(jobs, stealable(slots, heads))
     if stolen:
         heads, slots = jobs.heads(), _without(slots, stolen)
-    sent = _fill(jobs, slots, Board(heads), send, window) if heads else []
+    sent = fill(jobs, slots, Board(heads), send, window) if heads else []
     return PassReport(tuple(sent), (*recalled, *stolen))
 
 
@@ -78,7 +78,7 @@ def quick_pass(
     failed = set(jobs.failing([slot.device_id for slot in idle], 1))
     slots = [slot for slot in idle if slot.device_id not in failed]
     heads = jobs.heads() if slots else []
-    return PassReport(tuple(_fill(jobs, slots, Board(heads), send, window))) if heads else PassReport()
+    return PassReport(tuple(fill(jobs, slots, Board(heads), send, window))) if heads else PassReport()
 
 
 def read_slots(
@@ -135,7 +135,7 @@ class Board:
             self._lines[head.target_key][head.sweep_id] = behind
 
 
-def _fill(jobs: JobStore, slots: Sequence[Slot], board: Board, send: Send, window: int) -> list[tuple[str, str]]:
+def fill(jobs: JobStore, slots: Sequence[Slot], board: Board, send: Send, window: int) -> list[tuple[str, str]]:
     """First a job for each idle device, then a second for each, and so on: none waits behind another's window.
 
     Nothing is sent behind a canary: what it says decides what the device may do next.

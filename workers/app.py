@@ -71,6 +71,7 @@ def _connect_signals(service: Service) -> None:
     handlers = {
         signals.celeryd_init: lambda **_: _start(service),
         signals.worker_process_init: lambda **_: service.enter_child(),
+        signals.worker_process_shutdown: lambda **_: service.leave_child(),
         signals.worker_ready: lambda **_: service.begin_heartbeat(),
         signals.worker_shutting_down: lambda **_: service.begin_to_end(),
         signals.worker_shutdown: lambda **_: service.stop(),

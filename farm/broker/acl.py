@@ -57,7 +57,8 @@ ROLES: tuple[Role, ...] = (
         f"{_LINES} {_STATES} (+set ~farm:spec:*) (+set +get +del +pexpire ~farm:scheduler) "
         "(+set +del ~farm:rebuilt) (+del ~farm:job:*) "
         "(+hset +hincrbyfloat ~farm:sweep:*) (+zadd ~farm:sweeps ~farm:sweep-jobs:*) (+zrangebyscore ~farm:leases) "
-        "(+sadd +srem ~farm:window:*) (+hset +hdel +hexists ~farm:device:*) (+blpop ~farm:wake) (+lpush +llen ~dev.*) "
+        "(+sadd +srem ~farm:window:*) (+srem ~farm:settling:*) (+hset +hdel +hexists ~farm:device:*) "
+        "(+blpop ~farm:wake) (+lpush +llen ~dev.*) "
         "(+srandmember ~farm:owed) (+lrange +del ~farm:failed:*) "
         "(+evalsha +script|load ~farm:*) "
         f"{_BINDINGS}",
@@ -66,7 +67,8 @@ ROLES: tuple[Role, ...] = (
         "worker",
         "announces its device, claims the jobs that it is sent, ends them or hands them back",
         f"{_CONNECT} {_SCRIPTS} {_TRANSACTION} {_LOOK} +info +unsubscribe +punsubscribe "
-        f"{_LINES} {_STATES} (+srem ~farm:window:{{device}}) (+hincrbyfloat ~farm:sweep:*) "
+        f"{_LINES} {_STATES} (+srem ~farm:window:{{device}}) (+sadd +srem ~farm:settling:{{device}}) "
+        "(+hincrbyfloat ~farm:sweep:*) "
         "(+lpush +lrem +ltrim +del ~farm:failed:{device}) "
         "(+hset +hdel ~farm:device:{device}) (+sadd ~farm:devices) (+brpop +llen +rpush +lpush ~dev.{device}) "
         f"(+publish {_EVENTS}) ({_HEAR} {_CONTROL}) "

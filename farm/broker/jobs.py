@@ -3,22 +3,44 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum, StrEnum
+from dataclasses import replace
 from typing import Any, cast
 
 import redis
 
 from farm.broker.content import Packer, Reader, dump, part_field, refs_of, whole
 from farm.broker.scripts import PRELUDE, SCRIPTS
+from farm.broker.views import (
+    ENDED,
+    Claim,
+    Dispatched,
+    Head,
+    JobState,
+    JobView,
+    RenewAnswer,
+    SweepView,
+    rank,
+    read_head,
+    read_sweep,
+    readable,
+)
 from farm.contract.codec import to_json
 from farm.contract.job import JobSpec
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "ENDED",
+    "Claim",
+    "Dispatched",
+    "Head",
+    "JobState",
+    "JobView",
+    "RenewAnswer",
+    "SweepView",
+    "rank",
+    "JobStore",
+]
 
 #: Owed jobs looked at in one go: a large sweep that is cancelled must not keep the scheduler from its other work.
 OWED_BLOCK = 100
@@ -29,111 +51,6 @@ WORKERS_KILLED = 2
 #: Jobs handed to one SUBMIT or CANCEL call, or read in one go: long enough to be quick, short enough not to hold Redis
 #: up for more than some milliseconds.
 SUBMIT_BLOCK = 500
-
-
-class JobState(StrEnum):
-    """queued -> dispatched -> claimed -> running -> done | failed | cancelled | quarantined."""
-
-    QUEUED = "queued"
-    DISPATCHED = "dispatched"
-    CLAIMED = "claimed"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    QUARANTINED = "quarantined"
-
-    @property
-    def ended(self) -> bool:
-        """Nothing moves a job out of such a state but a deliberate retry."""
-        return self in ENDED
-
-
-ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED, JobState.QUARANTINED})
-
-
-class RenewAnswer(Enum):
-    """What Redis says to a worker that renews its lease."""
-
-    HELD = 1
-    CANCEL = 0
-    HAND_BACK = 2
-    FENCED = -1
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The right to run a job once. Every write carries the token; a claim that was fenced changes nothing."""
-
-    job: JobSpec
-    attempt: int
-    token: str
-    device_id: str
-
-
-@dataclass(frozen=True)
-class Head:
-    """The first waiting job of one sweep at one target. `served_s`: device-seconds handed to the sweep so far.
-
-    `submitted_s`: when the sweep was submitted, Unix seconds.
-    """
-
-    sweep_id: str
-    target_key: str
-    job_id: str
-    priority: int
-    served_s: float
-    order: int
-    predicted_s: float
-    submitted_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Dispatched:
-    """What a dispatch did: whether the job was bound, its name, what its sweep was served, its line's first job now."""
-
-    done: bool
-    name: str
-    served_s: float
-    behind: Head | None
-
-
-@dataclass(frozen=True)
-class JobView:
-    """A job as people and the scheduler see it. `times` maps each state to when it was entered (Unix seconds)."""
-
-    job_id: str
-    name: str
-    sweep_id: str
-    state: JobState
-    target_key: str
-    device_id: str | None
-    attempt: int
-    priority: int
-    predicted_s: float
-    order: int
-    progress: dict[str, Any]
-    summary: dict[str, Any]
-    times: dict[str, float]
-    reason: str | None
-    spec: JobSpec
-    #: Workers that died while they ran this job.
-    kills: int = 0
-    #: Attempts that ended without a word: `attempt`, `device`, `at` (ms), `how` (`worker died` or `lease ended`).
-    lost: tuple[dict[str, Any], ...] = ()
-    #: What lost attempts left in the store: `BlobRef`s as JSON.
-    logs: tuple[dict[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class SweepView:
-    """A sweep in one line. `counts` maps a state to its number of jobs; states without jobs are absent."""
-
-    sweep_id: str
-    name: str
-    priority: int
-    submitted_at: float
-    counts: dict[str, int]
 
 
 class JobStore:
@@ -221,6 +138,15 @@ class JobStore:
         """Tell watchers where the job is. Ignored when fenced."""
         self._call("progress", claim.job.job_id, claim.token, dump(progress))
 
+    def settle(self, claim: Claim, outcomes: dict[str, int]) -> bool:
+        """The job has done with its device; the next one may start. False when fenced, or ended already.
+
+        Its results are in the spool. Until `finish`, once the store has them, the lease is renewed as before.
+        """
+        points = len(claim.job.run_ids())
+        progress = {"stage": "store", "point": points, "points": points, "outcomes": outcomes}
+        return bool(self._call("settle", claim.job.job_id, claim.token, dump(progress)))
+
     def finish(self, claim: Claim, state: JobState, summary: dict[str, Any], *, owed: bool = False) -> bool:
         """End the job; False when fenced. Repeating one's own finish is harmless. `owed`: it could not be recorded."""
         answer = self._call("finish", claim.job.job_id, claim.token, str(state), dump(summary), int(owed))
@@ -287,7 +213,7 @@ class JobStore:
     def heads(self) -> list[Head]:
         """The first waiting job of every line."""
         flat = cast(list[str], self._call("heads"))
-        return [_head(flat[i : i + 7]) for i in range(0, len(flat), 7)]
+        return [read_head(flat[i : i + 7]) for i in range(0, len(flat), 7)]
 
     def window(self, device_id: str) -> list[JobView]:
         """What is dispatched to, claimed or running on a device."""
@@ -326,7 +252,7 @@ class JobStore:
             pipe.hmget(f"farm:sweep:{sweep_id}", "name", "priority", "submitted_at")
             pipe.hgetall(f"farm:counts:{sweep_id}")
         answers = pipe.execute()
-        return [_sweep(sweep_id, *answers[2 * i : 2 * i + 2]) for i, sweep_id in enumerate(ids)]
+        return [read_sweep(sweep_id, *answers[2 * i : 2 * i + 2]) for i, sweep_id in enumerate(ids)]
 
     def set_priority(self, sweep_id: str, priority: int) -> None:
         """Change the priority of everything of the sweep that has not started."""
@@ -351,7 +277,7 @@ class JobStore:
         answers = pipe.execute()
         rows = [row for row in zip(ids, answers[::2], answers[1::2], strict=True) if row[1] and row[2]]
         priorities = self._learn([(h["sweep"], text) for _, h, text in rows if "sweep" in h])
-        return [view for row in rows if (view := _readable(*row, priorities, self._reader)) is not None]
+        return [view for row in rows if (view := readable(*row, priorities, self._reader)) is not None]
 
     def _learn(self, rows: Iterable[tuple[str, str]]) -> dict[str, int]:
         """The priorities of these sweeps; and the parts that their jobs name and that are not known yet are read."""
@@ -367,52 +293,3 @@ class JobStore:
             priorities[sweep_id] = int(priority or 5)
             self._reader.parts |= {ref: text for ref, text in zip(refs, texts, strict=True) if text}
         return priorities
-
-
-def _head(row: list[str]) -> Head:
-    sweep_id, _, target_key = row[0].partition("|")
-    order, submitted_s = int(float(row[2])), float(row[6]) / 1000
-    return Head(sweep_id, target_key, row[1], int(row[4]), float(row[5]), order, float(row[3]), submitted_s)
-
-
-def _sweep(sweep_id: str, head: list[str | None], counts: dict[str, str]) -> SweepView:
-    numbers = {state: int(n) for state, n in counts.items() if int(n)}
-    return SweepView(sweep_id, head[0] or sweep_id, int(head[1] or 5), float(head[2] or 0) / 1000, numbers)
-
-
-def _readable(job_id: str, h: dict[str, str], spec: str, priorities: dict[str, int], reader: Reader) -> JobView | None:
-    """A view; None for a job that cannot be read, as a broken worker could make it: one must not hide the others."""
-    try:
-        return _view(job_id, h, reader.read(job_id, spec), priorities)
-    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        log.warning("job %s in Redis cannot be read and is passed over: %.300s", job_id, error)
-        return None
-
-
-def _objects(text: str | None) -> tuple[dict[str, Any], ...]:
-    """The objects of a JSON list. A worker can write states, so what is none is left out."""
-    found = json.loads(text or "[]")
-    return tuple(one for one in found if isinstance(one, dict)) if isinstance(found, list) else ()
-
-
-def _view(job_id: str, h: dict[str, str], spec: JobSpec, priorities: dict[str, int]) -> JobView:
-    return JobView(
-        job_id=job_id,
-        name=h["name"],
-        sweep_id=h["sweep"],
-        state=JobState(h["state"]),
-        target_key=h["target"],
-        device_id=h.get("device") or None,
-        attempt=int(h["attempt"]),
-        priority=priorities[h["sweep"]],
-        predicted_s=float(h["predicted"]),
-        order=int(float(h["order"])),
-        progress=json.loads(h.get("progress") or "{}"),
-        summary=json.loads(h.get("summary") or "{}"),
-        times={k[2:]: float(v) / 1000 for k, v in h.items() if k.startswith("t_")},
-        reason=h.get("reason"),
-        spec=spec,
-        kills=int(h.get("kills") or 0),
-        lost=_objects(h.get("lost")),
-        logs=_objects(h.get("logs")),
-    )

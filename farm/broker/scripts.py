@@ -4,7 +4,7 @@
 Keys (one Redis per farm, all under `farm:`):
     farm:spec:<id>          the job itself (farm.broker.content); apart: a worker's rights on states are none on it
     farm:job:<id>           hash: state, sweep, target, order, attempt, token, device, ...
-    farm:ready:<sweep>|<target>   zset job -> order: the waiting line of a sweep at a target
+    farm:ready:<sweep>|<target>   zset job -> rank: the waiting line of a sweep at a target
     farm:lines              set of the lines that are not empty
     farm:sweep:<id>         hash: name, priority, submitted_at, served (predicted device-seconds handed out), and what
                             its jobs have in common, as `part:<digest>`
@@ -12,6 +12,7 @@ Keys (one Redis per farm, all under `farm:`):
     farm:sweep-jobs:<id>    zset job -> order
     farm:counts:<sweep>     hash state -> number of jobs
     farm:window:<device>    set of the jobs dispatched to, claimed or running on a device
+    farm:settling:<device>  set of the jobs that have left the device and whose records are on their way to the store
     farm:leases             zset job -> when its lease ends (ms, Redis's clock: no worker's clock matters)
     farm:wake               list the scheduler sleeps on
     farm:owed               set of the jobs that ended outside of any worker and may lack their records
@@ -31,7 +32,12 @@ local function shift(sweep,from,to)
   redis.call('HINCRBY','farm:counts:'..sweep,to,1)
 end
 local function enqueue(id,sweep,target,order)
-  redis.call('ZADD',line(sweep,target),order,id); redis.call('SADD','farm:lines',sweep..'|'..target)
+  local rank=tonumber(order)
+  if string.sub(target,1,4)=='cls:' then
+    local predicted=tonumber(redis.call('HGET',key(id),'predicted') or '1') or 1
+    rank=rank-1e6*math.floor(math.log(math.max(predicted,1))/math.log(2)+1e-9)
+  end
+  redis.call('ZADD',line(sweep,target),rank,id); redis.call('SADD','farm:lines',sweep..'|'..target)
 end
 local function dequeue(id,sweep,target)
   redis.call('ZREM',line(sweep,target),id)
@@ -44,6 +50,10 @@ end
 local function leave_device(id,device)
   if device and device~='' then redis.call('SREM','farm:window:'..device,id) end
   redis.call('ZREM','farm:leases',id)
+end
+local function leave_claimed(id,device)
+  leave_device(id,device)
+  if device and device~='' then redis.call('SREM','farm:settling:'..device,id) end
 end
 local function maintained(device) return redis.call('HGET','farm:device:'..(device or ''),'state')=='maintenance' end
 local function owe(id) redis.call('SADD','farm:owed',id) end
@@ -168,12 +178,21 @@ if redis.call('HGET',key(id),'token')~=ARGV[2] then return 0 end
 redis.call('HSET',key(id),'progress',ARGV[3]); return 1
 """
 
+#: ARGV: job, token, progress. The job has done with its device, and its results are where they outlive its worker; the
+#: next one may start. It still runs, and its lease is renewed, until the store has its records. 0: fenced, or ended.
+SETTLE = """
+local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','token','device')
+if h[2]~=ARGV[2] or (h[1]~='claimed' and h[1]~='running') then return 0 end
+redis.call('HSET',key(id),'progress',ARGV[3]); redis.call('SREM','farm:window:'..h[3],id)
+redis.call('SADD','farm:settling:'..h[3],id); wake(); return 1
+"""
+
 #: ARGV: job, token, end state, summary, '1' if records are owed. 1 done, 0 done before with this token, -1 fenced.
 FINISH = """
 local id=ARGV[1]; local h=redis.call('HMGET',key(id),'state','token','sweep','device')
 if h[2]~=ARGV[2] then return -1 end
 if h[1]~='claimed' and h[1]~='running' then return 0 end
-leave_device(id,h[4]); set_state(id,h[3],h[1],ARGV[3],'summary',ARGV[4])
+leave_claimed(id,h[4]); set_state(id,h[3],h[1],ARGV[3],'summary',ARGV[4])
 if ARGV[5]=='1' then owe(id) end
 local failed='farm:failed:'..h[4]
 if ARGV[3]=='failed' then redis.call('LREM',failed,0,id); redis.call('LPUSH',failed,id); redis.call('LTRIM',failed,0,99)
@@ -186,7 +205,7 @@ RELEASE = """
 local id=ARGV[1]
 local h=redis.call('HMGET',key(id),'state','token','sweep','target','order','device','cancel','predicted')
 if h[2]~=ARGV[2] or (h[1]~='claimed' and h[1]~='running') then return 0 end
-leave_device(id,h[6]); redis.call('HINCRBY',key(id),'attempt',-1)
+leave_claimed(id,h[6]); redis.call('HINCRBY',key(id),'attempt',-1)
 if h[7] then set_state(id,h[3],h[1],'cancelled','token','-','device',''); owe(id); wake(); return 1 end
 set_state(id,h[3],h[1],'queued','token','-','device','','reason',ARGV[3])
 enqueue(id,h[3],h[4],h[5]); serve(h[3],-tonumber(h[8])); wake(); return 1
@@ -228,9 +247,9 @@ for _,id in ipairs(redis.call('ZRANGEBYSCORE','farm:leases','-inf',now(),'LIMIT'
   local h=redis.call('HMGET',key(id),'state','sweep','target','order','device','attempt','cancel','lease_ms','kills',
     'lost')
   if not (h[1] and h[2] and h[3] and h[4] and tonumber(h[6])) then
-    leave_device(id,h[5]); redis.call('DEL',key(id)); redis.call('DEL','farm:rebuilt')
+    leave_claimed(id,h[5]); redis.call('DEL',key(id)); redis.call('DEL','farm:rebuilt')
   elseif tonumber(h[8] or '0')<=tonumber(ARGV[2]) then
-    leave_device(id,h[5])
+    leave_claimed(id,h[5])
     local excused=maintained(h[5])
     if excused then redis.call('HINCRBY',key(id),'attempt',-1)
     else
@@ -253,13 +272,16 @@ return out
 """
 
 #: ARGV: device, owner. A worker that starts takes back at once what an earlier one of its device left claimed.
+#: What was only settling did not kill it.
 DISOWN = """
 local n=0; local excused=maintained(ARGV[1])
-for _,id in ipairs(redis.call('SMEMBERS','farm:window:'..ARGV[1])) do
-  local h=redis.call('HMGET',key(id),'state','owner')
-  if (h[1]=='claimed' or h[1]=='running') and h[2]~=ARGV[2] then
-    redis.call('ZADD','farm:leases',0,id); redis.call('HSET',key(id),'lease_ms',0); n=n+1
-    if not excused then redis.call('HINCRBY',key(id),'kills',1) end
+for _,set in ipairs({'farm:window:','farm:settling:'}) do
+  for _,id in ipairs(redis.call('SMEMBERS',set..ARGV[1])) do
+    local h=redis.call('HMGET',key(id),'state','owner')
+    if (h[1]=='claimed' or h[1]=='running') and h[2]~=ARGV[2] then
+      redis.call('ZADD','farm:leases',0,id); redis.call('HSET',key(id),'lease_ms',0); n=n+1
+      if not excused and set=='farm:window:' then redis.call('HINCRBY',key(id),'kills',1) end
+    end
   end
 end
 if n>0 then wake() end
@@ -279,7 +301,7 @@ if #logs>0 then redis.call('HSET',key(id),'logs',cjson.encode(logs)) end
 return #logs
 """
 
-#: No ARGV. For each line its first job: line, job, order, predicted, priority, served, submitted.
+#: No ARGV. For each line its first job: line, job, rank, predicted, priority, served, submitted.
 HEADS = """
 local out={}; local sweeps={}
 for _,l in ipairs(redis.call('SMEMBERS','farm:lines')) do
@@ -302,6 +324,7 @@ SCRIPTS = {
     "running": RUNNING,
     "renew": RENEW,
     "progress": PROGRESS,
+    "settle": SETTLE,
     "finish": FINISH,
     "release": RELEASE,
     "cancel": CANCEL,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from farm.store.kept import WorkerStore
 from farm.thresholds import Limits, limits_for
 from workers.daemon import lock, stragglers
 from workers.daemon.bundle import Island
+from workers.daemon.mover import Mover, PokingSpool
 from workers.daemon.spool import Spool
 from workers.daemon.warm import WarmRunners
 
@@ -25,7 +27,8 @@ class Bench:
     """A worker's device, what can run on it, and where things are kept.
 
     `doubts` is asked before each point for what is known to be wrong with the device. `warm` keeps the parents that
-    runs are forked from; without it each is started afresh.
+    runs are forked from; without it each is started afresh. With a `mover`, what is in the spool goes to the store
+    beside the work.
     """
 
     settings: Settings
@@ -36,6 +39,7 @@ class Bench:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     doubts: Callable[[JobSpec], list[Flag]] = lambda _job: []
     warm: WarmRunners | None = None
+    mover: Mover | None = None
 
     @property
     def lock_path(self) -> Path:
@@ -55,4 +59,13 @@ class Bench:
     @property
     def spool(self) -> Spool:
         """Where records wait for the store."""
-        return Spool(self.settings.spool_dir)
+        spool = Spool(self.settings.spool_dir)
+        return spool if self.mover is None else PokingSpool(spool, self.mover)
+
+    def quiet(self, stop: threading.Event) -> None:
+        """Wait, before a run that measures this host's processors, until nothing is moved to the store beside it.
+
+        A GPU of its own memory and power is not waited for.
+        """
+        if self.mover is not None and self.device.kind != "gpu":
+            self.mover.quiet(stop)

@@ -102,7 +102,7 @@ class _Execution:
         self._lease = lease
         self._ledger = Ledger(claim.job, bench.spool, bench.store)
         self._teller = Teller(claim.job, reporter, lambda: self._ledger.outcomes)
-        self._settle = Settle(bench.settings.idle_wait_s, bench.settings.cool_down_s)
+        self._settle = Settle(bench.settings.idle_wait_s, bench.settings.cool_down_s, bench.quiet)
         self._retries = Retries(bench.settings.suspect_retries)
         self._gpu: Gpu | None = None
         self._lock_fd = -1

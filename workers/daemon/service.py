@@ -35,6 +35,7 @@ from workers.daemon.canary import CanaryWord
 from workers.daemon.clock import boottime
 from workers.daemon.execute import execute
 from workers.daemon.hand_back import HandBack, tell_children_after
+from workers.daemon.mover import Mover, SettlingJobs
 from workers.daemon.probe import find_device, probe_stacks
 from workers.daemon.provenance import provenance
 from workers.daemon.reporter import Progress
@@ -70,6 +71,7 @@ class Service:
         self._said: Sequence[str] = ()
         self._taking_back: threading.Thread | None = None
         self._hand_back = HandBack()
+        self._jobs: tuple[SettlingJobs, Mover] | None = None
 
     def start(self) -> None:
         """Take the worker's lock and learn what the stacks can do. In Celery's main process, before it forks.
@@ -126,7 +128,7 @@ class Service:
 
     def enter_child(self) -> None:
         """Start anew in a freshly forked pool process, and take back what a killed one before it left claimed."""
-        self._client = None
+        self._client, self._jobs = None, None
         self._owner = f"{self.device.host}/{os.getpid()}/{secrets.token_hex(4)}"
         self._taking_back = threading.Thread(target=self._take_back, name="take-back", daemon=True)
         self._taking_back.start()
@@ -151,16 +153,30 @@ class Service:
         misfit = self._misfit()
         if misfit is not None:
             return f"not run: {misfit}"
-        self._flush_spool()
-        jobs = JobStore(self._connection())
+        jobs, mover = self._settling()
+        mover.poke()
         claimed_at = boottime()
         claim = jobs.claim(job_id, self.device.device_id, self._owner, self.settings.lease_s)
         if isinstance(claim, str):
             return f"not run: {claim}"
         on_start(claim.job.name)
         canary = CanaryWord(CanaryBook(self._connection()), self.device.device_id)
-        bench = replace(self.bench, doubts=canary.doubts)
+        bench = replace(self.bench, doubts=canary.doubts, mover=mover)
         return execute(bench, jobs, claim, claimed_at, on_progress, self._hand_back)
+
+    def leave_child(self) -> None:
+        """A pool process ends: first come the jobs whose records are still on their way."""
+        if self._jobs is not None:
+            self._jobs[0].join()
+
+    def _settling(self) -> tuple[SettlingJobs, Mover]:
+        """This process's job states, which end jobs beside the next one, and what moves their records."""
+        if self.bench is None:
+            raise UnavailableError("this worker has not been started", hint="Start it with `farm worker`.")
+        if self._jobs is None:
+            mover = Mover(self.bench.spool, self.bench.store)
+            self._jobs = SettlingJobs(self._connection(), mover, self.settings.lease_s), mover
+        return self._jobs
 
     def _connection(self) -> redis.Redis:
         """This process's connection."""
@@ -173,9 +189,7 @@ class Service:
         try:
             return Register(self._connection()).misfit()
         except redis.RedisError:
-            if self._client is not None:
-                self._client.close()
-            self._client = None
+            # Jobs that settle may use it still: redis-py itself makes the connection anew.
             return Register(self._connection()).misfit()
 
     def _take_back(self) -> None:

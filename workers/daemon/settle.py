@@ -18,16 +18,21 @@ WORDS = {"idle": "waiting for other work to end", "cool": "waiting for the devic
 class Settle:
     """The waits of one job. Each budget is for all its points together: a host that is always busy costs it once."""
 
-    def __init__(self, idle_s: float, cool_s: float) -> None:
+    def __init__(
+        self, idle_s: float, cool_s: float, quiet: Callable[[threading.Event], None] = lambda _stop: None
+    ) -> None:
         self._left = {"idle": idle_s, "cool": cool_s}
+        self._quiet = quiet
 
     def until_fit(self, look: Callable[[], Preflight], stop: threading.Event, tell: Callable[[str], None]) -> Preflight:
         """Look until there is nothing to wait for, the budget is spent or `stop` is set; return the last look.
 
+        Before all, what the worker itself does beside its jobs comes to an end (`quiet`).
         `tell` is given a note for watchers at each wait. What was waited is kept in the host's facts; looks after the
         first count as waits.
         """
         waited = dict.fromkeys(self._left, 0.0)
+        self._quiet(stop)
         found = look()
         while True:
             doubt = worth_waiting(found.flags)
