@@ -233,7 +233,7 @@ def _open(database: Any, asked: Question, parts: Sequence[Path]) -> None:
 
 
 def _narrowed(where: str) -> str:
-    """The latest rows of those jobs alone that have any row which fits: a point's latest row is its job's own matter."""
+    """The latest rows of those jobs alone that have any row which fits: a point's latest row is a matter of its job."""
     jobs = f"SELECT job_id FROM every AS records {where}"  # noqa: S608 - checked before
     return f"(SELECT * FROM every WHERE job_id IN ({jobs}) {_LATEST}) AS records"  # noqa: S608
 
