@@ -38,6 +38,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -47,7 +48,8 @@ from farm.contract.job import JobSpec  # noqa: E402
 from farm.contract.outcome import Outcome  # noqa: E402
 from farm.contract.record import Record  # noqa: E402
 from farm.store import Store  # noqa: E402
-from farm.store.columns import COLUMNS, COLUMNS_DIGEST, row_of  # noqa: E402
+from farm.store.columns import COLUMNS_DIGEST, row_of  # noqa: E402
+from farm.store.index_writer import KINDS  # noqa: E402
 from farm.store.parquet import copy_parquet, write_parquet  # noqa: E402
 from farm.store.schema import encode_json, encode_record  # noqa: E402
 from farm.summary import summarise  # noqa: E402
@@ -161,12 +163,11 @@ def _put(store: Store, record: Record) -> None:
 
 def _write_index(store: Store, template: list[Record], real: list[Record], nights: int) -> None:
     """Rows of real records as the index makes them; of the others from their point's, a night at a time, in SQL."""
-    kinds = {column.name: column.kind for column in COLUMNS.values()}
     directory = store.root / "index"
     directory.mkdir()
-    write_parquet(map(row_of, real), kinds, directory / f"part-{'0' * 24}.parquet")
+    write_parquet(map(_row, real), KINDS, directory / f"part-{'0' * 24}.parquet")
     base = store.root / "base.parquet"
-    write_parquet(map(row_of, template), kinds, base)
+    write_parquet(map(_row, template), KINDS, base)
     parts = [f"part-{'0' * 24}.parquet"]
     for start in range(0, nights - 1, NIGHTS_A_PART):
         stop = min(start + NIGHTS_A_PART, nights - 1)
@@ -175,14 +176,20 @@ def _write_index(store: Store, template: list[Record], real: list[Record], night
         noise = "(1 + 0.008 * ((hash(run_id || n) % 1000) / 1000.0 - 0.5))"
         made = f"""SELECT * EXCLUDE (n, id) REPLACE (run_id || '-' || n AS run_id, job_id || '-' || n AS job_id,
             sweeps.id AS sweep_id, started_at + to_days(n::INTEGER) AS started_at,
-            finished_at + to_days(n::INTEGER) AS finished_at, latency_ms * {noise} AS latency_ms)
+            finished_at + to_days(n::INTEGER) AS finished_at,
+            strftime(finished_at + to_days(n::INTEGER), '%Y/%m/%d') AS record_day, latency_ms * {noise} AS latency_ms)
             FROM read_parquet('{base}'), (VALUES {sweeps}) AS sweeps(n, id)
             WHERE n < {max(0, nights - WINDOW)} OR run_id NOT IN
                 (SELECT run_id FROM (SELECT run_id FROM read_parquet('{base}') LIMIT {CHANGED}))"""
         copy_parquet(made, directory / name)
         parts.append(name)
     base.unlink()
-    (directory / "current.json").write_text(json.dumps({"columns": COLUMNS_DIGEST, "parts": parts}))
+    # No day is known to be whole: the first refresh looks through all names, and opens what it does not find.
+    (directory / "current.json").write_text(json.dumps({"columns": COLUMNS_DIGEST, "parts": parts, "days": {}}))
+
+
+def _row(record: Record) -> dict[str, Any]:
+    return {**row_of(record), "record_day": record.finished_at[:10].replace("-", "/")}
 
 
 def _write_names(store: Store, real: list[Record]) -> None:

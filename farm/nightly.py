@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +48,9 @@ from scheduler.nightly.world import (
 from scheduler.records import recorded
 
 log = logging.getLogger("inferfarm.nightly")
+
+#: Days that one night compacts: years of records from before there was compaction are caught up with over some nights.
+MOST_DAYS = 60
 
 #: Makes the measurements that a judgement asks for: farm, judgement, seconds of device time, until when, what to call
 #: before each of them.
@@ -210,20 +215,21 @@ def run(farm: Farm, asked: Asked, *, confirmer: Confirm = settle, stop: Callable
     with Holding(connect(farm.settings), NIGHT_KEY) as held:
         world = RealWorld(farm, confirmer, lambda: stop() or held.lost.is_set())
         names = run_nights(farm.store, world, farm.settings.nightly, asked, config_dir())
-        _compact(farm, world)
+        compact_old(farm, lambda: world.pause(0))
         return names
 
 
-def _compact(farm: Farm, world: RealWorld) -> None:
-    """Put old days into one file each. What goes wrong there is no fault of the night, and is tried the next time."""
+def compact_old(farm: Farm, pause: Callable[[], None]) -> None:
+    """Put old days into one file each, `pause` after each. What goes wrong is no fault of the night: it is logged."""
     if not farm.settings.compact_after_days:
         return
     try:
-        for done in farm.store.compact(before_which(farm.settings.compact_after_days)):
-            log.info("compacted %s: %d records", done.day, done.records)
-            for bad in done.left:
-                log.warning("not compacted: %s: %s", bad.path, bad.problem)
-            world.pause(0)
+        with contextlib.closing(farm.store.compact(before_which(farm.settings.compact_after_days))) as days:
+            for done in itertools.islice(days, MOST_DAYS):
+                log.info("compacted %s: %d records", done.day, done.records)
+                for bad in done.left:
+                    log.warning("not compacted: %s: %s", bad.path, bad.problem)
+                pause()
     except FarmError as error:
         log.warning("days were not compacted: %s", error.message)
 

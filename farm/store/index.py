@@ -160,7 +160,7 @@ class Index:
             quiet: the days that did not change, with their states.
         """
         self.problems = []
-        before, _ = self._in_force()
+        before, held = self._in_force()
         writer = Writer(self.directory, self._records, self.problems)
         states = dict(quiet or {})
         gone = {day: set(runs) for day, runs in known.items()}
@@ -175,7 +175,8 @@ class Index:
             # The smallest: a large one is rewritten seldom, however many refreshes there are.
             small = sorted(parts, key=lambda part: part.stat().st_size)[: len(parts) - MAX_PARTS // 2]
             parts = [*(part for part in parts if part not in small), merged(self.directory, small)]
-        self._put_in_force(parts, states, retired=set(before) - set(parts))
+        if (parts, states) != (before, held):
+            self._put_in_force(parts, states, retired=set(before) - set(parts))
         return added
 
     def _put_in_force(self, parts: list[Path], states: Mapping[str, str], retired: set[Path]) -> None:

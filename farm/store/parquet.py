@@ -32,6 +32,8 @@ def connection() -> Iterator[Any]:
     # Loading an extension would need a network, and what is used here is built in.
     settings = {"threads": 1, "temp_directory": "", "autoinstall_known_extensions": False}
     database = duckdb.connect(":memory:", config=settings)
+    # It would go to where a command prints its table.
+    database.execute("SET enable_progress_bar = false")
     try:
         yield database
     finally:

@@ -7,7 +7,7 @@ in their modules.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -158,7 +158,7 @@ class Store:
         collector = Collector(self.root, self.blobs, self.records, self.documents)
         return collector.collect(grace_s=grace_s, dry_run=dry_run, despite_damage=despite_damage)
 
-    def compact(self, before: date, *, dry_run: bool = False) -> Iterator[Compacted]:
+    def compact(self, before: date, *, dry_run: bool = False) -> Generator[Compacted, None, None]:
         """Put the records of each day before `before` into one file a day; see `farm.store.compact`.
 
         Yields what became of a day as soon as it is done; with `dry_run`, what would be looked at.

@@ -14,9 +14,12 @@ from typing import Any
 import duckdb
 import pytest
 
+from farm import nightly
+from farm.api import Farm
 from farm.cli.main import main
 from farm.contract.record import Record
 from farm.errors import IntegrityError, UnavailableError, UsageError
+from farm.settings import Settings
 from farm.store import BadRecord, Store, daily
 from farm.store import stubs as stubs_module
 from farm.store.columns import COLUMNS
@@ -447,3 +450,25 @@ def test_files_that_a_stopped_compaction_left_count_once(store: Store) -> None:
     assert done.records == 1
     assert "differs" in done.left[0].problem
     assert changed.exists()
+
+
+def test_the_nightly_compacts_some_old_days_and_no_fault_of_that_is_the_nights(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for day in ("01", "02", "03"):
+        write(store, 1, start=int(day), finished_at=f"2026-03-{day}T00:00:00+00:00")
+    monkeypatch.setattr(nightly, "MOST_DAYS", 2)
+    paused: list[int] = []
+
+    def night(after_days: int = 30) -> int:
+        settings = Settings(home=tmp_path / "home", store=store.root, compact_after_days=after_days)
+        nightly.compact_old(Farm(settings), lambda: paused.append(len(json_files(store))))
+        return len(json_files(store))
+
+    assert night(after_days=0) == 3
+    with alone(store.root), caplog.at_level("WARNING"):
+        assert night() == 3
+    assert "days were not compacted: another collection" in caplog.text
+    assert night() == 1
+    assert paused == [2, 1]
+    assert night() == 0

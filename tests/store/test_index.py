@@ -273,6 +273,33 @@ def test_only_the_latest_of_each_point_is_shown_on_request(store: Store) -> None
     assert shown == [("other", 0, None), (job, 1, 1), (job, 2, 2)]
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "outcome = 'failed'",
+        "batch_size > 1",
+        "records.batch_size = 1 and latency_ms < 9",
+        "generation = 0",
+        "point = 'accuracy'",
+    ],
+)
+def test_the_latest_that_fit_are_the_fitting_ones_of_the_latest(store: Store, condition: str) -> None:
+    for job, sizes in ((make_job(), (1, 2, 4)), (make_job(job_id="sweep-1-other", generation=1), (1, 2))):
+        for size in sizes:
+            outcome = Outcome.FAILED if size == 2 else Outcome.OK
+            store.records.write(make_record(job=job, batch_size=size, outcome=outcome))
+    again = make_job(generation=1)
+    store.records.write(make_record(job=again, batch_size=2, metrics={"latency_ms": 3.0}))
+    store.records.write(make_record(job=again, batch_size=4, outcome=Outcome.FAILED))
+    store.index.refresh()
+    shown = {str(row["run_id"]) for row in store.index.query(latest=True).objects()}
+    fitting = {str(row["run_id"]) for row in store.index.query(where=condition).objects()}
+    # A condition that asks about other rows takes another way to the same.
+    for where in (condition, f"{condition} and run_id in (select run_id from records)"):
+        found = [str(row["run_id"]) for row in store.index.query(where=where, latest=True).objects()]
+        assert sorted(found) == sorted(shown & fitting)
+
+
 def test_a_condition_does_not_bring_back_what_is_no_longer_the_latest(store: Store) -> None:
     store.records.write(make_record(outcome=Outcome.FAILED))
     store.records.write(make_record(job=make_job(generation=1)))

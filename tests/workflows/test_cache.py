@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -205,27 +207,41 @@ def test_build_time_is_the_builds_own_and_the_total_includes_what_it_was_made_fr
     assert cache.fetch("int8", {}, "f", build).total_build_s == 3.5
 
 
-def _race(root: str, barrier: Any, answers: Any) -> None:
+def _no_locks(_file: Any, _how: int) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def _race(root: str, locks: bool, barrier: Any, answers: Any) -> None:
     def build(path: str) -> dict[str, Any]:
-        barrier.wait(timeout=30)  # all are building before any is done
+        if not locks:
+            barrier.wait(timeout=30)  # all are building before any is done
+        with open(Path(root) / "builds", "a") as stream:
+            stream.write("x")
         Path(path).write_text(f"made by {os.getpid()}")
         return {}
 
-    entry = Cache(root, True, time.perf_counter_ns).fetch("onnx", _KEY, "f", build)
+    if not locks:
+        fcntl.flock = _no_locks
+    cache = Cache(root, True, time.perf_counter_ns)
+    if locks:
+        barrier.wait(timeout=30)
+    entry = cache.fetch("onnx", _KEY, "f", build)
     answers.put((entry.sha256, entry.cached, Path(entry.path).read_text()))
 
 
-def test_of_processes_that_build_at_once_one_wins_and_all_use_its_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("locks", [True, False], ids=["with locks", "on a file system without locks"])
+def test_of_processes_that_build_at_once_one_wins_and_all_use_its_file(tmp_path: Path, locks: bool) -> None:
     context = multiprocessing.get_context("fork")
     count = 4
     barrier, answers = context.Barrier(count), context.Queue()
-    processes = [context.Process(target=_race, args=(str(tmp_path), barrier, answers)) for _ in range(count)]
+    processes = [context.Process(target=_race, args=(str(tmp_path), locks, barrier, answers)) for _ in range(count)]
     for process in processes:
         process.start()
     found = [answers.get(timeout=60) for _ in processes]
     for process in processes:
         process.join(timeout=30)
         assert process.exitcode == 0
+    assert (tmp_path / "builds").read_text() == "x" * (1 if locks else count)
     assert len(set(sha for sha, _, _ in found)) == 1
     assert len(set(text for _, _, text in found)) == 1
     assert sorted(cached for _, cached, _ in found) == [False] + [True] * (count - 1)

@@ -196,3 +196,31 @@ def test_the_key_names_all_that_weights_depend_on(make: Make) -> None:
     others = [make("resnet18", weights="random:1"), make("resnet18", 96), make("resnet34")]
     assert all(other.key() != base for other in others)
     assert set(base["versions"]) == {"torch", "torchvision"}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "googlenet", "vit_b_16", "swin_t", "convnext_tiny"])
+def test_a_module_with_weights_from_the_cache_draws_no_random_numbers(
+    make: Make, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make(name)
+    made = model.module()
+    drawn: list[str] = []
+    for initialiser in ("kaiming_normal_", "kaiming_uniform_", "normal_", "trunc_normal_", "uniform_"):
+        real = getattr(torch.nn.init, initialiser)
+
+        def counted(*args: Any, _real: Any = real, _name: str = initialiser, **keywords: Any) -> Any:
+            drawn.append(_name)
+            return _real(*args, **keywords)
+
+        monkeypatch.setattr(torch.nn.init, initialiser, counted)
+    loaded = TorchModel(model._ctx).module()
+    assert drawn == []
+    torch.nn.Linear(2, 2)
+    assert drawn != [], "initialisers work again"
+    assert not loaded.training
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(loaded(x), made(x))
+    for (key, one), (other, two) in zip(made.state_dict().items(), loaded.state_dict().items(), strict=True):
+        assert key == other
+        assert torch.equal(one, two)

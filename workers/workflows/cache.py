@@ -6,6 +6,9 @@ is checked on every use: an entry that a killed process or a bad disk left damag
 another user owns or may write: some of these files are code.
 """
 
+import contextlib
+import errno
+import fcntl
 import glob
 import hashlib
 import json
@@ -13,7 +16,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from farm.contract.canonical import canonical_json, sha256_file, short_digest
 from workers.workflows.errors import NotPrepared, WorkflowError
@@ -21,6 +24,8 @@ from workers.workflows.keys import described, differing, nearest
 
 MANIFEST = "manifest.json"
 _TRIES = 5
+#: Beside the kinds; no kind begins with a dot.
+_LOCKS = ".locks"
 _FIELDS = {"kind", "key", "file", "sha256", "size_bytes", "build_s", "total_build_s", "facts"}
 
 #: Makes the file at the path given and returns facts about it, plain JSON.
@@ -100,9 +105,28 @@ class Cache:
                 "no good {} is in the cache for this job: {}; {}".format(kind, final, self._why(final, kind, key)),
                 "Measuring never prepares. Run the job again: its prepare step comes first and rebuilds the file.",
             )
-        if ready is not None:
-            ready()
-        return self._make(final, kind, key, name, build, upstream_s)
+        with self._alone(kind, key):
+            # Another job of this host may have been at it: what takes minutes is made once, not twice at a time.
+            found = _read(final, kind, key)
+            if found is not None:
+                return found
+            if ready is not None:
+                ready()
+            return self._make(final, kind, key, name, build, upstream_s)
+
+    @contextlib.contextmanager
+    def _alone(self, kind: str, key: Dict[str, Any]) -> Iterator[None]:
+        """Hold the kernel's lock on an entry while it is made. It dies with its holder; how long to wait for it is the
+        limit of the whole stage. Where there are no locks, two may build, and one of them wins."""
+        place = os.path.join(self.root, _LOCKS)
+        os.makedirs(place, exist_ok=True)
+        with open(os.path.join(place, "{}-{}".format(kind, short_digest(key, 24))), "ab") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                    raise
+            yield
 
     def keys(self, kind: str) -> List[Dict[str, Any]]:
         """The keys of all entries of a kind, good or not, in no order."""

@@ -8,7 +8,8 @@ multiple of 7 (224 does); Inception v3 is published for 299 and runs at 224. Wit
 take only the size they were trained at.
 """
 
-from typing import Any, Dict, Optional
+import contextlib
+from typing import Any, Dict, Iterator, Optional
 
 from farm.contract.canonical import sha256_file
 from farm.contract.catalogue import TORCHVISION_MODELS
@@ -28,6 +29,12 @@ _SETTLE_FORWARDS = 2
 #: Parameters of training-only heads, in published state dicts of GoogLeNet and Inception v3.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 _WITH_AUXILIARY = ("googlenet", "inception_v3")
+
+
+#: Initialisers that draw random numbers.
+_RANDOM = (
+    "kaiming_normal_", "kaiming_uniform_", "normal_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_",
+)  # fmt: skip
 
 
 class TorchModel:
@@ -81,9 +88,29 @@ class TorchModel:
 
     def _load(self, path: str) -> Any:
         torch = import_torch(self._ctx)
-        module = build(self._ctx)
-        module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        import_torchvision()
+        with _uninitialised(torch):
+            module = build(self._ctx)
+        # Strict: a parameter that the file does not have would keep what the memory held before.
+        module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
         return module.eval()
+
+
+@contextlib.contextmanager
+def _uninitialised(torch: Any) -> Iterator[None]:
+    """Let modules be built without random values that the weights' file replaces: vgg16 has 138 million of them.
+
+    Every process of a job builds its module. All of torch's layers and torchvision's models initialise through the
+    functions of `torch.nn.init`.
+    """
+    kept = {name: getattr(torch.nn.init, name) for name in _RANDOM if hasattr(torch.nn.init, name)}
+    for name in kept:
+        setattr(torch.nn.init, name, lambda tensor, *_args, **_keywords: tensor)
+    try:
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(torch.nn.init, name, function)
 
 
 def check(ctx: Context) -> None:

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a command waits for before it does anything: the libraries that it imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from farm.broker.embedded import EmbeddedBroker
+from farm.settings import Settings
+
+#: Prints what was imported, last, on a line of its own.
+_CODE = """
+import json, sys
+from farm.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print(json.dumps(sorted(sys.modules)))
+"""
+#: What redis and pydantic bring: the broker is asked, and every command reads the settings.
+_SETTINGS = {
+    "pydantic", "pydantic_core", "pydantic_settings", "annotated_types", "typing_extensions", "typing_inspection",
+    "dotenv",
+}  # fmt: skip
+_ALLOWED = {"--help": {"click"}, "status": {"click", "redis", "rich", *_SETTINGS}}
+
+
+def imported(*args: str) -> set[str]:
+    done = subprocess.run([sys.executable, "-c", _CODE, *args], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def foreign(modules: set[str]) -> set[str]:
+    """The libraries among them, by their own top names: neither the standard library's nor the farm's."""
+    tops = {name.partition(".")[0] for name in modules} - set(sys.stdlib_module_names) - {"farm", "__main__"}
+    # What an installation in place, and packages without a directory of their own, bring to every interpreter.
+    before = subprocess.run(
+        [sys.executable, "-c", "import sys; print(' '.join(sys.modules))"], capture_output=True, text=True, timeout=60
+    )
+    tops = {name for name in tops if not name.startswith("_")}
+    return tops - {name.partition(".")[0] for name in before.stdout.split()}
+
+
+def test_help_imports_click_alone() -> None:
+    modules = imported("--help")
+    assert foreign(modules) <= _ALLOWED["--help"]
+    assert {name for name in modules if name.startswith("farm.")} <= {
+        "farm.cli", "farm.cli.main", "farm.cli.common", "farm.errors", "farm.secrets", "farm.contract",
+        "farm.contract.canonical",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("broker")
+def test_status_imports_what_asking_the_broker_takes(settings: Settings, broker: EmbeddedBroker) -> None:
+    os.environ["FARM_LOCK_DIR"] = str(settings.lock_dir)
+    try:
+        modules = imported("--home", str(settings.home), "status")
+    finally:
+        del os.environ["FARM_LOCK_DIR"]
+    assert foreign(modules) <= _ALLOWED["status"]
+    # These bring DuckDB, YAML and the models of a whole sweep.
+    assert not {"farm.store", "farm.sweep", "farm.compare", "farm.report", "farm.retrying"} & modules
