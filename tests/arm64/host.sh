@@ -52,7 +52,7 @@ mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
     >/proc/sys/fs/binfmt_misc/register
 if [ ! -s "$dir/root.tar" ]; then
   say "making an aarch64 Debian root"
-  mmdebstrap --quiet --arch=arm64 --variant=minbase --include=ca-certificates,python3,python3-venv bookworm "$dir/root.tar.new"
+  mmdebstrap --quiet --arch=arm64 --variant=minbase --include=python3,python3-venv bookworm "$dir/root.tar.new"
   mv "$dir/root.tar.new" "$dir/root.tar"
 fi
 at=$dir/root
@@ -60,6 +60,7 @@ rm -rf --one-file-system "$at"
 mkdir "$at"
 tar -C "$at" -xf "$dir/root.tar"
 cp /etc/resolv.conf /etc/hosts "$at/etc/"
+mkdir -p "$at/etc/ssl/certs" # a network may have an authority of its own
 cp /etc/ssl/certs/ca-certificates.crt "$at/etc/ssl/certs/ca-certificates.crt"
 mount --bind /dev "$at/dev"
 mount -t proc proc "$at/proc"
@@ -75,6 +76,7 @@ precisions: [fp32]
 batch: [1, 2]
 YAML
 inside() { chroot "$at" /usr/bin/env -i HOME=/root PATH=/venv/bin:/usr/bin:/bin LANG=C.UTF-8 \
+  PIP_CERT=/etc/ssl/certs/ca-certificates.crt ${PIP_INDEX_URL:+"PIP_INDEX_URL=$PIP_INDEX_URL"} \
   FARM_HOME=/farm FARM_CANARY=false FARM_IDLE_WAIT_S=0 FARM_SUSPECT_RETRIES=0 "$@"; }
 [ "$(inside uname -m)" = aarch64 ]
 inside python3 -m venv /venv
