@@ -87,7 +87,7 @@ class DeployedFarm:
     def try_play(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
         """Run a playbook that may fail."""
         command = [shutil.which("ansible-playbook") or "ansible-playbook", "-i", str(self.inventory), str(PLAYS / name)]
-        done = self.lab.run(*command, *options, timeout=500, env=self.environment(), cwd=PLAYS)
+        done = self.lab.run(*command, *options, timeout=1200, env=self.environment(), cwd=PLAYS)
         self.last = done.stdout
         with (self.lab.directory / "plays.log").open("a") as log:
             log.write(f"{' '.join(command)}\n{done.stdout}{done.stderr}\n")
