@@ -39,7 +39,7 @@ def profiled(name: str, store: Store, find: Callable[[str], str]) -> Profiled:
 def _is_run(name: str, store: Store) -> bool:
     try:
         return store.records.exists(name)
-    except ValueError:
+    except UsageError:  # no run's name has a colon
         return False
 
 

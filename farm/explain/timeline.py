@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run on one time axis, as Chrome's tracing and Perfetto read it: stages, host threads, device, telemetry. Pure.
 
-Everything is on CLOCK_MONOTONIC before it comes here; the trace begins at 0 with the run's first stage.
+Everything is on CLOCK_MONOTONIC before it comes here; the trace begins at 0 with the first of its events.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ PICTURED = ("power_instant_w", "power_usage_w", "sm_mhz", "util", "gpu_c", "load
 def assemble(
     stages: Sequence[StageTime], part: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The trace as JSON: `traceEvents` in microseconds from the first stage's begin.
+    """The trace as JSON: `traceEvents` in microseconds from the first event.
 
     Args:
         stages: the run's, in ns.
         part: what the runner kept (`workers.runner.timeline`): spans, events, offsets of clocks.
         samples: of telemetry, each with `ns`.
     """
-    zero_ns = _zero(stages, part)
+    zero_ns = _zero(stages, part, samples)
     events = [*_metadata(part), *_stages(stages, zero_ns), *_host(part, zero_ns), *_device(part, zero_ns)]
     events += _counters(samples, zero_ns)
     other = {
@@ -47,7 +47,7 @@ def assemble(
 
 def facts(stages: Sequence[StageTime], part: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the record keeps: how well the clocks agree, and as much as the still picture shows."""
-    zero_ns, spans = _zero(stages, part), list(part.get("spans", []))
+    zero_ns, spans = _zero(stages, part, samples), list(part.get("spans", []))
     last = spans[-2:]  # the last inference: what begins it, and the wait
     window = (last[0]["start_ns"], last[-1]["start_ns"] + last[-1]["dur_ns"]) if last else (0, 0)
     inside = [e for e in part.get("events", []) if window[0] <= e["start_ns"] <= window[1]]
@@ -65,9 +65,10 @@ def facts(stages: Sequence[StageTime], part: Mapping[str, Any], samples: Sequenc
     }
 
 
-def _zero(stages: Sequence[StageTime], part: Mapping[str, Any]) -> int:
-    begins = [stage.start_ns for stage in stages] or [span["start_ns"] for span in part.get("spans", [])]
-    return min(begins, default=0)
+def _zero(stages: Sequence[StageTime], part: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> int:
+    """The first of all: telemetry begins before the runner does."""
+    begins = [stage.start_ns for stage in stages] + [span["start_ns"] for span in part.get("spans", [])]
+    return min([*begins, *(sample["ns"] for sample in samples)], default=0)
 
 
 def _metadata(part: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
