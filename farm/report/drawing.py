@@ -137,8 +137,9 @@ def stacked(svgs: Sequence[str]) -> bytes:
     width = max(int(size[1]) for size in sizes if size)
     parts, y = list[str](), 0
     for svg, size in zip(svgs, sizes, strict=True):
-        parts.append(svg.replace("<svg ", f'<svg y="{y}" ', 1))
-        y += int(size[2]) if size else 0
+        height = int(size[2]) if size else 0
+        parts.append(svg.replace("<svg ", f'<svg y="{y}" height="{height}" ', 1))
+        y += height
     text = "".join(parts)
     for role, (light, _) in PALETTE.items():
         text = text.replace(f"var(--fig-{role})", light)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-_WIDTH, _LEFT, _RIGHT = 760, 120, 748
+_WIDTH, _LEFT, _RIGHT = 760, 150, 748
 _BAR, _LANE, _PLOT = 18, 30, 40
 _ROLES = ("s1", "s2", "s3", "s4", "s5", "s6")
 #: Narrower spans have no room for their name: some six pixels a letter.

@@ -17,7 +17,8 @@ from farm.contract.run import StageTime
 from farm.explain.timeline import MOST_POINTS, assemble, facts
 from farm.report.drawing import stacked
 from farm.report.timeline_drawing import inference_svg, stages_svg
-from workers.runner.timeline import clock_offsets, offset_of, placed
+from workers.runner.measure import other_clocks
+from workers.runner.timeline import offset_of, placed
 
 STAGES = [StageTime("start", 1_000_000, 2_000_000), StageTime("profile", 2_000_000, 9_000_000)]
 PART: dict[str, Any] = {
@@ -66,7 +67,7 @@ def test_events_of_the_trace_are_put_on_the_runners_clock_and_marks_are_left_out
 
 
 def test_the_other_clocks_are_read_between_two_readings_of_the_monotonic_one() -> None:
-    found = clock_offsets()
+    found = other_clocks()
     ahead = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.monotonic_ns()
     assert abs(found["clock_realtime_ahead_ns"] - ahead) < 1e9
     assert found["uncertainty_ns"] >= 0

@@ -2,18 +2,18 @@
 """The runner's part of a timeline: a few inferences on CLOCK_MONOTONIC, with operators and kernels on the same axis.
 
 torch.profiler has a clock of its own, which differs from version to version. Markers tell how it stands to the
-runner's: an operator begins between two readings of CLOCK_MONOTONIC, so the offset lies in what all of them have in common.
+runner's: an operator begins between two readings of CLOCK_MONOTONIC, so the offset lies in what all pairs share.
 """
 
 import json
 import os
-import time
 import warnings
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from farm.contract.canonical import sha256_file
 from farm.contract.layers import TIMELINE_PART
 from farm.contract.run import ArtifactFile
+from workers.runner import measure
 from workers.runner.control import Control, write_json
 from workers.workflows.base import Workflow
 
@@ -26,7 +26,6 @@ _MARK = "aten::signbit"
 _MARKS = 5
 _KEPT = ("cpu_op", "user_annotation", "kernel", "gpu_memcpy", "gpu_memset", "cuda_runtime", "cuda_driver")
 _MOST_EVENTS = 50_000
-_CLOCKS = ("CLOCK_BOOTTIME", "CLOCK_REALTIME")
 
 #: A marker: the readings in ns right before and right after it began, and when the trace says it did.
 Marker = Tuple[int, int, float]
@@ -36,7 +35,7 @@ def take(control: Control, workflow: Workflow, inputs: Sequence[Any]) -> Artifac
     """Run a few inferences under torch.profiler, where this stack has torch, and keep what is known of them."""
     spans: List[Dict[str, Any]] = []
     readings: List[Tuple[int, int]] = []
-    clocks = [clock_offsets()]
+    clocks = [measure.other_clocks()]
     torch, on_gpu = _torch(), workflow.ctx.request.device.kind == "gpu"
     trace = None
     if torch is None:
@@ -45,7 +44,7 @@ def take(control: Control, workflow: Workflow, inputs: Sequence[Any]) -> Artifac
         trace = _profiled(
             torch, on_gpu, control.directory, readings, lambda mark: _infer(workflow, inputs, spans, mark)
         )
-    clocks.append(clock_offsets())
+    clocks.append(measure.other_clocks())
     events, offset = placed(trace or [], readings)
     part = {
         "schema": TIMELINE_SCHEMA,
@@ -58,23 +57,6 @@ def take(control: Control, workflow: Workflow, inputs: Sequence[Any]) -> Artifac
     path = os.path.join(control.directory, PART_FILE)
     write_json(path, part)
     return ArtifactFile(TIMELINE_PART, PART_FILE, sha256_file(path), os.path.getsize(path))
-
-
-def clock_offsets() -> Dict[str, int]:
-    """How far other clocks are ahead of CLOCK_MONOTONIC in ns, each read between two readings of it.
-
-    `uncertainty_ns` is half of the widest of these intervals.
-    """
-    found, widest = {"monotonic_ns": time.monotonic_ns()}, 0
-    for name in _CLOCKS:
-        number = getattr(time, name, None)
-        if number is not None:
-            before = time.monotonic_ns()
-            read = time.clock_gettime_ns(number)
-            after = time.monotonic_ns()
-            found[name.lower() + "_ahead_ns"] = read - (before + after) // 2
-            widest = max(widest, after - before)
-    return dict(found, uncertainty_ns=(widest + 1) // 2)
 
 
 def offset_of(markers: Sequence[Marker]) -> Optional[Dict[str, float]]:
@@ -114,7 +96,7 @@ def placed(
 
 
 def _infer(workflow: Workflow, inputs: Sequence[Any], spans: List[Dict[str, Any]], mark: Callable[[], None]) -> None:
-    clock = time.monotonic_ns
+    clock = measure.now_ns
     for turn in range(ITERATIONS):
         mark()
         begin = clock()
@@ -146,9 +128,9 @@ def _profiled(
 
     def mark() -> None:
         for _ in range(_MARKS):
-            before = time.monotonic_ns()
+            before = measure.now_ns()
             operator(one)
-            readings.append((before, time.monotonic_ns()))
+            readings.append((before, measure.now_ns()))
 
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if on_gpu and torch.cuda.is_available():
