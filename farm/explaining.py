@@ -18,13 +18,15 @@ _HINT = "Measure it with `profile: layers` in the sweep (docs/profiling.md)."
 
 
 def profiled(name: str, store: Store, find: Callable[[str], str]) -> Profiled:
-    """The run called `name`, an id or a sweep with one profiled run. `find` gives a sweep's id, or raises UsageError.
+    """The run called `name`: an id, or a sweep, with words after colons where it has several (`SWEEP:pytorch:fp16:b1`).
+
+    `find` gives a sweep's id, or raises UsageError.
 
     Raises:
         UsageError: there is no such run, it has no table, or the sweep has several.
         IntegrityError: the table does not fit its schema.
     """
-    record = store.records.read(name) if _is_run(name, store) else _only(name, store, find(name))
+    record = store.records.read(name) if _is_run(name, store) else _only(name, store, find)
     ref = next((ref for ref in record.artifacts if ref.kind == LAYERS_ARTIFACT), None)
     if ref is None:
         raise UsageError(f"run {record.run_id} has no table of layers{_why(record)}", hint=_HINT)
@@ -37,12 +39,14 @@ def profiled(name: str, store: Store, find: Callable[[str], str]) -> Profiled:
 def _is_run(name: str, store: Store) -> bool:
     try:
         return store.records.exists(name)
-    except ValueError:
+    except UsageError:  # no run's name has a colon
         return False
 
 
-def _only(name: str, store: Store, sweep_id: str) -> Record:
-    records = [r for r in store.records.iterate(sweep_id) if not isinstance(r, BadRecord)]
+def _only(name: str, store: Store, find: Callable[[str], str]) -> Record:
+    sweep, *words = name.split(":")
+    every = [r for r in store.records.iterate(find(sweep)) if not isinstance(r, BadRecord)]
+    records = [record for record in every if set(words) <= _words(record)]
     having = [record for record in records if any(ref.kind == LAYERS_ARTIFACT for ref in record.artifacts)]
     if len(having) == 1:
         return having[0]
@@ -50,7 +54,14 @@ def _only(name: str, store: Store, sweep_id: str) -> Record:
         whys = [f"{record.run_id} ({record.job.name}){_why(record)}" for record in records if _why(record)]
         raise UsageError(f"sweep {name!r} has no run with a table of layers", problems=whys, hint=_HINT)
     listed = [f"{record.run_id}  {record.job.name}, batch {record.batch_size}" for record in having]
-    raise UsageError(f"sweep {name!r} has {len(having)} profiled runs: name one", problems=listed)
+    hint = f"Name a run, or say more: `{name}:{having[0].job.workflow}:b{having[0].batch_size}`."
+    raise UsageError(f"{name!r} stands for {len(having)} profiled runs", problems=listed, hint=hint)
+
+
+def _words(record: Record) -> set[str]:
+    """What may follow a sweep's name to say which of its runs is meant."""
+    job = record.job
+    return {job.model.name, job.workflow, job.precision, f"b{record.batch_size}"}
 
 
 def _why(record: Record) -> str:

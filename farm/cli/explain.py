@@ -25,7 +25,8 @@ _LONGEST = 64
 def explain(ctx: click.Context, run: str, other: str | None, count: int, form: str) -> int:
     """Show where the time of RUN goes; with OTHER, which layers make OTHER slower or faster than RUN.
 
-    Both are run ids, or sweeps with one profiled run. They were measured with `profile: layers` in the sweep.
+    Both are run ids, or sweeps, with words to say which of its runs is meant: `SWEEP:pytorch:fp16:b1`. They were
+    measured with `profile: layers` in the sweep.
     """
     farm = open_farm(ctx)
     base = farm.layers(run)

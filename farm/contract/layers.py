@@ -52,7 +52,8 @@ class LayerTable:
 
     `source` is who told. `clock` is `device` (times on the GPU) or `host` (wall clock of the calling thread).
     `statistic` is what `time_ns` is over the iterations: `median`, or `midmean` (the mean of the middle half) where the
-    source counts in whole microseconds. `wall_ns` is the median wall clock of an inference while it was profiled.
+    source counts in whole microseconds. `wall_ns` is the median wall clock of an inference while it was profiled,
+    `whole_ns` the median of the sum of its rows.
     """
 
     source: str
@@ -60,6 +61,7 @@ class LayerTable:
     statistic: str
     iterations: int
     wall_ns: float
+    whole_ns: float
     layers: List[Layer]
     notes: List[str] = field(default_factory=list)
     schema: int = LAYERS_SCHEMA

@@ -74,6 +74,12 @@ def _reasons(total: Total, profiled: Profiled) -> Iterator[str]:
         yield from _missing(total, profiled.table)
     else:
         yield from _surplus(total, profiled.table)
+    whole_ms = profiled.table.whole_ns / 1e6
+    if abs(whole_ms / total.sum_ms - 1) > CLOSE:
+        yield (
+            f"the rows' own {profiled.table.statistic}s make {total.sum_ms:.4g} ms, their sums {whole_ms:.4g} ms: "
+            "the host is noisy, and strikes now one row and now another"
+        )
     if profiled.record.job.protocol.scenario != "single":
         yield "the median is of several requests in flight, the profile of one"
     if profiled.record.flags:
@@ -91,8 +97,9 @@ def _missing(total: Total, table: LayerTable) -> Iterator[str]:
         if total.sum_ms < device * (1 - CLOSE):
             yield f"the layers take {total.sum_ms:.4g} ms of the device's {device:.4g} ms: it waits between kernels"
         return
-    if total.sum_ms < total.wall_ms * (1 - CLOSE):
-        yield f"{total.wall_ms - total.sum_ms:.4g} ms of an inference under the profiler lie outside of all rows"
+    whole_ms = table.whole_ns / 1e6
+    if whole_ms < total.wall_ms * (1 - CLOSE):
+        yield f"{total.wall_ms - whole_ms:.4g} ms of an inference under the profiler lie outside of all rows"
 
 
 def _surplus(total: Total, table: LayerTable) -> Iterator[str]:

@@ -16,6 +16,7 @@ from farm.report.choice import choice_section
 from farm.report.document import Document, Section
 from farm.report.figures import across_figure, make_figures
 from farm.report.findings import findings_section
+from farm.report.profiles import profiles_section
 from farm.report.render import ReportFiles, write_document
 from farm.report.select import Selection, select
 from farm.report.series import device_class as class_of
@@ -74,6 +75,7 @@ def _sections(selection: Selection) -> list[Section]:
     else:
         found.append(_not_examined(selection))
     found += [_device(selection, name) for name in selection.classes]
+    found.append(profiles_section(selection))
     covered = tuple(coverage.coverage_tables(selection))
     if covered:
         found.append(Section("outcomes-and-reasons", "What ran and what did not", "", covered))

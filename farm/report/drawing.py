@@ -9,7 +9,7 @@ serves light, dark and print. Series colours are Okabe and Ito's, safe for colou
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +129,22 @@ def to_png(spec: dict[str, Any]) -> bytes:
     sheet = {**spec, "background": PALETTE["surface"][0]}
     png = vl_convert.vegalite_to_png(sheet, vl_version=_version(), scale=2, allowed_base_urls=[], format_locale=_LOCALE)
     return bytes(png)
+
+
+def stacked(svgs: Sequence[str]) -> bytes:
+    """Our own drawings, one below the other, as an SVG file in the light palette."""
+    sizes = [re.search(r'viewBox="0 0 (\d+) (\d+)"', svg) for svg in svgs]
+    width = max(int(size[1]) for size in sizes if size)
+    parts, y = list[str](), 0
+    for svg, size in zip(svgs, sizes, strict=True):
+        height = int(size[2]) if size else 0
+        parts.append(svg.replace("<svg ", f'<svg y="{y}" height="{height}" ', 1))
+        y += height
+    text = "".join(parts)
+    for role, (light, _) in PALETTE.items():
+        text = text.replace(f"var(--fig-{role})", light)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" font-family="{FONT}">'
+    return f'{head}<rect width="100%" height="100%" fill="{PALETTE["surface"][0]}"/>{text}</svg>'.encode()
 
 
 _LOCALE = {"decimal": ".", "thousands": "\u2009", "grouping": [3], "currency": ["", ""]}

@@ -59,6 +59,11 @@ class Figure:
     hollow: bool = False
     problems: tuple[Problem, ...] = ()
 
+    @property
+    def file(self) -> str:
+        """The name of its file beside the page: a PNG of the sheet, or the drawing where there is none."""
+        return f"{self.key}.png" if self.sheet else f"{self.key}.svg"
+
 
 def make_figures(selection: Selection, samples: Samples | None = None) -> list[Figure]:
     """Every figure that the selection has data for; a sample file that can't be read becomes a problem, no error."""

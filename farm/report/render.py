@@ -137,7 +137,7 @@ def _drawings(figures: tuple[Figure, ...]) -> list[str]:
     found = []
     for figure in figures:
         alt = markdown.escape(f"{figure.title}. {figure.caption}")
-        found += [f"![{alt}](figures/{figure.key}.png)", ""]
+        found += [f"![{alt}](figures/{figure.file})", ""]
     return found
 
 
@@ -146,7 +146,8 @@ def _write_all(document: Document, out_dir: Path) -> ReportFiles:
     figures_dir.mkdir(parents=True, exist_ok=True)
     written = []
     for figure in document.all_figures:
-        written.append(_write(figures_dir / f"{figure.key}.png", drawing.to_png(figure.sheet)))
+        made = drawing.to_png(figure.sheet) if figure.sheet else drawing.stacked([p.svg for p in figure.panels])
+        written.append(_write(figures_dir / figure.file, made))
     for stale in set(FIGURE_NAMES) - {figure.key for figure in document.all_figures}:
         (figures_dir / f"{stale}.png").unlink(missing_ok=True)
     csv_path = parquet_path = None

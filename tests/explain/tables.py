@@ -18,4 +18,4 @@ def table(*layers: Layer, wall_us: float | None = None, clock: str = "host", not
     """A table of them; without a wall clock, that of all rows together."""
     total = sum(each.time_ns for each in layers)
     wall_ns = total if wall_us is None else wall_us * 1e3
-    return LayerTable("test", clock, "median", 10, wall_ns, list(layers), list(notes))
+    return LayerTable("test", clock, "median", 10, wall_ns, total, list(layers), list(notes))

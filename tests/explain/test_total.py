@@ -69,3 +69,10 @@ def test_the_share_outside_of_tensorrt_leaves_out_what_lies_between() -> None:
     assert outside_tensorrt(table(*rows)) == 0.25
     assert outside_tensorrt(table(rows[1])) is None
     assert [row.name for row in top(table(*rows), 2)] == ["host", "e"]
+
+
+def test_a_host_whose_noise_strikes_now_one_row_and_now_another_is_named() -> None:
+    base = profiled(5.0, 10.0, wall_ms=10.0)
+    found = total_of(Profiled(base.record, replace(base.table, whole_ns=9.9e6)))
+    (why,) = found.why
+    assert why.startswith("the rows' own medians make 5 ms, their sums 9.9 ms: the host is noisy")

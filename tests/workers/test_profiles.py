@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from farm.broker.jobs import Claim, JobStore
 from farm.contract.codec import from_json
 from farm.contract.job import JobSpec
-from farm.contract.layers import LAYERS_ARTIFACT, LayerTable
+from farm.contract.layers import LAYERS_ARTIFACT, TIMELINE_ARTIFACT, LayerTable
 from farm.contract.outcome import Outcome
 from farm.contract.record import Record
 from farm.explain import Profiled, total_of
@@ -75,3 +76,22 @@ def test_without_a_profile_in_the_job_nothing_is_different(
     job = fake_job("job", bench.device.device_id, (1,))
     execute(bench, jobs, claim(job), boottime())
     assert "profiles" not in bench.store.records.read(job.run_id(1)).provenance
+
+
+def test_a_timeline_has_stages_spans_and_telemetry_on_one_axis(
+    bench: Bench, jobs: JobStore, claim: Callable[[JobSpec], Claim]
+) -> None:
+    job = replace(fake_job("job", bench.device.device_id, (1,)), profile=("layers", "timeline"))
+    execute(bench, jobs, claim(job), boottime())
+    record = bench.store.records.read(job.run_id(1))
+    kinds = [each.kind for each in record.artifacts]
+    assert {LAYERS_ARTIFACT, TIMELINE_ARTIFACT} <= set(kinds)
+    (ref,) = [each for each in record.artifacts if each.kind == TIMELINE_ARTIFACT]
+    trace = json.loads(gzip.decompress(bench.store.blobs.read(ref.sha256)))
+    spans = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    stages = {event["name"]: event for event in spans if event["pid"] == 1}
+    inferences = [event for event in spans if event["name"] == "infer"]
+    assert len(inferences) == 5
+    profile = stages["profile"]
+    assert all(profile["ts"] <= e["ts"] <= profile["ts"] + profile["dur"] for e in inferences)
+    assert record.provenance["profiles"]["timeline"]["outcome"] == "ok"

@@ -6,6 +6,8 @@ What comes of them never changes what was measured: one that fails is told in th
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +15,18 @@ from typing import Any
 
 from farm.contract.canonical import sha256_file
 from farm.contract.codec import to_json
-from farm.contract.layers import LAYERS_ARTIFACT
+from farm.contract.layers import LAYERS_ARTIFACT, TIMELINE_PART
 from farm.contract.outcome import Outcome
 from farm.contract.record import BlobRef
 from farm.contract.run import ArtifactFile
+from farm.explain.timeline import assemble, facts
 from farm.paths import inside
 from workers.daemon.collect import Collected, RunFacts
 from workers.daemon.control import shorten_log
 from workers.daemon.ladder import Run
 from workers.daemon.spool import BlobFile
 
-#: What `effective` of a profiled run says of itself, by kind.
-_FACTS = {"layers": "layers_profile", "timeline": "timeline_profile"}
-_KEPT = (LAYERS_ARTIFACT,)
+_KEPT = (LAYERS_ARTIFACT, TIMELINE_PART)
 
 
 def with_profiles(
@@ -50,10 +51,18 @@ def _with(collected: Collected, kind: str, run: RunFacts) -> Collected:
     if run.failure is not None:
         told["failure"] = to_json(run.failure)
     if result is not None:
-        told |= result.effective.get(_FACTS[kind], {})
+        told |= result.effective.get("layers_profile", {})
         for path, artifact in _sound(run, result.artifacts):
-            files.append(BlobFile(path, artifact.sha256))
-            refs.append(BlobRef(artifact.kind, artifact.sha256, artifact.size_bytes))
+            if artifact.kind == TIMELINE_PART:
+                try:
+                    path, more = _timeline(run, path)
+                except (ValueError, KeyError, TypeError) as error:
+                    told["failure"] = {"message": f"the runner's part cannot be used: {error!r}"}
+                    continue
+                told |= more
+            sha256 = sha256_file(str(path))
+            files.append(BlobFile(path, sha256))
+            refs.append(BlobRef(f"profile:{kind}", sha256, path.stat().st_size))
     log = run.control.log
     if run.outcome is not Outcome.OK and log.is_file() and log.stat().st_size:
         shorten_log(run.control)
@@ -63,6 +72,17 @@ def _with(collected: Collected, kind: str, run: RunFacts) -> Collected:
     profiles = {**record.provenance.get("profiles", {}), kind: told}
     changed = replace(record, artifacts=refs, provenance={**record.provenance, "profiles": profiles})
     return Collected(changed, files)
+
+
+def _timeline(run: RunFacts, path: Path) -> tuple[Path, dict[str, Any]]:
+    """The whole trace, of the runner's part, its stages and the telemetry; and what the record keeps of it."""
+    part = json.loads(path.read_bytes())
+    stages = run.read.result.stages if run.read.result else []
+    samples = run.trace.samples if run.trace else ()
+    whole = path.with_name("timeline.json.gz")
+    text = json.dumps(assemble(stages, part, samples), separators=(",", ":"))
+    whole.write_bytes(gzip.compress(text.encode(), mtime=0))
+    return whole, facts(stages, part, samples)
 
 
 def _sound(run: RunFacts, artifacts: list[ArtifactFile]) -> list[tuple[Path, ArtifactFile]]:

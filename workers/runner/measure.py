@@ -77,6 +77,23 @@ def clock_source(source: str = _CLOCK_SOURCE) -> Dict[str, Any]:
     return found
 
 
+def other_clocks() -> Dict[str, int]:
+    """How far other clocks are ahead of this one in ns, each read between two readings of it.
+
+    `uncertainty_ns` is half of the widest of these intervals.
+    """
+    found, widest = {"monotonic_ns": now_ns()}, 0
+    for name in ("CLOCK_BOOTTIME", "CLOCK_REALTIME"):
+        number = getattr(time, name, None)
+        if number is not None:
+            before = now_ns()
+            read = time.clock_gettime_ns(number)
+            after = now_ns()
+            found[name.lower() + "_ahead_ns"] = read - (before + after) // 2
+            widest = max(widest, after - before)
+    return dict(found, uncertainty_ns=(widest + 1) // 2)
+
+
 def clock_facts() -> ClockFacts:
     """Measure the clock itself, so that a record tells when its samples are too short for it."""
     clock = time.perf_counter_ns

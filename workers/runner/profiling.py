@@ -10,7 +10,7 @@ from farm.contract.codec import to_json
 from farm.contract.job import JobSpec
 from farm.contract.layers import LAYERS_ARTIFACT, LayerTable
 from farm.contract.run import ArtifactFile
-from workers.runner import measure
+from workers.runner import measure, timeline
 from workers.runner.control import Control, write_json
 from workers.workflows.base import Workflow
 from workers.workflows.layers import table
@@ -46,6 +46,9 @@ def run(
     effective: Dict[str, Any],
 ) -> None:
     """Do what the request's mode says, keep its artifact, and put what is told of it into `effective`."""
+    if workflow.ctx.request.mode == "timeline":
+        workflow.ctx.artifacts.append(timeline.take(control, workflow, inputs))
+        return
     found = layers(workflow, body, inputs, count)
     workflow.ctx.artifacts.append(keep_layers(control, found))
     effective["layers_profile"] = layer_facts(found)

@@ -88,7 +88,10 @@ def table(profiler: LayerProfiler, rows: Sequence[Observed], walls_ns: Sequence[
     ]
     statistic = "midmean" if profiler.coarse else "median"
     wall_ns = median([float(wall) for wall in walls_ns])
-    return LayerTable(profiler.source, profiler.clock, statistic, count, wall_ns, layers, list(profiler.notes))
+    whole_ns = median([sum(times) for times in zip(*(row.times_ns for row in rows))])
+    return LayerTable(
+        profiler.source, profiler.clock, statistic, count, wall_ns, whole_ns, layers, list(profiler.notes)
+    )
 
 
 def nothing_seen(source: str) -> WorkflowError:

@@ -35,7 +35,7 @@ Node = Tuple[str, Sequence[str], Sequence[str], str]
 
 def profile_prefix(control_dir: str) -> str:
     """Where a profiled session writes."""
-    return os.path.join(control_dir, "ort-profile")
+    return os.path.join(control_dir, "ort_profile")
 
 
 class OrtLayers(LayerProfiler):

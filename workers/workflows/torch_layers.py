@@ -123,7 +123,7 @@ class TorchLayers(LayerProfiler):
             self._take_kernels(rows, iteration, child, owner)
 
     def _take_unlinked(self, rows: Rows, count: int, events: List[Any]) -> None:
-        """Kernels that no operator launched (Triton's, from Python): shared out evenly, for nothing says whose they are.
+        """Kernels that no operator launched (Triton's, from Python): shared out evenly, for nothing tells whose.
 
         What an annotation of the host casts onto the device has the annotation's name, and is no kernel.
         """
