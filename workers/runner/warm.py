@@ -21,7 +21,7 @@ import signal
 import socket
 import sys
 import traceback
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence
 
 from workers.runner import child
 from workers.runner.resident import resident_spans
@@ -183,10 +183,11 @@ def _die_with_daemon(sock: socket.socket) -> None:
 
 def _descriptors() -> Dict[int, str]:
     """The open descriptors and what they are of."""
-    found: List[Tuple[int, str]] = []
+    found = {}
     for name in os.listdir("/proc/self/fd"):
         try:
-            found.append((int(name), os.readlink("/proc/self/fd/" + name)))
+            os.fstat(int(name))
         except OSError:  # the one that listed them
             continue
-    return dict(found)
+        found[int(name)] = os.path.realpath("/proc/self/fd/" + name)
+    return found
