@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+import redis
 
 from benchmarks.speed.line import Line
 from benchmarks.speed.table import markdown
@@ -92,6 +93,7 @@ def schedule(farm: Farm, _jobs: int) -> dict[str, float]:
 
     client = connect(farm.settings)
     client.set("farm:rebuilt", 1)
+    _announce(client)
     made = Scheduler(farm.settings, client, farm.store, lambda _job, _queue, _name: None)
     began = time.perf_counter()
     made.tick()
@@ -118,8 +120,13 @@ PARTS: dict[str, Callable[[Farm, int], dict[str, float]]] = {
 }  # fmt: skip
 
 
+def _announce(client: redis.Redis) -> None:
+    for index in range(DEVICES):
+        Register(client).announce(announcement(index))
+
+
 @contextmanager
-def farm_of_devices(home: Path) -> Iterator[tuple[Settings, Any]]:
+def farm_of_devices(home: Path) -> Iterator[tuple[Settings, redis.Redis]]:
     """A broker and a store, with all devices announced."""
     settings = Settings(home=home, lock_dir=home / "locks", canary=False)
     broker = EmbeddedBroker(settings)
@@ -127,8 +134,7 @@ def farm_of_devices(home: Path) -> Iterator[tuple[Settings, Any]]:
     client = connect(settings)
     try:
         Farm(settings).store.create()
-        for index in range(DEVICES):
-            Register(client).announce(announcement(index))
+        _announce(client)
         yield settings, client
     finally:
         client.close()

@@ -220,8 +220,9 @@ for i,id in ipairs(ARGV) do
   local h=redis.call('HMGET',key(id),'state','sweep','target','device')
   out[i]=h[1] or 'unknown'
   if h[1]=='queued' or h[1]=='dispatched' then
-    if h[1]=='queued' then note(lines,h[2]..'|'..h[3],id) else leave_device(id,h[4]) end
-    redis.call('HSET',key(id),'state','cancelled','t_cancelled',at,'device','')
+    redis.call('HSET',key(id),'state','cancelled','t_cancelled',at)
+    if h[1]=='queued' then note(lines,h[2]..'|'..h[3],id)
+    else leave_device(id,h[4]); redis.call('HSET',key(id),'device','') end
     note(moved,h[2]..'|'..h[1],id); gone[#gone+1]=id; out[i]='cancelled now'
   elseif h[1]=='claimed' or h[1]=='running' then redis.call('HSET',key(id),'cancel','1') end
 end
