@@ -26,6 +26,8 @@ from farm.store.records import BadRecord, Day, RecordStore, load_record, load_ro
 
 #: Rows per file while many records are read: bounds the temporary JSON to tens of megabytes.
 BATCH_ROWS = 5_000
+#: Rows that are held with all their columns while files are copied.
+_ROW_GROUP = 20_480
 #: Days whose files one query copies.
 _BATCH_DAYS = 200
 
@@ -42,7 +44,7 @@ def new_part(directory: Path) -> Path:
 def merged(directory: Path, parts: list[Path]) -> Path:
     """One file with the rows of all."""
     part = new_part(directory)
-    copy_parquet(f"SELECT * FROM read_parquet({file_list(parts)})", part)  # noqa: S608 - our own names
+    copy_parquet(f"SELECT * FROM read_parquet({file_list(parts)})", part, _ROW_GROUP)  # noqa: S608 - our own names
     return part
 
 
@@ -156,7 +158,7 @@ class Writer:
                 where = f"WHERE run_id NOT IN ({known})" if known else ""
                 source = f"read_parquet({file_list(each.file for each in of)})"
                 made.append(new_part(self._directory))
-                copy_parquet(f"SELECT {columns} FROM {source} {where}", made[-1])  # noqa: S608 - our own names, quoted
+                copy_parquet(f"SELECT {columns} FROM {source} {where}", made[-1], _ROW_GROUP)  # noqa: S608 - our own names, quoted
         for part in made:
             self._keep(part)
         for each in by_columns.get("", []):
@@ -197,11 +199,13 @@ class Writer:
         if not new:
             return []
         every, these = file_list([*old, *new]), file_list(new)
-        sql = f"""SELECT run_id, record_day FROM read_parquet({every})
-                  WHERE run_id IN (SELECT run_id FROM read_parquet({these}))
-                  GROUP BY ALL"""  # noqa: S608 - our own names
-        twice = f"""SELECT run_id, min(record_day), list(record_day) FROM ({sql})
-                    GROUP BY run_id HAVING count(*) > 1"""  # noqa: S608 - our own names
+        of_new = f"WHERE run_id IN (SELECT run_id FROM read_parquet({these}))" if old else ""  # noqa: S608
+        # By hash first: to count a million names themselves takes hundreds of megabytes.
+        hashes = f"""SELECT hash(run_id) AS found FROM read_parquet({every}) {of_new}
+                     GROUP BY found HAVING count(*) > 1"""  # noqa: S608 - our own names
+        twice = f"""SELECT run_id, min(record_day), list(DISTINCT record_day) FROM read_parquet({every})
+                    WHERE hash(run_id) IN ({hashes})
+                    GROUP BY run_id HAVING count(DISTINCT record_day) > 1"""  # noqa: S608 - our own names
         with connection() as database:
             found = database.execute(twice).fetchall()
         pairs = []
