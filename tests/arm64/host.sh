@@ -81,8 +81,13 @@ inside() { chroot "$at" /usr/bin/env -i HOME=/root PATH=/venv/bin:/usr/bin:/bin 
 [ "$(inside uname -m)" = aarch64 ]
 inside python3 -m venv /venv
 started=$SECONDS
-inside pip install -q --disable-pip-version-check --only-binary :all: -c /wheel/constraints.txt /wheel/inferfarm-*.whl
+inside pip install -q --disable-pip-version-check --only-binary :all: -c /wheel/constraints.txt "/wheel/$(basename "$dir"/wheel/*.whl)"
 say "installed from aarch64 wheels alone in $((SECONDS - started)) s: $(inside farm --version), $(inside python3 --version)"
+# The emulator refuses this one call, and the farm refuses to measure without it. What it is for (processes that leave their
+# parents behind) is shown by tests/workers; everything else of the supervisor is at work here.
+supervisor=$(ls "$at"/venv/lib/python3*/site-packages/workers/daemon/supervise.py)
+grep -q '^    _prctl(PR_SET_CHILD_SUBREAPER, 1)$' "$supervisor"
+sed -i '/^    _prctl(PR_SET_CHILD_SUBREAPER, 1)$/d' "$supervisor"
 started=$SECONDS
 inside farm run /sweep.yaml --report /report
 inside farm results emulated --format json >"$dir/results.json"
@@ -96,7 +101,8 @@ assert [row["outcome"] for row in rows] == ["ok", "ok"], rows
 print("arm64: two records, both ok, of", rows[0]["device_id"])
 PY
 cat <<'END'
-arm64: proven: the wheels resolve for JetPack 5 and 6, the farm installs on aarch64 and does a job, start to report
+arm64: proven: the wheels resolve for JetPack 5 and 6; the farm installs on aarch64 and does a job there, start to report,
+arm64:         but for the supervisor's PR_SET_CHILD_SUBREAPER, which the emulator does not have
 arm64: not proven: JetPack's own Python 3.8 and 3.10 on aarch64 (no such builds at hand; x86-64 ones run in tests/island),
 arm64:             TensorRT, CUDA, a board's sensors and power modes, and any speed: an emulator measures nothing
 END
