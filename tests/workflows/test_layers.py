@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,6 +111,24 @@ def test_the_nodes_of_a_tensorrt_layer(name: str, metadata: str, expected: tuple
 )
 def test_the_type_that_a_tensorrt_layer_computes_in(layer: dict[str, Any], expected: str | None) -> None:
     assert compute_type(layer) == expected
+
+
+def test_an_inspectors_text_as_tensorrt_8_6_wrote_it_on_an_h200() -> None:
+    text = (Path(__file__).parents[1] / "fixtures/trt-8.6-inspector.json").read_text()
+    rows = [row(name, layer) for name, layer in known_layers(text).items()]
+    told = [(found.kind, found.origins, found.precision) for found in rows]
+    assert told == [
+        ("Reformat", (), "fp32"),
+        ("Convolution", (CONV1, RELU1), "fp16"),
+        ("Pooling", ("/maxpool/MaxPool",), "fp16"),
+        ("Convolution", ("/fc/Gemm",), "fp32"),
+        ("NoOp", ("/fc/Gemm",), "fp32"),
+    ]
+    assert (rows[1].tactic or "").startswith("sm80_xmma_fprop_implicit_gemm_indexed_wo_smem_f16f16")
+
+
+def test_a_layer_that_is_none_of_the_models_has_no_nodes() -> None:
+    assert row("features.10.expand1x1.bias", {"LayerType": "Constant", "Metadata": ""}).origins == ()
 
 
 def test_what_the_inspector_tells_of_a_layer() -> None:
