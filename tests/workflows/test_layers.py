@@ -243,13 +243,14 @@ class Recorder:
     def __init__(self, *events: Any) -> None:
         self.profiler = self
         self._events = events
+        self.activities = ["cpu", "cuda"]
         self.ProfilerActivity = SimpleNamespace(CPU="cpu", CUDA="cuda")
 
     def record_function(self, _name: str) -> Any:
         return self
 
     def profile(self, activities: list[str]) -> Any:
-        assert activities == ["cpu", "cuda"]
+        assert activities == self.activities
         return self
 
     def __enter__(self) -> Any:
@@ -303,10 +304,18 @@ def test_which_events_are_operators(name: str, expected: bool) -> None:
     assert is_operator(name) == expected
 
 
-@pytest.mark.models
-def test_compiled_code_is_told_as_far_as_it_is_seen(shared: Island) -> None:
-    _, found = take_apart(shared, model_job("resnet18", "torch_compile"))
-    assert {layer.place for layer in found.layers} <= {"pytorch", BETWEEN}
+def test_of_compiled_code_on_a_host_the_operators_are_told_and_the_rest_lies_between() -> None:
+    def timed(name: str, us: float, *children: Any) -> Any:
+        found = event(name, *children)
+        found.time_range = SimpleNamespace(elapsed_us=lambda: us)
+        return found
+
+    region = timed("Torch-Compiled Region: 0/0", 90.0, timed("aten::mkldnn_convolution", 60.0), timed("helper", 1.0))
+    recorder = Recorder(timed("inferfarm::iteration", 100.0, region))
+    recorder.activities = ["cpu"]
+    rows = TorchLayers(recorder, None, on_gpu=False, by_module=False).observe(lambda: None, 1)
+    told = {(found.name, found.place): found.times_ns for found in rows}
+    assert told == {("aten::mkldnn_convolution", "pytorch"): [60e3], ("(between operators)", BETWEEN): [40e3]}
 
 
 def test_a_workflow_without_a_profiler_is_refused() -> None:
