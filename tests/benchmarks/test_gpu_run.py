@@ -63,7 +63,7 @@ def test_large_blobs_and_the_index_stay_behind(script: Any) -> None:
     assert not script._kept(member("store/index/runs.parquet", 1), None)
 
 
-SWEEPS = sorted((ROOT / "benchmarks/gpu/sweeps").glob("*.yaml"))
+SWEEPS = sorted((ROOT / "benchmarks/gpu").glob("*/*.yaml"))
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

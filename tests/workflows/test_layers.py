@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,6 +111,24 @@ def test_the_nodes_of_a_tensorrt_layer(name: str, metadata: str, expected: tuple
 )
 def test_the_type_that_a_tensorrt_layer_computes_in(layer: dict[str, Any], expected: str | None) -> None:
     assert compute_type(layer) == expected
+
+
+def test_an_inspectors_text_as_tensorrt_8_6_wrote_it_on_an_h200() -> None:
+    text = (Path(__file__).parents[1] / "fixtures/trt-8.6-inspector.json").read_text()
+    rows = [row(name, layer) for name, layer in known_layers(text).items()]
+    told = [(found.kind, found.origins, found.precision) for found in rows]
+    assert told == [
+        ("Reformat", (), "fp32"),
+        ("Convolution", (CONV1, RELU1), "fp16"),
+        ("Pooling", ("/maxpool/MaxPool",), "fp16"),
+        ("Convolution", ("/fc/Gemm",), "fp32"),
+        ("NoOp", ("/fc/Gemm",), "fp32"),
+    ]
+    assert (rows[1].tactic or "").startswith("sm80_xmma_fprop_implicit_gemm_indexed_wo_smem_f16f16")
+
+
+def test_a_layer_that_is_none_of_the_models_has_no_nodes() -> None:
+    assert row("features.10.expand1x1.bias", {"LayerType": "Constant", "Metadata": ""}).origins == ()
 
 
 def test_what_the_inspector_tells_of_a_layer() -> None:
@@ -224,13 +243,14 @@ class Recorder:
     def __init__(self, *events: Any) -> None:
         self.profiler = self
         self._events = events
+        self.activities = ["cpu", "cuda"]
         self.ProfilerActivity = SimpleNamespace(CPU="cpu", CUDA="cuda")
 
     def record_function(self, _name: str) -> Any:
         return self
 
     def profile(self, activities: list[str]) -> Any:
-        assert activities == ["cpu", "cuda"]
+        assert activities == self.activities
         return self
 
     def __enter__(self) -> Any:
@@ -284,10 +304,18 @@ def test_which_events_are_operators(name: str, expected: bool) -> None:
     assert is_operator(name) == expected
 
 
-@pytest.mark.models
-def test_compiled_code_is_told_as_far_as_it_is_seen(shared: Island) -> None:
-    _, found = take_apart(shared, model_job("resnet18", "torch_compile"))
-    assert {layer.place for layer in found.layers} <= {"pytorch", BETWEEN}
+def test_of_compiled_code_on_a_host_the_operators_are_told_and_the_rest_lies_between() -> None:
+    def timed(name: str, us: float, *children: Any) -> Any:
+        found = event(name, *children)
+        found.time_range = SimpleNamespace(elapsed_us=lambda: us)
+        return found
+
+    region = timed("Torch-Compiled Region: 0/0", 90.0, timed("aten::mkldnn_convolution", 60.0), timed("helper", 1.0))
+    recorder = Recorder(timed("inferfarm::iteration", 100.0, region))
+    recorder.activities = ["cpu"]
+    rows = TorchLayers(recorder, None, on_gpu=False, by_module=False).observe(lambda: None, 1)
+    told = {(found.name, found.place): found.times_ns for found in rows}
+    assert told == {("aten::mkldnn_convolution", "pytorch"): [60e3], ("(between operators)", BETWEEN): [40e3]}
 
 
 def test_a_workflow_without_a_profiler_is_refused() -> None:

@@ -60,7 +60,7 @@ def take(control: Control, workflow: Workflow, inputs: Sequence[Any]) -> Artifac
 
 
 def offset_of(markers: Sequence[Marker]) -> Optional[Dict[str, float]]:
-    """What to add to the trace's times in ns to be on CLOCK_MONOTONIC; None without markers. Pure.
+    """What to add to the trace's times in ns, from its begin, to be on CLOCK_MONOTONIC; None without markers. Pure.
 
     Each marker bounds it from both sides. `uncertainty_ns` is half of what all of them leave open; where they leave
     nothing, since the trace counts in microseconds or the clocks drift, half of the gap.
@@ -76,7 +76,9 @@ def placed(
     trace: Sequence[Dict[str, Any]], readings: Sequence[Tuple[int, int]]
 ) -> Tuple[List[Dict[str, Any]], Optional[Dict[str, float]]]:
     """The events worth keeping, in ns of CLOCK_MONOTONIC, and the offset that put them there. Pure."""
-    marks = sorted(float(e["ts"]) * 1e3 for e in trace if e.get("name") == _MARK and e.get("cat") == "cpu_op")
+    # From the trace's own begin: nanoseconds since 1970 are more than a float holds.
+    base_us = min((e["ts"] for e in trace if "ts" in e), default=0)
+    marks = sorted((e["ts"] - base_us) * 1e3 for e in trace if e.get("name") == _MARK and e.get("cat") == "cpu_op")
     offset = offset_of([(before, after, at) for (before, after), at in zip(readings, marks)])
     if offset is None:
         return [], None
@@ -86,13 +88,13 @@ def placed(
         {
             "name": str(e["name"]),
             "cat": e["cat"],
-            "start_ns": int(float(e["ts"]) * 1e3 + add_ns),
+            "start_ns": int((e["ts"] - base_us) * 1e3 + add_ns),
             "dur_ns": int(float(e.get("dur", 0)) * 1e3),
             "lane": str((e.get("args") or {}).get("stream", e.get("tid"))),
         }
         for e in kept
     ]
-    return sorted(events, key=lambda e: e["start_ns"])[:_MOST_EVENTS], offset
+    return sorted(events, key=lambda e: e["start_ns"])[:_MOST_EVENTS], dict(offset, base_us=base_us)
 
 
 def _infer(workflow: Workflow, inputs: Sequence[Any], spans: List[Dict[str, Any]], mark: Callable[[], None]) -> None:

@@ -44,7 +44,9 @@ def row(name: str, layer: Optional[Dict[str, Any]]) -> Observed:
     layer = layer or {}
     tactic = str(layer.get("TacticName") or "") or None
     kind = str(layer.get("ParameterType") or layer.get("LayerType") or "")
-    origins = trt_origins(name, str(layer.get("Metadata") or ""))
+    # Where the inspector tells nodes at all (8.6 and later), a layer without any is none of the model's.
+    told = layer.get("Metadata")
+    origins = () if told == "" else trt_origins(name, str(told or ""))
     return Observed(name, kind, TENSORRT, origins, compute_type(layer), tactic)
 
 
