@@ -22,7 +22,7 @@ from farm.errors import FarmError, UnavailableError, UsageError
 from farm.store import files
 from farm.store.gc import LOCK
 from farm.store.records import load_record
-from farm.store.store import Store
+from farm.store.store import COMPACTED, Store
 
 #: Made again from the rest, or of no use elsewhere.
 _SKIPPED = frozenset({"index", "tmp", "by-run", LOCK, "store.json"})
@@ -52,6 +52,8 @@ def copy_store(source: Store, to: Path) -> Copied:
     target = Store(to)
     with files.store_errors("copy", source.root), _without_collection(source.root):
         target.create()
+        if source.layout() == COMPACTED:
+            target.mark(COMPACTED)
         done = Copied()
         for name in sorted(os.listdir(source.root)):  # noqa: PTH208 - names, not paths
             if name not in (*_NAMED_LAST, *_SKIPPED):

@@ -7,12 +7,14 @@ import dataclasses
 import fcntl
 import os
 import threading
+from datetime import date
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from farm.cli.main import cli
+from farm.contract.record import Record
 from farm.errors import UnavailableError, UsageError
 from farm.store import Store
 from farm.store.copying import copy_store
@@ -77,6 +79,18 @@ def test_back_from_a_copy_it_is_the_same_store(full: Store, tmp_path: Path) -> N
     assert list(back.verify()) == []
     for path in full.records.files():
         assert back.records.path(path.stem).read_bytes() == path.read_bytes()
+
+
+def test_a_compacted_store_is_copied_as_one_also_over_a_copy_of_its_files(full: Store, tmp_path: Path) -> None:
+    runs = {record.run_id for record in full.records.iterate() if isinstance(record, Record)}
+    copy_store(full, tmp_path / "early")
+    assert [day.records for day in full.compact(date(2100, 1, 1))] == [3]
+    for place in ("early", "late"):
+        copy_store(full, tmp_path / place)
+        copy = Store(tmp_path / place)
+        assert copy.layout() == full.layout()
+        assert sorted(r.run_id for r in copy.records.iterate() if isinstance(r, Record)) == sorted(runs)
+        assert list(copy.verify()) == []
 
 
 def test_whoever_writes_meanwhile_the_copy_names_nothing_that_it_lacks(store: Store, tmp_path: Path) -> None:

@@ -349,6 +349,8 @@ def test_the_choice() -> None:
     assert choose("always", nightly, "cpu", "measure").why is None
     assert choose("never", quick, "cpu", "measure").why == "warm_runners is never"
     assert choose("always", replace(quick, workflow="torch_tensorrt"), "gpu", "measure").modules is None
+    assert "profiler" in (choose("always", quick, "cpu", "layers").why or "")
+    assert "profiler" in (choose("always", quick, "cpu", "timeline").why or "")
     assert choose("always", replace(quick, workflow="a_plug_in"), "cpu", "measure").modules is None
 
 

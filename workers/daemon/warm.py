@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from farm.contract.catalogue import WORKFLOWS
 from farm.contract.job import JobSpec
+from farm.contract.layers import PROFILES
 from farm.contract.names import is_turn
 from farm.settings import Settings, WarmPolicy
 from workers.daemon.replicate import replication
@@ -45,6 +46,8 @@ def choose(policy: WarmPolicy, job: JobSpec, kind: str, mode: str) -> Choice:
     """
     if policy == "never":
         return Choice(None, "warm_runners is never")
+    if mode in PROFILES:
+        return Choice(None, "a profiler sets its libraries up before they are imported")
     info = WORKFLOWS.get(job.workflow)
     modules = info.preloads(kind, mode) if info is not None else None
     if modules is None:
