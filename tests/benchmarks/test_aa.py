@@ -34,7 +34,8 @@ def test_two_of_forty_may_be_called_different(
 
 def test_each_comparison_is_a_sweep_of_its_own(script: Any) -> None:
     given = Namespace(model="squeezenet1_1", size=64, workflow="onnxruntime_cpu")
-    first, second = script.sweep(given, 0), script.sweep(given, 1)
+    first, second = script.sweep(given, 0, None), script.sweep(given, 1, None)
     assert first.sweep_id != second.sweep_id
     assert first.models == second.models
     assert first.models[0].input_shape == (3, 64, 64)
+    assert script.sweep(given, 0, "forked").stack == "forked"
