@@ -348,6 +348,8 @@ def test_the_choice() -> None:
     assert "several processes" in (choose("auto", nightly, "cpu", "measure").why or "")
     assert choose("always", nightly, "cpu", "measure").why is None
     assert choose("never", quick, "cpu", "measure").why == "warm_runners is never"
+    assert "comparison" in (choose("auto", quick, "gpu", "measure").why or "")
+    assert choose("auto", quick, "gpu", "prepare").why is None
     assert choose("always", replace(quick, workflow="torch_tensorrt"), "gpu", "measure").modules is None
     assert "profiler" in (choose("always", quick, "cpu", "layers").why or "")
     assert "profiler" in (choose("always", quick, "cpu", "timeline").why or "")
