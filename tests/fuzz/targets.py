@@ -25,9 +25,10 @@ from tornado.iostream import IOStream, StreamClosedError
 
 import farm
 from farm.broker.connection import broker_url
-from farm.broker.jobs import _readable, _spec
+from farm.broker.content import Packer, Reader, refs_of
 from farm.broker.register import _entry
 from farm.broker.transport import checked
+from farm.broker.views import readable
 from farm.cli.local import running_farm
 from farm.contract.codec import from_json, to_json
 from farm.contract.device import Announcement
@@ -103,8 +104,16 @@ def job_in_redis(data: bytes, place: Path) -> None:
         "predicted": "1",
         "order": "0",
     }
-    _readable("sweep-1-0123456789abcdef", state, text, {"s": 5})
-    assert _spec("sweep-1-0123456789abcdef", text).job_id == "sweep-1-0123456789abcdef"
+    readable("sweep-1-0123456789abcdef", state, text, {"s": 5}, Reader())
+    assert Reader().read("sweep-1-0123456789abcdef", text).job_id == "sweep-1-0123456789abcdef"
+
+
+def packed_job_in_redis(data: bytes, place: Path) -> None:
+    """What is kept of a waiting job: its own text, then a line for each part, the first under the first name."""
+    text, *parts = data.decode("utf-8", "surrogateescape").split("\n")
+    reader = Reader()
+    reader.parts |= dict(zip(refs_of(PACKED.texts[0]), parts, strict=False))
+    assert reader.read(JOB.job_id, text).job_id == JOB.job_id
 
 
 def state_in_redis(data: bytes, place: Path) -> None:
@@ -114,7 +123,7 @@ def state_in_redis(data: bytes, place: Path) -> None:
         return
     if isinstance(state, dict):
         spec = json.dumps(to_json(make_job()))
-        _readable(make_job().job_id, {str(k): str(v) for k, v in state.items()}, spec, {"s": 5})
+        readable(make_job().job_id, {str(k): str(v) for k, v in state.items()}, spec, {"s": 5}, Reader())
 
 
 def lost_logs(data: bytes, place: Path) -> None:
@@ -124,7 +133,7 @@ def lost_logs(data: bytes, place: Path) -> None:
         "logs": data.decode("utf-8", "surrogateescape"),
         "lost": data.decode("utf-8", "surrogateescape"),
     }  # fmt: skip
-    view = _readable(make_job().job_id, state, json.dumps(to_json(make_job())), {"s": 5})
+    view = readable(make_job().job_id, state, json.dumps(to_json(make_job())), {"s": 5}, Reader())
     if view is not None:
         awaits_logs(view, 0.0)
         encode_record(owed_records(view, utc_now(), stored_logs(view, Store(place / "store")))[0])
@@ -343,6 +352,8 @@ def settings_file(data: bytes, place: Path) -> None:
 SWEEPS = [path.read_bytes() for path in sorted((ROOT / "examples").glob("*.yaml"))]
 BOMB = b"a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nname: [*c,*c,*c,*c]\n"
 JOB = make_job()
+PACKED = Packer().pack([JOB])
+PACKED_JOB = "\n".join([PACKED.texts[0], *(PACKED.parts[ref] for ref in refs_of(PACKED.texts[0]))]).encode()
 RECORDS = [
     make_record(),
     make_record(outcome=Outcome.FAILED),
@@ -421,6 +432,7 @@ TARGETS = [
     Target("sweep YAML", [*SWEEPS, BOMB], sweep_file, (UsageError,), ("sweep.yaml",)),
     Target("Celery message", [json.dumps(MESSAGE).encode()], message, (ValueError, TypeError, RecursionError)),
     Target("job in Redis", [as_json(JOB)], job_in_redis, (ValueError,)),
+    Target("packed job in Redis", [PACKED_JOB], packed_job_in_redis, (ValueError,)),
     Target("job's state in Redis", [json.dumps(STATE).encode()], state_in_redis),
     Target("device in Redis", [as_json(Announcement(DEVICE, [STACK], "0.1.0", 1))], announcement),
     Target("device's state in Redis", [json.dumps(DEVICE_STATE).encode()], device_state),
