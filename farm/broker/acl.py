@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may do what on a Redis of one's own: one ACL user for each role, and the file that a server loads them from.
 
-A rule is what the role's code sends and no more; tests/broker/test_acl.py runs a farm under it and reads the server's
+A rule is what the role's code sends and no more; tests/security/test_acl.py runs a farm under it and reads the server's
 list of refusals. Selectors (Redis 7, Valkey) tie each command to the keys it is for. Redis checks the commands inside
 a script as the caller's own, so a role can do with any script what its rule says, and nothing else.
 """
@@ -59,7 +59,7 @@ ROLES: tuple[Role, ...] = (
         "(+hset +hincrbyfloat ~farm:sweep:*) (+zadd ~farm:sweeps ~farm:sweep-jobs:*) (+zrangebyscore ~farm:leases) "
         "(+sadd +srem ~farm:window:*) (+srem ~farm:settling:*) (+hset +hdel +hexists ~farm:device:*) "
         "(+blpop ~farm:wake) (+lpush +llen ~dev.*) "
-        "(+srandmember ~farm:owed) (+lrange +del ~farm:failed:*) "
+        "(+srandmember ~farm:owed) (+lrange +llen +del ~farm:failed:*) "
         "(+evalsha +script|load ~farm:*) "
         f"{_BINDINGS}",
     ),
