@@ -47,8 +47,9 @@ def test_pytorch_fp32_matches_itself_and_bf16_does_not(shared: Island) -> None:
 
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
 def test_int8_runs_in_int8_with_each_calibration(shared: Island, method: str) -> None:
+    # Samples of no other test's, so that every part is made here.
     job = model_job(
-        "resnet18", "onnxruntime_cpu", "int8", calibration=Calibration(method, samples=8, batch=4, percentile=99.9)
+        "resnet18", "onnxruntime_cpu", "int8", calibration=Calibration(method, samples=12, batch=4, percentile=99.9)
     )
     prepared, measured = shared.prepare(job), shared.measure(job)
     nodes = measured.effective["quantized_nodes"]
