@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a point costs in optimum-benchmark's process launcher: a peer that starts a process for each point, too.
 
-It gets a virtual environment of its own, made once with pip and kept in ~/.cache/inferfarm-benchmarks (or
+It gets a virtual environment of its own, made once with pip and kept in ~/.cache/inferfarm/speed (or
 FARM_BENCHMARKS_CACHE), some 2 GB. Nothing is fetched while it measures: its models are built from configurations.
 """
 
@@ -59,7 +59,7 @@ if __name__ == "__main__":
 
 def interpreter() -> tuple[Path | None, str]:
     """The environment's Python, made where it is not there; or None and why it cannot be had."""
-    base = Path(os.environ.get("FARM_BENCHMARKS_CACHE", "~/.cache/inferfarm-benchmarks")).expanduser()
+    base = Path(os.environ.get("FARM_BENCHMARKS_CACHE", "~/.cache/inferfarm/speed")).expanduser()
     folder = base / f"optimum-benchmark-{VERSION}"
     python, ready = folder / "bin/python", folder / "ready"
     if not ready.is_file():

@@ -63,7 +63,7 @@ def farm(engine: None) -> Iterator[tuple[str, ...]]:
 def test_a_sweep_goes_through_the_containers(farm: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     (tmp_path / "sweep.yaml").chmod(0o644)
-    mount = f"{tmp_path / 'sweep.yaml'}:/work/sweep.yaml:ro"
+    mount = f"{tmp_path / 'sweep.yaml'}:/sweeps/sweep.yaml:ro"
     told = docker(*farm, "run", "--rm", "-v", mount, "farm", "submit", "sweep.yaml", "--watch", "--priority", "9")
     assert "2/2 runs done, 2 ok" in told
     rows = docker(*farm, "run", "--rm", "farm", "results", "through-compose", "--format", "csv").splitlines()
