@@ -19,7 +19,7 @@ from farm.errors import UsageError
 #: What every connection does.
 _CONNECT = "+ping +hello +auth +client|setname +select"
 #: What all that look at jobs, sweeps and devices do; and no key of another program.
-_LOOK = "+get +exists +hget +hmget +hgetall +smembers +zrange +time %R~farm:*"
+_LOOK = "+get +exists +hget +hmget +hgetall +smembers +zcard +zrange +time %R~farm:*"
 _SCRIPTS = "+evalsha +script|load +script|exists"
 _TRANSACTION = "+multi +exec +discard +watch +unwatch"
 #: Celery's events, which workers send and Flower hears; and remote control, which Flower asks and workers answer.

@@ -23,6 +23,8 @@ from farm.contract.names import check_name
 _CASE = ("model", "workflow", "precision", "options", "calibration", "rebuild")
 _SHARED = tuple(f.name for f in fields(JobSpec) if f.name not in (*_CASE, "job_id", "target"))
 _PART = "part:"
+#: Parts that a reader remembers at most: a scheduler that works for months sees those of all sweeps.
+MOST_PARTS = 20_000
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,17 @@ def refs_of(text: str) -> tuple[str, ...]:
 
 
 class Reader:
-    """Turns what is kept into jobs. `parts` it has been given stay known: there are few, however many the jobs."""
+    """Turns what is kept into jobs. `parts` it was given stay known until `trim`: few, however many the jobs."""
 
     def __init__(self) -> None:
         self.parts: dict[str, str] = {}
         self._jobs: dict[tuple[str, ...], JobSpec] = {}
+
+    def trim(self) -> None:
+        """Forget everything once it is too much; it is read again when it is named."""
+        if len(self.parts) > MOST_PARTS:
+            self.parts.clear()
+            self._jobs.clear()
 
     def read(self, job_id: str, text: str) -> JobSpec:
         """The job.

@@ -288,6 +288,7 @@ class JobStore:
 
     def _learn(self, rows: Iterable[tuple[str, str]]) -> dict[str, int]:
         """The priorities of these sweeps; and the parts that their jobs name and that are not known yet are read."""
+        self._reader.trim()
         wanted: dict[str, set[str]] = {}
         for sweep_id, text in rows:
             wanted.setdefault(sweep_id, set()).update(ref for ref in refs_of(text) if ref not in self._reader.parts)

@@ -57,10 +57,10 @@ def waiting(client: redis.Redis) -> Counter[str]:
     lines = sorted(cast(set[str], client.smembers("farm:lines")))
     pipe = client.pipeline(transaction=False)
     for line in lines:
-        pipe.zrange(f"farm:ready:{line}", 0, -1)
+        pipe.zcard(f"farm:ready:{line}")
     found: Counter[str] = Counter()
-    for line, ids in zip(lines, pipe.execute(), strict=True):
-        found[line.partition("|")[2]] += len(ids)
+    for line, count in zip(lines, pipe.execute(), strict=True):
+        found[line.partition("|")[2]] += count
     return +found
 
 

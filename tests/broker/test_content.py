@@ -56,6 +56,16 @@ def test_a_worker_claims_the_very_job_that_was_submitted(jobs: JobStore) -> None
         assert view.spec == job
 
 
+def test_what_a_reader_remembers_is_bounded_and_read_again(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farm.broker.content.MOST_PARTS", 0)
+    job = make_job(job_id="j1", target=Target(device_id="d"))
+    jobs.submit(job.sweep_id, "s", 5, [job])
+    for _ in range(2):
+        view = jobs.get("j1")
+        assert view is not None
+        assert view.spec == job
+
+
 def test_a_job_as_earlier_versions_kept_it_goes_its_way(jobs: JobStore, client: redis.Redis) -> None:
     """An upgrade finds such jobs in the waiting lines."""
     job = make_job(job_id="old")
