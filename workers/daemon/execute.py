@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import shutil
@@ -257,8 +256,9 @@ class _Execution:
         point = Point(wanted, make, retries, self._lease.ended.is_set, self._facts.limits)
         collected = point.measure(what)
         if latency:
-            launch = functools.partial(self._launch, before=self._preflight())
-            collected = with_profiles(collected, what, launch, self._lease.ended.is_set)
+            collected = with_profiles(
+                collected, what, lambda run: self._launch(run, self._preflight()), self._lease.ended.is_set
+            )
         if not self._lease.lost:
             self._ledger.record(collected)
         elif collected.record.outcome is Outcome.OK:
