@@ -97,16 +97,6 @@ def recall_from_absent(jobs: JobStore, entries: Iterable[DeviceEntry]) -> list[s
     return recall_all(jobs, waiting)
 
 
-def reap(jobs: JobStore, store: Store, max_attempts: int, now_s: float = math.inf) -> list[tuple[str, JobState]]:
-    """Deal with leases that ended, and write the records that are owed: no cell of a table is just empty.
-
-    `now_s`: Redis's clock, Unix seconds; the record of a job that is given up waits a little for its attempts' logs.
-    """
-    ended = end_leases(jobs, max_attempts)
-    settle(jobs, store, now_s)
-    return ended
-
-
 def end_leases(jobs: JobStore, max_attempts: int) -> list[tuple[str, JobState]]:
     """Deal with leases that ended."""
     ended = jobs.reap(max_attempts)
@@ -117,6 +107,9 @@ def end_leases(jobs: JobStore, max_attempts: int) -> list[tuple[str, JobState]]:
 
 def settle(jobs: JobStore, store: Store, now_s: float = math.inf) -> int:
     """Write the records of jobs that ended outside of any worker; return how many of those looked at still wait.
+
+    No cell of a table is just empty. `now_s`: Redis's clock, Unix seconds; the record of a job that is given up waits a
+    little for its attempts' logs.
 
     What is owed stays in Redis until it is written: a store that is away, or a scheduler that dies, costs only time.
     """

@@ -17,7 +17,7 @@ from farm.store import Store
 from scheduler.choose import Slot
 from scheduler.dispatch import one_pass
 from scheduler.expand import jobs_at
-from scheduler.reconcile import Resender, lost, outstanding, reap, rebuild, settle
+from scheduler.reconcile import Resender, end_leases, lost, outstanding, rebuild, settle
 from scheduler.records import cancelled_records
 from scheduler.submit import submit
 from tests.factories import make_job
@@ -97,7 +97,8 @@ def test_a_job_whose_worker_died_is_queued_again_and_in_the_end_recorded_as_lost
         ((job_id, _),) = sent.take()
         assert claim(job_id, "d").attempt == attempt
         jobs.disown("d", "nobody")  # ends the lease without waiting for it
-        ended = reap(jobs, store, max_attempts=2)
+        ended = end_leases(jobs, max_attempts=2)
+        settle(jobs, store)
     assert ended == [(job_id, JobState.QUARANTINED)]
     (record,) = [r for r in store.records.iterate(submission.sweep_id) if isinstance(r, Record)]
     assert (record.outcome, record.attempt) == (Outcome.LOST, 2)
@@ -223,11 +224,13 @@ def test_a_job_given_up_while_the_store_was_away_is_recorded_when_it_is_back(
         claim(sent.take()[0][0], "a")
         jobs.disown("a", owner)
         away = store.root.rename(store.root.with_name("away"))
-        ended = reap(jobs, store, max_attempts=9)
+        ended = end_leases(jobs, max_attempts=9)
+        settle(jobs, store)
         away.rename(store.root)
     assert [state for _, state in ended] == [JobState.QUARANTINED]
     assert list(store.records.iterate()) == []
-    assert reap(jobs, store, max_attempts=9) == []
+    assert end_leases(jobs, max_attempts=9) == []
+    settle(jobs, store)
     (record,) = [r for r in store.records.iterate(submission.sweep_id) if isinstance(r, Record)]
     assert record.failure is not None
     assert (record.outcome, record.failure.reference) == (Outcome.LOST, "killed-its-worker")
@@ -247,7 +250,8 @@ def test_a_cancelled_job_whose_worker_died_has_its_records(
     write(store, held.job, 1, None)
     jobs.cancel(held.job.job_id)
     jobs.disown("a", "the next worker")
-    assert reap(jobs, store, max_attempts=3) == [(held.job.job_id, JobState.CANCELLED)]
+    assert end_leases(jobs, max_attempts=3) == [(held.job.job_id, JobState.CANCELLED)]
+    settle(jobs, store)
     found = [r for r in store.records.iterate(submission.sweep_id) if isinstance(r, Record)]
     assert {r.batch_size: r.outcome for r in found} == {1: Outcome.OK, 2: Outcome.CANCELLED}
 
