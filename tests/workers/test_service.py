@@ -29,7 +29,7 @@ from farm.contract.names import EVENTS_FILE, TASK_RUN_JOB, device_queue
 from farm.contract.outcome import Outcome
 from farm.settings import Settings
 from farm.store import Store
-from scheduler.reconcile import reap, settle
+from scheduler.reconcile import settle
 from tests.workers.support import fake_job, is_alive, marked, wait_until
 from workers.daemon.lock import Holder, device_lock_path, hold
 from workers.daemon.probe import find_device
@@ -355,7 +355,8 @@ def test_a_job_that_kills_its_worker_twice_leaves_the_logs_of_both_attempts_in_i
         os.kill(host.child_of(worker), signal.SIGKILL)
         state = JobState.QUEUED if attempt == 1 else JobState.QUARANTINED
         end = ("a", state)
-        wait_until(lambda end=end: end in reap(host.jobs, host.store, 3, 0.0), "its end")  # type: ignore[misc]
+        wait_until(lambda end=end: end in host.jobs.reap(3), "its end")  # type: ignore[misc]
+        settle(host.jobs, host.store, 0.0)
         if attempt == 1:
             host.send("a")
     assert settle(host.jobs, host.store) == 0
