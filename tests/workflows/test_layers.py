@@ -59,7 +59,12 @@ def test_a_real_model_is_taken_apart_by_the_names_of_its_parts(shared: Island, w
 @pytest.mark.models
 def test_int8_rows_say_int8(shared: Island) -> None:
     _, found = take_apart(shared, model_job("resnet18", "onnxruntime_cpu", "int8"))
-    assert "int8" in {layer.precision for layer in found.layers}
+    products = [layer for layer in found.layers if layer.kind == "QLinearConv"]
+    assert len(products) == 20
+    assert {layer.precision for layer in products} == {"int8"}
+    convolutions = [[name for name in layer.origins if name.endswith("/Conv")] for layer in products]
+    assert [len(names) for names in convolutions] == [1] * 20, "of each, the one node that it computes"
+    assert len({name for (name,) in convolutions}) == 20
 
 
 def test_a_row_is_its_median_and_where_the_clock_is_coarse_its_midmean() -> None:

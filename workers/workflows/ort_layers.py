@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from workers.workflows.layers import LayerProfiler, Observed, Rows, Step
@@ -20,7 +21,7 @@ _TYPES = {
 }
 _NODE_END = "_kernel_time"
 #: What optimisers add to the name of the tensor or node that they began with.
-_ADDED = ("_nchwc", "_quant", "_QuantizeLinear", "_DequantizeLinear", "_token")
+_ADDED = re.compile("(_nchwc|_quant|_QuantizeLinear|_DequantizeLinear|_token(_[0-9]+)?)$")
 _OUTPUT = "_output_"
 
 #: Operators that a fused node named after what follows them has in it.
@@ -155,9 +156,9 @@ def _anchor(row: str, names: Iterable[str]) -> str:
     while True:
         if found in known:
             return found
-        cut = next((end for end in _ADDED if found.endswith(end)), None)
-        if cut is None:
+        shorter = _ADDED.sub("", found)
+        if shorter == found:
             break
-        found = found[: -len(cut)]
+        found = shorter
     head, mark, number = found.rpartition(_OUTPUT)
     return head if mark and number.isdigit() else found
