@@ -11,7 +11,17 @@ from farm.contract.codec import DecodeError, from_json
 from farm.contract.layers import LAYERS_ARTIFACT, LayerTable
 from farm.contract.record import Record
 from farm.errors import IntegrityError, UsageError
-from farm.explain import Difference, Profiled, Total, compare_layers, outside_tensorrt, top, total_of
+from farm.explain import (
+    Difference,
+    Profiled,
+    Total,
+    by_kind,
+    by_precision,
+    compare_layers,
+    outside_tensorrt,
+    top,
+    total_of,
+)
 from farm.store import BadRecord, Store
 
 _HINT = "Measure it with `profile: layers` in the sweep (docs/profiling.md)."
@@ -84,6 +94,7 @@ def as_json(found: Profiled, count: int) -> dict[str, Any]:
         "iterations": table.iterations,
         "rows": len(table.layers),
         "outside_tensorrt": outside_tensorrt(table),
+        "precisions": by_precision(table),
         "total": _total(total),
         "notes": list(table.notes),
         "top": [vars(layer) for layer in top(table, count)],
@@ -110,6 +121,8 @@ def difference_as_json(base: Profiled, new: Profiled, count: int) -> dict[str, A
         "new": new.record.run_id,
         "change_ns": found.change_ns,
         "matched": found.matched,
+        "precisions": {"base": by_precision(base.table), "new": by_precision(new.table)},
+        "kinds": [vars(kind) | {"change_ns": kind.change_ns} for kind in by_kind(base.table.layers, new.table.layers)],
         "explaining": [group.name for group in found.explaining()],
         "parts": parts,
     }

@@ -12,6 +12,8 @@ from farm.cli.common import open_farm, print_json, print_table
 if TYPE_CHECKING:
     from farm.explain import Profiled
 
+#: So many kinds of operator are shown: the rest makes no difference.
+_KINDS = 8
 #: A name longer than this is cut in the middle: fused layers are named after all of their parts.
 _LONGEST = 64
 
@@ -43,7 +45,7 @@ def explain(ctx: click.Context, run: str, other: str | None, count: int, form: s
 
 
 def _show(found: Profiled, count: int) -> None:
-    from farm.explain import outside_tensorrt, top
+    from farm.explain import by_precision, outside_tensorrt, top
 
     table = found.table
     click.echo(f"{found.record.run_id}  {found.name}")
@@ -53,6 +55,7 @@ def _show(found: Profiled, count: int) -> None:
     outside = outside_tensorrt(table)
     if outside is not None:
         click.echo(f"  outside of TensorRT: {100 * outside:.1f} % of the layers' time")
+    click.echo(f"  computed in: {_shares(by_precision(table))} of that time")
     for note in table.notes:
         click.echo(f"  note: {note}")
     rows = [
@@ -79,11 +82,12 @@ def total_lines(found: Profiled) -> list[str]:
 
 
 def _show_difference(base: Profiled, new: Profiled, count: int) -> None:
-    from farm.explain import compare_layers
+    from farm.explain import by_kind, by_precision, compare_layers
 
     found = compare_layers(base.table, new.table)
     for word, side in (("base", base), ("new ", new)):
         click.echo(f"{word}  {side.record.run_id}  {side.name}: rows together {side.table.sum_ns / 1e6:.4g} ms")
+        click.echo(f"      computed in: {_shares(by_precision(side.table))} of that time")
         for line in total_lines(side):
             click.echo(f"      {line}")
     click.echo(
@@ -98,6 +102,18 @@ def _show_difference(base: Profiled, new: Profiled, count: int) -> None:
         for group in found.groups[:count]
     ]
     print_table(None, ["change us", "base us", "new us", "part", "what differs"], rows)
+    kinds = by_kind(base.table.layers, new.table.layers)
+    listed = [
+        [kind.change_ns / 1e3, kind.base_ns / 1e3, kind.new_ns / 1e3, kind.name, kind.base_rows, kind.new_rows]
+        for kind in kinds[:_KINDS]
+    ]
+    title = f"By what the rows do: the {len(listed)} largest changes of {len(kinds)}"
+    print_table(title, ["change us", "base us", "new us", "kind", "base rows", "new rows"], listed)
+
+
+def _shares(shares: dict[str, float]) -> str:
+    """`int8 81 %, fp32 19 %`."""
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
 
 
 def _short(name: str) -> str:

@@ -11,6 +11,8 @@ from farm.explain.match import gathered, groups, keys
 
 #: Words of a tactic that a person can read; the rest is in the table.
 _LONGEST = 60
+#: Nodes that feed others: a part is not called after them where it has any other.
+_FEEDS = ("QuantizeLinear", "DequantizeLinear", "Cast", "Transpose")
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,10 @@ def compare_layers(base: LayerTable, new: LayerTable) -> Difference:
 
 
 def _named(base: Sequence[Layer], new: Sequence[Layer], mixed: bool) -> Group:
-    """A part with names in the model: called after the first node of the row with the most time."""
+    """A part with names in the model: called after the first node that computes, of the row with the most time."""
     named = [layer for layer in (*base, *new) if layer.origins]
-    name = max(named, key=lambda layer: layer.time_ns).origins[0]
+    origins = max(named, key=lambda layer: layer.time_ns).origins
+    name = next((each for each in origins if not each.endswith(_FEEDS)), origins[0])
     more = max(len({origin for layer in side for origin in layer.origins}) for side in (base, new)) - 1
     return Group(
         f"{name} + {more} more" if more > 0 else name, tuple(base), tuple(new), tuple(_notes(base, new, mixed))

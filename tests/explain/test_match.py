@@ -94,3 +94,11 @@ def test_equal_tables_have_nothing_to_explain() -> None:
     found = compare_layers(same, same)
     assert (found.change_ns, found.explaining(), found.matched) == (0.0, [], 1.0)
     assert all(not group.notes for group in found.groups)
+
+
+def test_a_part_is_called_after_what_computes_and_not_after_what_feeds_it() -> None:
+    base = table(layer("c", 1, "/c/Conv"))
+    new = table(layer("q", 2, "w_DequantizeLinear", "x_DequantizeLinear", "/c/Conv", "y_QuantizeLinear"))
+    assert [group.name for group in compare_layers(base, new).groups] == ["/c/Conv + 3 more"]
+    alone = table(layer("x_QuantizeLinear", 2, "x_QuantizeLinear"))
+    assert [group.name for group in compare_layers(table(), alone).groups] == ["x_QuantizeLinear"]
