@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from farm.canary import is_canary, is_canary_sweep
 from farm.compare.model import Comparison
@@ -14,6 +14,7 @@ from farm.compare.order import BASE, NEW, Turn, turns
 from farm.contract.record import Record
 from farm.errors import IntegrityError, UsageError
 from farm.history.purpose import confirmations, is_confirmation
+from farm.selecting import FORM, split, words_of
 from farm.store import BadRecord, Store
 from farm.sweep import SweepSpec
 from scheduler.expand import jobs_at
@@ -22,10 +23,22 @@ from scheduler.records import recorded
 LAST, PREVIOUS = "last", "previous"
 _LISTED = "`farm results --columns sweep_id,started_at` lists what is recorded."
 
+#: A run, and what its words are made of.
+_COLUMNS = ("run_id", "batch_size", "model", "workflow", "precision", "device_id")
+
+
+class _Named(NamedTuple):
+    """A run or a sweep by its id; with `words`, those of its runs that have all of them."""
+
+    name: str
+    words: frozenset[str] = frozenset()
+
 
 @dataclass(frozen=True)
 class Question:
     """Which records to compare. A side is a run id, a sweep, `last`, `previous`, or several with commas between.
+
+    Words behind a sweep stand for some of its runs: `SWEEP:resnet18:int8` (`farm.selecting`).
 
     `where` narrows both sides, as in `farm results`. With `repeats`, a sweep stands for all repeats of it.
     """
@@ -47,11 +60,11 @@ def records_of(question: Question, store: Store, find: Callable[[str], str]) -> 
     base, new = (_runs(names, store, question.where) for names in sides)
     for name, found in ((question.base, base), (question.new, new)):
         if not found:
-            hint = (
-                "The condition of --where lets none of them through."
-                if question.where
-                else "Nothing is recorded of it."
-            )
+            hint = "Nothing is recorded of it."
+            if question.where:
+                hint = "The condition of --where lets none of them through."
+            elif ":" in name:
+                hint = f"{FORM}, in any order: a run needs all of the words that are typed."
             raise UsageError(f"{name!r} has no runs to compare", hint=hint)
     both = set(base) & set(new)
     if both:
@@ -86,7 +99,7 @@ def finished(store: Store, document: Mapping[str, Any]) -> bool:
 def turn_records(turns_: Sequence[Turn], store: Store) -> tuple[list[Record], list[Record]]:
     """What was measured of each side, the newest of each point."""
     store.index.refresh()
-    sides = ([turn.spec.sweep_id for turn in turns_ if turn.side == side] for side in (BASE, NEW))
+    sides = ([_Named(turn.spec.sweep_id) for turn in turns_ if turn.side == side] for side in (BASE, NEW))
     base, new = ([store.records.read(run) for run in _runs(side, store, None)] for side in sides)
     return base, new
 
@@ -114,8 +127,8 @@ def _known(store: Store, turn: Turn) -> bool:
     return store.sweeps.root.is_dir() and store.sweeps.exists(turn.spec.sweep_id)
 
 
-def _resolved(question: Question, store: Store, find: Callable[[str], str]) -> list[list[str]]:
-    """The names of runs and ids of sweeps of each side."""
+def _resolved(question: Question, store: Store, find: Callable[[str], str]) -> list[list[_Named]]:
+    """What each side names."""
     words = [_words(question.base), _words(question.new)]
     if question.repeats and {LAST, PREVIOUS} & {word for side in words for word in side}:
         raise UsageError(
@@ -124,9 +137,9 @@ def _resolved(question: Question, store: Store, find: Callable[[str], str]) -> l
     found = [[_one(word, store, find) for word in side if word != PREVIOUS] for side in words]
     for side, other in ((0, 1), (1, 0)):
         if PREVIOUS in words[side]:
-            found[side].append(_previous(found[other], store))
+            found[side].append(_Named(_previous([each.name for each in found[other]], store)))
     if question.repeats:
-        found = [[each for name in side for each in _repeats(name, store)] for side in found]
+        found = [[_Named(name, each.words) for each in side for name in _repeats(each.name, store)] for side in found]
     return [list(dict.fromkeys(side)) for side in found]
 
 
@@ -137,15 +150,14 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def _one(word: str, store: Store, find: Callable[[str], str]) -> str:
+def _one(text: str, store: Store, find: Callable[[str], str]) -> _Named:
+    word, words = split(text)
     if word == LAST:
         newest = next(_finished_sweeps(store), None)
         if newest is None:
             raise UsageError("no sweep is finished yet", hint=_LISTED)
-        return str(newest["sweep_id"])
-    if _is_run(word, store):
-        return word
-    return find(word)
+        return _Named(str(newest["sweep_id"]), words)
+    return _Named(word if _is_run(word, store) else find(word), words)
 
 
 def _is_run(name: str, store: Store) -> bool:
@@ -198,13 +210,14 @@ def _without_repeat(document: Mapping[str, Any]) -> str:
     return SweepSpec.from_document(document).repeated(0).sweep_id
 
 
-def _runs(names: Sequence[str], store: Store, where: str | None) -> list[str]:
+def _runs(side: Sequence[_Named], store: Store, where: str | None) -> list[str]:
     """The run ids of a side: of each point of a sweep the newest, and runs as they were named."""
     found: list[str] = []
-    for name in names:
+    for name, words in side:
         if _is_run(name, store):
             rows = store.index.query(None, where, ["run_id"]).rows
             found += [name] if where is None or (name,) in rows else []
         else:
-            found += [str(row[0]) for row in store.index.query(name, where, ["run_id"], latest=True).rows]
+            rows = store.index.query(name, where, _COLUMNS, latest=True).rows
+            found += [str(run) for run, *about in rows if words <= words_of(*about)]
     return list(dict.fromkeys(found))

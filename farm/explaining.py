@@ -22,6 +22,7 @@ from farm.explain import (
     top,
     total_of,
 )
+from farm.selecting import split, words_of
 from farm.store import BadRecord, Store
 
 _HINT = "Measure it with `profile: layers` in the sweep (docs/profiling.md)."
@@ -54,9 +55,9 @@ def _is_run(name: str, store: Store) -> bool:
 
 
 def _only(name: str, store: Store, find: Callable[[str], str]) -> Record:
-    sweep, *words = name.split(":")
+    sweep, words = split(name)
     every = [r for r in store.records.iterate(find(sweep)) if not isinstance(r, BadRecord)]
-    records = [record for record in every if set(words) <= _words(record)]
+    records = [record for record in every if words <= _words(record)]
     having = [record for record in records if any(ref.kind == LAYERS_ARTIFACT for ref in record.artifacts)]
     if len(having) == 1:
         return having[0]
@@ -69,9 +70,9 @@ def _only(name: str, store: Store, find: Callable[[str], str]) -> Record:
 
 
 def _words(record: Record) -> set[str]:
-    """What may follow a sweep's name to say which of its runs is meant."""
     job = record.job
-    return {job.model.name, job.workflow, job.precision, f"b{record.batch_size}"}
+    device = record.device.device_id if record.device else None
+    return words_of(record.batch_size, job.model.name, job.workflow, job.precision, device)
 
 
 def _why(record: Record) -> str:

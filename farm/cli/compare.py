@@ -41,11 +41,13 @@ def compare(ctx: click.Context, /, base: str, new: str, form: str, fail_on: str 
     """Say for each cell whether NEW is FASTER, SLOWER or the SAME as BASE, or that it is UNCLEAR.
 
     BASE and NEW are sweeps, run ids, `last` (the latest finished sweep) or `previous` (the one before it of the same
-    name); several with commas between. Runs are compared, not iterations: five of each are the fewest for a verdict.
+    name); several with commas between. `SWEEP:resnet18:int8` are those of a sweep's runs that have all of these words.
+    Runs are compared, not iterations: five of each are the fewest for a verdict.
 
     \b
     Examples:
       farm compare previous last
+    farm compare quickstart:fp32 quickstart:int8
       farm compare --measure before.yaml after.yaml --processes 5
       farm compare quickstart other --where "batch_size = 1" --threshold 5 --fail-on slower
     """

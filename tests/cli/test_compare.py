@@ -58,6 +58,22 @@ def test_fail_on_slower_is_the_exit_code(farm: Farm, run: Type, sides: tuple[str
     assert run(*sides, "--repeats", "--fail-on", "slower").return_value == code
 
 
+def test_words_behind_a_sweep_stand_for_some_of_its_runs(farm: Farm, run: Type) -> None:
+    whole = json.loads(run("before", "after", "--repeats", "--format", "json").output)["cells"]
+    told = json.loads(run("before:b2", "after:b2:resnet18", "--repeats", "--format", "json").output)["cells"]
+    assert (len(whole), len(told)) == (2, 1)
+    both = [cell for cell in whole if cell["base"] == told[0]["base"]]
+    assert [cell["new"] for cell in both] == [told[0]["new"]]
+    assert both != whole
+
+
+def test_words_that_no_run_has_are_an_error(farm: Farm, run: Type) -> None:
+    failure = run("before:b3", "after").exception
+    assert isinstance(failure, UsageError)
+    assert failure.message == "'before:b3' has no runs to compare"
+    assert "SWEEP:MODEL:WORKFLOW:PRECISION:bN:DEVICE" in str(failure.hint)
+
+
 def test_one_process_each_is_unclear(farm: Farm, run: Type) -> None:
     done = run("before", "after", "--fail-on", "slower")
     assert "UNCLEAR" in done.output
