@@ -23,7 +23,7 @@ from farm.broker.views import (
     RenewAnswer,
     SweepView,
     rank,
-    read_head,
+    read_heads,
     read_sweep,
     readable,
 )
@@ -219,8 +219,30 @@ class JobStore:
 
     def heads(self) -> list[Head]:
         """The first waiting job of every line."""
-        flat = cast(list[str], self._call("heads"))
-        return [read_head(flat[i : i + 7]) for i in range(0, len(flat), 7)]
+        return read_heads(cast(list[str], self._call("heads")))
+
+    def idle_and_heads(self, device_ids: Sequence[str]) -> tuple[list[str], list[Head]]:
+        """Those of these devices that hold nothing and on which the last job did not fail; and `heads`.
+
+        In one round trip: it is what a device waits for that has just become idle.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        for device_id in device_ids:
+            pipe.smembers(f"farm:window:{device_id}")
+            pipe.llen(f"farm:failed:{device_id}")
+        # By its digest alone: a pipeline that is given the script asks first, in a round trip more, whether it is known.
+        pipe.evalsha(self._scripts["heads"].sha, 0)
+        *counts, flat = pipe.execute(raise_on_error=False)
+        if trouble := next((one for one in (*counts, flat) if isinstance(one, redis.RedisError)), None):
+            if trouble is not flat or not isinstance(trouble, redis.exceptions.NoScriptError):
+                raise trouble
+            flat = self._call("heads")
+        idle = [
+            device_id
+            for device_id, held, failed in zip(device_ids, counts[::2], counts[1::2], strict=True)
+            if not held and not failed
+        ]
+        return idle, read_heads(cast(list[str], flat))
 
     def window(self, device_id: str) -> list[JobView]:
         """What is dispatched to, claimed or running on a device."""
