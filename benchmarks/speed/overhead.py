@@ -144,7 +144,8 @@ def bare_script(batches: tuple[int, ...]) -> float:
         began = time.monotonic()
         subprocess.run(
             # -P: modules beside the script have names of the standard library's.
-            [sys.executable, "-P", "-W", "ignore", str(script), json.dumps(asked), f"{folder}/out.json"], check=True
+            [sys.executable, "-P", "-W", "ignore", str(script), json.dumps(asked), f"{folder}/out.json"],
+            check=True,
         )
         return time.monotonic() - began
 
