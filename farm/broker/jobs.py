@@ -230,7 +230,7 @@ class JobStore:
         for device_id in device_ids:
             pipe.smembers(f"farm:window:{device_id}")
             pipe.llen(f"farm:failed:{device_id}")
-        # By its digest alone: a pipeline that is given the script asks first, in a round trip more, whether it is known.
+        # By its digest alone: a pipeline that is given the script first asks, one more round trip, whether it is known.
         pipe.evalsha(self._scripts["heads"].sha, 0)
         *counts, flat = pipe.execute(raise_on_error=False)
         if trouble := next((one for one in (*counts, flat) if isinstance(one, redis.RedisError)), None):

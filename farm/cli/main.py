@@ -53,8 +53,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
-#: New objects between two looks for what is no longer used. Nearly all that a command makes are the libraries it imports,
-#: which stay; the interpreter's own 700 would have them looked through a hundred times.
+#: New objects between two looks for what is no longer used. Nearly all that a command makes are the libraries that it
+#: imports, which stay; the interpreter's own 700 would have them looked through a hundred times.
 _OBJECTS_BETWEEN_LOOKS = 50_000
 
 

@@ -113,10 +113,10 @@ def _stamps(target: Path) -> _Stamps:
     for folder, folders, names in os.walk(target):
         folders[:] = [name for name in folders if name != "__pycache__"]
         for name in names:
-            path = os.path.join(folder, name)
+            path = Path(folder, name)
             with suppress(FileNotFoundError):
-                status = os.stat(path)
-                found[path] = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+                status = path.stat()
+                found[str(path)] = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return found
 
 

@@ -14,8 +14,8 @@ from workers.daemon.host import Files, host_facts, memory, on_battery, usable_cp
 
 #: How long to look at the processors, and how long where the first look does not clearly find them idle.
 _GLANCE_S, _LOOK_S = 0.1, 0.3
-#: How long the worker's own work before a run must have taken to stand for a look, and how long it may have: of a longer
-#: time the end, which is what counts, would be too small a part.
+#: How long the worker's own work before a run must have taken to stand for a look, and how long it may have: the end is
+#: what counts, and would be too small a part of a longer time.
 _SHORTEST_S, _LONGEST_S = 0.1, 2.0
 
 
