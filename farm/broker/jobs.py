@@ -273,6 +273,35 @@ class JobStore:
         """All jobs of a sweep, in their order."""
         return self._views(cast(list[str], self._redis.zrange(f"farm:sweep-jobs:{sweep_id}", 0, -1)))
 
+    def views(self, job_ids: Iterable[str]) -> list[JobView]:
+        """Those jobs, in the order of their sweeps."""
+        return self._views(job_ids)
+
+    def states(self, job_ids: Sequence[str]) -> dict[str, JobState]:
+        """Their states alone; of a job that is not known nothing."""
+        found: dict[str, JobState] = {}
+        for start in range(0, len(job_ids), SUBMIT_BLOCK):
+            block = job_ids[start : start + SUBMIT_BLOCK]
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in block:
+                pipe.hget(f"farm:job:{job_id}", "state")
+            answers = zip(block, pipe.execute(), strict=True)
+            found |= {job_id: JobState(state) for job_id, state in answers if state in set(JobState)}
+        return found
+
+    def counts(self, sweep_id: str) -> dict[str, int]:
+        """How many jobs of a sweep are in which state."""
+        found = cast(dict[str, str], self._redis.hgetall(f"farm:counts:{sweep_id}"))
+        return {state: int(count) for state, count in found.items() if int(count) and state in set(JobState)}
+
+    def at_devices(self) -> set[str]:
+        """What is dispatched to, claimed or running on any device."""
+        devices = sorted(cast(set[str], self._redis.smembers("farm:devices")))
+        pipe = self._redis.pipeline(transaction=False)
+        for device_id in devices:
+            pipe.smembers(f"farm:window:{device_id}")
+        return set(itertools.chain.from_iterable(pipe.execute())) if devices else set()
+
     def sweeps(self) -> list[SweepView]:
         """All sweeps, the newest last."""
         ids = cast(list[str], self._redis.zrange("farm:sweeps", 0, -1))
