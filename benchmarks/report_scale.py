@@ -27,7 +27,6 @@ import argparse
 import functools
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -43,7 +42,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from farm.contract.device import DeviceInfo, StackInfo  # noqa: E402 - found by the line above
+from benchmarks.speed.memory import peak_mib  # noqa: E402 - found by the line above
+from farm.contract.device import DeviceInfo, StackInfo  # noqa: E402
 from farm.contract.job import JobSpec  # noqa: E402
 from farm.contract.outcome import Outcome  # noqa: E402
 from farm.contract.record import Record  # noqa: E402
@@ -255,7 +255,7 @@ def measure(what: str, root: Path, night: str) -> dict[str, float]:
         from farm.reporting import report_night
 
         report_night(store, night, root / "report", samples=lambda _record: None)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mib()
     # Beside the wall clock: what is left of it on a quiet machine.
     used = round(time.process_time(), 1)
     return {"seconds": round(time.perf_counter() - begun, 1), "cpu_seconds": used, "peak_mib": round(peak)}

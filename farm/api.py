@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from farm import operating
 from farm.broker import standing
 from farm.broker.connection import connect
+from farm.broker.following import Follower
 from farm.broker.jobs import JobState, JobStore, JobView, SweepView
 from farm.broker.register import DeviceEntry, Register
 from farm.broker.standing import Held
@@ -127,14 +128,18 @@ class Farm:
         """
         sweep_id = self.find_sweep(sweep).sweep_id
         deadline = None if limit_s is None else time.monotonic() + limit_s
+        follower = Follower(self.jobs, sweep_id)
         while True:
-            progress = sweep_progress(self.jobs.sweep_jobs(sweep_id), time.time())
+            began = time.monotonic()
+            progress = sweep_progress(follower.look(), time.time())
+            spent_s = time.monotonic() - began
             yield progress
             if progress.finished:
                 return
             if deadline is not None and time.monotonic() > deadline:
                 raise UnavailableError(f"sweep {sweep_id} has not ended within {limit_s:.0f} s")
-            time.sleep(interval_s)
+            # Of a very large sweep a look takes longer: half of a processor is enough for it.
+            time.sleep(max(interval_s, spent_s))
 
     def cancel(self, name: str) -> Cancelled:
         """Cancel a sweep (id, beginning or name) or a job (id): what waits at once, what runs as soon as it can."""

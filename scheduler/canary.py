@@ -17,7 +17,8 @@ from datetime import datetime
 from farm.broker.canaries import CONFIRM, OUT_OF_TURN, CanaryBook
 from farm.broker.jobs import JobState, JobStore, JobView
 from farm.broker.register import DeviceEntry, Register
-from farm.canary import UNCONFIRMED, CanaryState, assess
+from farm.canary import UNCONFIRMED, CanaryState
+from farm.canary.series import assess
 from farm.devices import Refusal
 from farm.errors import FarmError
 from farm.settings import Settings

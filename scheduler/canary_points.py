@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from farm.canary import NAME, Point, is_canary, pooled
-from farm.canary.judge import HISTORY
+from farm.canary import NAME, is_canary
+from farm.canary.judge import HISTORY, pooled
+from farm.canary.series import Point
 from farm.contract.device import DeviceInfo
 from farm.contract.outcome import Outcome
 from farm.contract.record import Flag, Record

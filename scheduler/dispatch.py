@@ -74,11 +74,10 @@ def quick_pass(
         redis.RedisError: as `one_pass`.
     """
     ready = [entry for entry in entries if fit.get(entry.device_id) == standing(entry) and not entry.canary.busy]
-    idle = [slot for slot in read_slots(jobs, ready) if not slot.window and not slot.canary_only]
-    failed = set(jobs.failing([slot.device_id for slot in idle], 1))
-    slots = [slot for slot in idle if slot.device_id not in failed]
-    heads = jobs.heads() if slots else []
-    return PassReport(tuple(fill(jobs, slots, Board(heads), send, window))) if heads else PassReport()
+    devices = {entry.device_id: entry.announcement.device.device_class for entry in ready if working(entry)}
+    idle, heads = jobs.idle_and_heads(sorted(devices))
+    slots = [Slot(device_id, devices[device_id]) for device_id in idle]
+    return PassReport(tuple(fill(jobs, slots, Board(heads), send, window))) if slots and heads else PassReport()
 
 
 def read_slots(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class Leader:
         told = {"token": uuid.uuid4().hex, "pid": os.getpid(), "host": _host(), "version": farm.__version__}
         self._value = json.dumps(told, sort_keys=True)
         self._ttl_ms = int(ttl_s * 1000)
+        self._held_at: float | None = None
         self._take = client.register_script(_TAKE)
         self._free = client.register_script(_FREE)
 
@@ -61,6 +63,15 @@ class Leader:
                 f"{self._what} for this farm: process {told.get('pid')} on {_host_name(told)}",
                 hint="One is enough. Stop that one first, or give this farm a broker of its own (FARM_HOME).",
             )
+        self._held_at = time.monotonic()
+
+    def keep(self, *, sure: bool = True) -> None:
+        """`hold`, where a sixth of the lock's time has passed since the last time or one is not `sure` of it.
+
+        Each write is flushed to the server's disk, and whoever asks the server something meanwhile waits for that.
+        """
+        if not sure or self._held_at is None or time.monotonic() - self._held_at >= self._ttl_ms / 6000:
+            self.hold()
 
     def free(self) -> None:
         """Give the lock back. Harmless when it is another's."""

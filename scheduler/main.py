@@ -156,7 +156,7 @@ def _loop(scheduler: Scheduler, leader: Leader, stop: threading.Event) -> None:
     failures = 0
     while not stop.is_set():
         try:
-            leader.hold()
+            leader.keep(sure=not failures)
             scheduler.tick()
             if failures:
                 log.info("the broker is back")

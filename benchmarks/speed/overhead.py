@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.speed import launcher  # noqa: E402 - found by the line above
 from benchmarks.speed.line import Line  # noqa: E402
+from benchmarks.speed.memory import children, is_warm, peak_mib  # noqa: E402
 from farm.api import Farm  # noqa: E402
 from farm.contract.protocols import PROTOCOLS  # noqa: E402
 from farm.contract.record import Record  # noqa: E402
@@ -53,11 +54,15 @@ devices: [{{kind: cpu}}]
 
 
 class Farmed(NamedTuple):
-    """A sweep through the farm, in s: its wall clock, what that went to, and a point's time outside of its work."""
+    """A sweep through the farm, in s: its wall clock, what that went to, and a point's time outside of its work.
+
+    `peaks_mib`: of the farm's processes, by what they are.
+    """
 
     wall_s: float
     split: dict[str, float]
     point_s: float
+    peaks_mib: dict[str, float]
 
 
 def measure(rounds: int, jobs: int = 30) -> list[Line]:
@@ -79,6 +84,10 @@ def measure(rounds: int, jobs: int = 30) -> list[Line]:
         Line("overhead", "a point, outside of its load and runs", "s", tuple(one.point_s for one in farmed),
              tuple(launched), "optimum-benchmark, process launcher", 0.2 if launched else None,
              why or launcher.NOTE),
+        *(
+            Line("overhead", f"peak memory: {what}", "MiB", tuple(one.peaks_mib[what] for one in farmed))
+            for what in farmed[0].peaks_mib
+        ),
     ]  # fmt: skip
 
 
@@ -86,35 +95,53 @@ def through_farm(batches: tuple[int, ...]) -> Farmed:
     """The jobs, a sweep for each batch size so that each is a job of its own, on a farm that has never run one."""
     with tempfile.TemporaryDirectory(prefix="farm-overhead-") as home:
         farm = Farm(home=Path(home))
-        with LocalFarm(farm.settings):
+        with LocalFarm(farm.settings) as parts:
             began = time.time()
             made = [farm.submit(_write(Path(home), batch)).sweep_id for batch in batches]
             for sweep_id in made:
                 for _ in farm.watch(sweep_id, interval_s=0.05, limit_s=_LIMIT_S):
                     pass
             wall_s = time.time() - began
+            peaks = peaks_mib(parts)
         records = sorted((one for one in farm.records() if isinstance(one, Record)), key=lambda one: one.started_at)
     bad = [one.run_id for one in records if one.outcome != "ok"]
     if bad or not records:
         raise SystemExit(f"not ok: {', '.join(bad) or 'no record'}")
-    return Farmed(wall_s, split(records, began, wall_s), point_s(records))
+    return Farmed(wall_s, split(records, began, wall_s), point_s(records), peaks)
+
+
+def peaks_mib(farm: LocalFarm) -> dict[str, float]:
+    """The peak of each of the farm's processes, in MiB. Nothing runs on it any more."""
+    found: dict[str, float] = {}
+    for part in farm.parts:
+        if part.process is None:
+            continue
+        found[part.name] = peak_mib(part.process.pid)
+        below = list(children(part.process.pid))
+        if part.is_worker:
+            warm = [peak_mib(pid) for pid in below if is_warm(pid)]
+            found["the worker's process that runs the jobs"] = peak_mib(below[0])
+            found["the largest of its warm parents"] = max(warm, default=float("nan"))
+    return found
 
 
 def split(records: list[Record], began: float, wall_s: float) -> dict[str, float]:
     """Where the wall clock went, in seconds. `between`: from a record's end to the next one's start, without `prepare`.
 
-    That is recording, finishing, the queue, the claim, and the look at the host before a run. `start`: from the launch
+    That is recording, finishing, the queue, the claim, and the look at the host before a run; `waited` is what it had
+    to wait there for other work on the host to end, which a script does not care about. `start`: from the launch
     of a run to the end of its first stage, in which libraries are imported. `end`: from its last stage to its record.
     """
-    found = dict.fromkeys(("queue to first point", "between", "prepare", "start", *_WORK[3:], "end"), 0.0)
+    found = dict.fromkeys(("queue to first point", "between", "waited", "prepare", "start", *_WORK[3:], "end"), 0.0)
     offset, last, seen = time.time() - time.monotonic(), began, set()
     for one in records:
         began_at, ended_at = _epoch(one.started_at), _epoch(one.finished_at)
-        prepared = _prepare_s(one)
+        prepared, waited = _prepare_s(one), float(one.host.get("waited_idle_s") or 0.0)
         first = not seen
         seen.add(one.run_id)
         found["prepare"] += prepared
-        found["queue to first point" if first else "between"] += began_at - last - prepared
+        found["waited"] += waited
+        found["queue to first point" if first else "between"] += began_at - last - prepared - waited
         found["start"] += one.stages[0].end_ns / 1e9 + offset - began_at
         for stage in one.stages[1:]:
             if stage.name in found:
@@ -143,7 +170,9 @@ def bare_script(batches: tuple[int, ...]) -> float:
         script = Path(__file__).with_name("bare.py")
         began = time.monotonic()
         subprocess.run(
-            [sys.executable, "-W", "ignore", str(script), json.dumps(asked), f"{folder}/out.json"], check=True
+            # -P: modules beside the script have names of the standard library's.
+            [sys.executable, "-P", "-W", "ignore", str(script), json.dumps(asked), f"{folder}/out.json"],
+            check=True,
         )
         return time.monotonic() - began
 

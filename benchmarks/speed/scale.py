@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 import redis
 
 from benchmarks.speed.line import Line
+from benchmarks.speed.memory import peak_mib
 from benchmarks.speed.table import markdown
 from farm.api import Farm
 from farm.broker.connection import connect
@@ -168,7 +168,7 @@ def _part(part: str, home: Path, jobs: int) -> dict[str, float]:
 def _run_part(part: str, home: Path, jobs: int) -> None:
     farm = Farm(Settings(home=home, lock_dir=home / "locks", canary=False))
     told = PARTS[part](farm, jobs)
-    told["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    told["peak_mib"] = peak_mib()
     print(json.dumps(told))
 
 

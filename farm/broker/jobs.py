@@ -23,7 +23,7 @@ from farm.broker.views import (
     RenewAnswer,
     SweepView,
     rank,
-    read_head,
+    read_heads,
     read_sweep,
     readable,
 )
@@ -219,8 +219,30 @@ class JobStore:
 
     def heads(self) -> list[Head]:
         """The first waiting job of every line."""
-        flat = cast(list[str], self._call("heads"))
-        return [read_head(flat[i : i + 7]) for i in range(0, len(flat), 7)]
+        return read_heads(cast(list[str], self._call("heads")))
+
+    def idle_and_heads(self, device_ids: Sequence[str]) -> tuple[list[str], list[Head]]:
+        """Those of these devices that hold nothing and on which the last job did not fail; and `heads`.
+
+        In one round trip: it is what a device waits for that has just become idle.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        for device_id in device_ids:
+            pipe.smembers(f"farm:window:{device_id}")
+            pipe.llen(f"farm:failed:{device_id}")
+        # By its digest alone: a pipeline that is given the script first asks, one more round trip, whether it is known.
+        pipe.evalsha(self._scripts["heads"].sha, 0)
+        *counts, flat = pipe.execute(raise_on_error=False)
+        if trouble := next((one for one in (*counts, flat) if isinstance(one, redis.RedisError)), None):
+            if trouble is not flat or not isinstance(trouble, redis.exceptions.NoScriptError):
+                raise trouble
+            flat = self._call("heads")
+        idle = [
+            device_id
+            for device_id, held, failed in zip(device_ids, counts[::2], counts[1::2], strict=True)
+            if not held and not failed
+        ]
+        return idle, read_heads(cast(list[str], flat))
 
     def window(self, device_id: str) -> list[JobView]:
         """What is dispatched to, claimed or running on a device."""
@@ -250,6 +272,35 @@ class JobStore:
     def sweep_jobs(self, sweep_id: str) -> list[JobView]:
         """All jobs of a sweep, in their order."""
         return self._views(cast(list[str], self._redis.zrange(f"farm:sweep-jobs:{sweep_id}", 0, -1)))
+
+    def views(self, job_ids: Iterable[str]) -> list[JobView]:
+        """Those jobs, in the order of their sweeps."""
+        return self._views(job_ids)
+
+    def states(self, job_ids: Sequence[str]) -> dict[str, JobState]:
+        """Their states alone; of a job that is not known nothing."""
+        found: dict[str, JobState] = {}
+        for start in range(0, len(job_ids), SUBMIT_BLOCK):
+            block = job_ids[start : start + SUBMIT_BLOCK]
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in block:
+                pipe.hget(f"farm:job:{job_id}", "state")
+            answers = zip(block, pipe.execute(), strict=True)
+            found |= {job_id: JobState(state) for job_id, state in answers if state in set(JobState)}
+        return found
+
+    def counts(self, sweep_id: str) -> dict[str, int]:
+        """How many jobs of a sweep are in which state."""
+        found = cast(dict[str, str], self._redis.hgetall(f"farm:counts:{sweep_id}"))
+        return {state: int(count) for state, count in found.items() if int(count) and state in set(JobState)}
+
+    def at_devices(self) -> set[str]:
+        """What is dispatched to, claimed or running on any device."""
+        devices = sorted(cast(set[str], self._redis.smembers("farm:devices")))
+        pipe = self._redis.pipeline(transaction=False)
+        for device_id in devices:
+            pipe.smembers(f"farm:window:{device_id}")
+        return set(itertools.chain.from_iterable(pipe.execute())) if devices else set()
 
     def sweeps(self) -> list[SweepView]:
         """All sweeps, the newest last."""

@@ -132,7 +132,12 @@ def rank(target_key: str, order: int, predicted_s: float) -> float:
     return order - 1e6 * math.floor(math.log(max(predicted_s, 1.0)) / math.log(2.0) + 1e-9)
 
 
-def read_head(row: list[str]) -> Head:
+def read_heads(flat: list[str]) -> list[Head]:
+    """What the script `heads` answers."""
+    return [_read_head(flat[i : i + 7]) for i in range(0, len(flat), 7)]
+
+
+def _read_head(row: list[str]) -> Head:
     sweep_id, _, target_key = row[0].partition("|")
     order, submitted_s = int(float(row[2])), float(row[6]) / 1000
     return Head(sweep_id, target_key, row[1], int(row[4]), float(row[5]), order, float(row[3]), submitted_s)

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from farm.canary import NAME, CanaryState, Point, pooled
-from farm.canary import assess as assess_canary
+from farm.canary import NAME, CanaryState
+from farm.canary.judge import pooled
+from farm.canary.series import Point
+from farm.canary.series import assess as assess_canary
 from farm.contract.codec import to_json
 from farm.contract.job import AccuracySpec, BatchLadder, Calibration, JobSpec, ModelSpec
 from farm.contract.protocols import PROTOCOLS

@@ -26,6 +26,21 @@ def file_list(paths: Iterable[Path]) -> str:
     return "[" + ", ".join(quoted(str(path)) for path in paths) + "]"
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a file begins and ends as a Parquet file does, and has room for its table of contents.
+
+    Source: Apache Parquet's file format: `PAR1`, columns, contents, their length in 4 bytes, `PAR1`.
+    """
+    try:
+        with path.open("rb") as stream:
+            head, size = stream.read(4), stream.seek(0, os.SEEK_END)
+            stream.seek(max(size - 8, 0))
+            tail = stream.read(8)
+    except OSError:
+        return False
+    return head == tail[4:] == b"PAR1" and 12 + int.from_bytes(tail[:4], "little") <= size
+
+
 @contextlib.contextmanager
 def connection() -> Iterator[Any]:
     """A DuckDB in memory with one thread: the host may be measuring. It writes no temporary files of its own."""

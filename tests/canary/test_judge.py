@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.canary import SHIFTED, UNCONFIRMED, CanaryState, Point, assess, judge, pooled
+from farm.canary import SHIFTED, UNCONFIRMED, CanaryState
+from farm.canary.judge import judge, pooled
+from farm.canary.series import Point, assess
 from farm.thresholds import DEFAULTS
 
 TIMES = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=40)

@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.canary import BASELINE, NO_VERDICT, SHIFTED, STEADY, UNCONFIRMED, CanaryState, Point, assess
+from farm.canary import BASELINE, NO_VERDICT, SHIFTED, STEADY, UNCONFIRMED, CanaryState
+from farm.canary.series import Point, assess
 from farm.contract.codec import from_json, to_json
 
 OLD, NEW = {"onnxruntime": "1.26"}, {"onnxruntime": "1.27"}

@@ -139,6 +139,13 @@ def test_results_where_nothing_was_measured_say_so(tmp_path: Path) -> None:
     assert f"there is no store at {tmp_path / 'store'}" in done.stderr
 
 
+def test_results_leave_nothing_on_standard_error(tmp_path: Path) -> None:
+    Store(tmp_path / "store").create()
+    done = farm("results", "--where", "latency_ms < 1", "--format", "csv", home=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("run_id,")
+
+
 def test_parquet_needs_a_file(tmp_path: Path) -> None:
     done = farm("results", "--format", "parquet", home=tmp_path)
     assert done.returncode == 2

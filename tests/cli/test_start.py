@@ -13,15 +13,15 @@ import pytest
 from farm.broker.embedded import EmbeddedBroker
 from farm.settings import Settings
 
-#: Prints what was imported, last, on a line of its own.
+#: Prints what was imported and how often all objects were looked through for garbage, last, on a line of its own.
 _CODE = """
-import json, sys
+import gc, json, sys
 from farm.cli.main import main
 try:
     main(sys.argv[1:])
 except SystemExit:
     pass
-print(json.dumps(sorted(sys.modules)))
+print(json.dumps([sorted(sys.modules), gc.get_stats()[2]["collections"], gc.get_freeze_count()]))
 """
 #: What redis and pydantic bring: the broker is asked, and every command reads the settings.
 _SETTINGS = {
@@ -31,10 +31,15 @@ _SETTINGS = {
 _ALLOWED = {"--help": {"click"}, "status": {"click", "redis", "rich", *_SETTINGS}}
 
 
-def imported(*args: str) -> set[str]:
+def run(*args: str) -> tuple[set[str], int, int]:
     done = subprocess.run([sys.executable, "-c", _CODE, *args], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stdout.splitlines()[-1]))
+    modules, passes, frozen = json.loads(done.stdout.splitlines()[-1])
+    return set(modules), passes, frozen
+
+
+def imported(*args: str) -> set[str]:
+    return run(*args)[0]
 
 
 def foreign(modules: set[str]) -> set[str]:
@@ -61,9 +66,13 @@ def test_help_imports_click_alone() -> None:
 def test_status_imports_what_asking_the_broker_takes(settings: Settings, broker: EmbeddedBroker) -> None:
     os.environ["FARM_LOCK_DIR"] = str(settings.lock_dir)
     try:
-        modules = imported("--home", str(settings.home), "status")
+        modules, passes, frozen = run("--home", str(settings.home), "status")
     finally:
         del os.environ["FARM_LOCK_DIR"]
     assert foreign(modules) <= _ALLOWED["status"]
     # These bring DuckDB, YAML and the models of a whole sweep.
     assert not {"farm.store", "farm.sweep", "farm.compare", "farm.report", "farm.retrying"} & modules
+    # The verdicts of canaries are read, not made.
+    assert not {"farm.canary.judge", "farm.canary.series"} & modules
+    assert passes == 0
+    assert frozen > 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
 import redis
 
 from farm.broker.jobs import Claim, JobState, JobStore
@@ -114,3 +115,35 @@ def test_a_pass_costs_one_look_at_all_lines_however_many_jobs_it_sends(
     # One look, one dispatch for each job; twice as many where the server has not seen the scripts.
     assert client.info("commandstats")["cmdstat_evalsha"]["calls"] <= 1 + 16 + 2
     assert {view.state for view in jobs.window("d0")} == {JobState.DISPATCHED}
+
+
+def test_in_a_hurry_three_round_trips_lie_between_a_change_and_the_job_that_goes(
+    settings: Settings,
+    client: redis.Redis,
+    store: Store,
+    register: Register,
+    jobs: JobStore,
+    sent: Sent,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    register.announce(announcement("d"))
+    at_work = scheduler(settings, client, store, sent)
+    ids = queue(jobs, register, "s")
+    trips: list[str] = []
+    ask, execute = redis.Redis.execute_command, redis.client.Pipeline.execute
+    monkeypatch.setattr(redis.Redis, "execute_command", lambda *a, **k: trips.append(str(a[1])) or ask(*a, **k))
+    monkeypatch.setattr(redis.client.Pipeline, "execute", lambda *a, **k: trips.append("pipeline") or execute(*a, **k))
+    at_work.hurry()
+    assert sent.take() == [(ids[0], "d")]
+    assert trips == ["pipeline", "pipeline", "EVALSHA"], "the devices, what they hold with all lines, the dispatch"
+
+
+def test_a_server_that_forgot_its_scripts_is_told_them_again(
+    settings: Settings, client: redis.Redis, store: Store, register: Register, jobs: JobStore, sent: Sent
+) -> None:
+    register.announce(announcement("d"))
+    at_work = scheduler(settings, client, store, sent)
+    ids = queue(jobs, register, "s")
+    client.script_flush()
+    at_work.hurry()
+    assert sent.take() == [(ids[0], "d")]

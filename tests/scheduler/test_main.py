@@ -213,3 +213,29 @@ def test_an_idle_scheduler_hardly_uses_the_processor(start: Start, client: redis
 
     until(lambda: client.exists("farm:rebuilt"), "its first tick")
     until(quiet, "a quiet window")
+
+
+def test_a_held_lock_is_not_written_again_at_every_turn(client: redis.Redis) -> None:
+    leader = Leader(client, ttl_s=20.0)
+    leader.keep()
+    left_ms = client.pttl(KEY)
+    writes = client.info("stats")["total_commands_processed"]
+    for _ in range(5):
+        leader.keep()
+    assert client.info("stats")["total_commands_processed"] == writes + 1, "nothing but this question itself"
+    assert 0 < left_ms <= 20_000
+
+
+def test_a_lock_that_may_be_lost_is_taken_again_at_once(client: redis.Redis) -> None:
+    leader = Leader(client, ttl_s=20.0)
+    leader.keep()
+    client.delete(KEY)
+    leader.keep(sure=False)
+    assert client.exists(KEY)
+
+
+def test_a_lock_is_renewed_when_a_sixth_of_its_time_has_passed(client: redis.Redis) -> None:
+    leader = Leader(client, ttl_s=0.6)
+    leader.keep()
+    client.delete(KEY)
+    until(lambda: leader.keep() or client.exists(KEY), "the lock to be taken again")

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from farm.identity import series_id
 from farm.store import Index, Store
 from farm.store.columns import COLUMNS, TEXT_LIMIT, protocol_id
 from farm.store.index import MAX_PARTS
+from farm.store.parquet import is_whole, write_parquet
 from tests.factories import make_flag, make_job, make_record
 from tests.store.processes import race
 
@@ -190,6 +192,28 @@ def test_a_cut_part_is_named_by_a_query_and_mended_by_a_refresh(store: Store) ->
         store.index.query()
     assert store.index.refresh() == 3
     assert len(store.index.query().rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("harm", "whole"),
+    [
+        (lambda data: data, True),
+        (lambda data: b"", False),
+        (lambda data: data[:7], False),
+        (lambda data: data[:-1], False),
+        (lambda data: b"xxxx" + data[4:], False),
+        (lambda data: data[:-8] + (len(data)).to_bytes(4, "little") + b"PAR1", False),
+    ],
+    ids=["sound", "empty", "a stump", "cut", "no Parquet", "contents longer than the file"],
+)
+def test_a_file_that_is_not_whole_is_known_without_a_database(
+    tmp_path: Path, harm: Callable[[bytes], bytes], whole: bool
+) -> None:
+    path = tmp_path / "part.parquet"
+    write_parquet([{"a": 1}], {"a": "INTEGER"}, path)
+    path.write_bytes(harm(path.read_bytes()))
+    assert is_whole(path) is whole
+    assert not is_whole(tmp_path / "none.parquet")
 
 
 REFRESH = """

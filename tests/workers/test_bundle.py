@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from workers.daemon import bundle
 from workers.daemon.bundle import EXIT_PYTHON_TOO_OLD, Bundle, Island, make_bundle, read_island
 
 
@@ -46,6 +48,27 @@ def test_a_sound_copy_is_left_alone_and_a_damaged_one_is_replaced(tmp_path: Path
     assert bundle.path.stat().st_ino != before
     assert "SystemExit" not in (bundle.path / "farm/__init__.py").read_text()
     assert [path.name for path in bundle.path.parent.iterdir()] == [bundle.digest]
+
+
+def test_a_copy_is_read_again_only_when_a_file_of_it_was_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    island, looks = read_island(), list[Path]()
+    is_sound = bundle._is_sound
+    monkeypatch.setattr(bundle, "_is_sound", lambda *a: looks.append(a[0]) or is_sound(*a))
+    path = island.install(tmp_path).path
+    island.install(tmp_path)
+    looks.clear()
+    island.install(tmp_path)
+    assert looks == []
+    damaged = path / "workers/runner/main.py"
+    before = damaged.stat()
+    damaged.write_bytes(damaged.read_bytes().replace(b"def main", b"def mine"))
+    os.utime(damaged, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert damaged.stat().st_size == before.st_size
+    island.install(tmp_path)
+    assert set(looks) == {path}
+    assert b"def main" in damaged.read_bytes()
 
 
 def test_many_who_install_at_once_all_get_a_sound_copy(tmp_path: Path) -> None:

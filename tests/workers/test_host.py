@@ -14,7 +14,16 @@ from farm.contract.names import check_name
 from farm.settings import Settings
 from workers.daemon import preflight as preflight_module
 from workers.daemon.host import Files, cpu_model, host_facts, instruction_sets, on_battery
-from workers.daemon.preflight import cpu_times, judge, load_average, oom_kills, preflight
+from workers.daemon.preflight import (
+    CpuTimes,
+    Meanwhile,
+    cpu_times,
+    judge,
+    load_average,
+    oom_kills,
+    others_share,
+    preflight,
+)
 from workers.daemon.probe import cpu_device, find_device
 
 LAPTOP = {
@@ -143,3 +152,38 @@ def test_doubts_about_the_host_become_flags(given: dict[str, Any], flags: list[s
     found = judge(**(fields | given))
     assert [flag.name for flag in found] == flags
     assert all(flag.level == "suspect" and flag.evidence for flag in found)
+
+
+def stat(user: int, idle: int) -> str:
+    """/proc/stat of a host whose processors worked so many ticks of 10 ms, and stood still so many."""
+    return f"cpu  {user} 0 0 {idle} 0 0 0 0 0 0"
+
+
+@pytest.mark.parametrize(("own_s", "share"), [(0.0, 0.5), (4.0, 0.3), (10.0, 0.0), (11.0, 0.0)])
+def test_what_others_had_is_what_was_not_ones_own(own_s: float, share: float) -> None:
+    before, after = CpuTimes(100.0, 0.0, 500.0), CpuTimes(110.0, 0.0, 520.0)
+    assert others_share(before, after, own_s) == pytest.approx(share)
+    assert others_share(before, before, 0.0) is None
+
+
+@pytest.mark.parametrize(("others", "looked"), [(None, True), (0.02, False), (0.2, True), (0.9, True)])
+def test_a_loaded_host_is_looked_at_unless_it_was_clearly_idle_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: float | None, looked: bool
+) -> None:
+    tree(tmp_path, {"proc/loadavg": "99.00 0 0 1/1 1", "proc/stat": stat(0, 1000)})
+    looks: list[float] = []
+    monkeypatch.setattr(preflight_module, "_busy_share", lambda _files, limit: looks.append(limit) or 0.8)
+    found = preflight(Files(tmp_path), others=others)
+    assert bool(looks) is looked
+    assert [flag.name for flag in found.flags] == (["host_busy"] if looked else [])
+
+
+def test_too_short_a_time_stands_for_no_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [10.0]
+    monkeypatch.setattr(preflight_module.time, "monotonic", lambda: clock[0])
+    tree(tmp_path, {"proc/stat": stat(0, 1000)})
+    meanwhile = Meanwhile(Files(tmp_path))
+    tree(tmp_path, {"proc/stat": stat(50, 1050)})
+    for at_s, told in ((10.01, False), (10.5, True), (15.0, False)):
+        clock[0] = at_s
+        assert (meanwhile.others(0.0) is not None) is told

@@ -8,9 +8,11 @@ once, when the worker starts: an upgrade under a running worker does not mix two
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +39,11 @@ raise SystemExit(main())
 """
 
 
+_Stamps = dict[str, tuple[int, int, int, int]]
+#: Copies that this process has read and found sound, as they were then: reading a hundred files takes a run some time.
+_sound: dict[Path, _Stamps] = {}
+
+
 class Bundle(NamedTuple):
     """An installed copy: `python -I PATH CONTROL_DIR` runs it."""
 
@@ -57,8 +64,13 @@ class Island(NamedTuple):
             OSError: the cache cannot be written.
         """
         target = cache_dir / "runner" / self.digest
-        if not _is_sound(target, self.files):
-            _replace(target, self.files)
+        # Before the look: what is written meanwhile is found the next time.
+        stamps = _stamps(target)
+        if not stamps or _sound.get(target) != stamps:
+            if _is_sound(target, self.files):
+                _sound[target] = stamps
+            else:
+                _replace(target, self.files)
         return Bundle(target, self.digest)
 
 
@@ -93,6 +105,19 @@ def _digest(files: Mapping[str, bytes]) -> str:
         for part in (name.encode(), content):
             hasher.update(len(part).to_bytes(8, "big") + part)
     return hasher.hexdigest()
+
+
+def _stamps(target: Path) -> _Stamps:
+    """What changes when anybody writes to a file of the copy or puts another in its place. The kernel's own clock."""
+    found: _Stamps = {}
+    for folder, folders, names in os.walk(target):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        for name in names:
+            path = Path(folder, name)
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                found[str(path)] = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return found
 
 
 def _is_sound(target: Path, files: Mapping[str, bytes]) -> bool:

@@ -41,7 +41,7 @@ from workers.daemon.ledger import Ledger
 from workers.daemon.nvml import Gpu, find_gpu, open_nvml
 from workers.daemon.pins import fetch_pins
 from workers.daemon.point import Point
-from workers.daemon.preflight import Preflight, oom_kills, preflight
+from workers.daemon.preflight import Meanwhile, Preflight, oom_kills, preflight
 from workers.daemon.preflight_gpu import join, preflight_gpu, preflight_soc
 from workers.daemon.profiles import with_profiles
 from workers.daemon.replicate import Replication, replication
@@ -108,6 +108,7 @@ class _Execution:
         self._model_file: str | None = None
         self._pinned: list[PinnedFile] = []
         self._bundle: Path | None = None
+        self._meanwhile: float | None = None
         self._trouble: str | None = None
         self._unrecorded = False
         cache_dir = bench.settings.cache_dir
@@ -158,7 +159,10 @@ class _Execution:
             self._measure_all()
 
     def _preflight(self, *, timed: bool = True) -> Preflight:
-        host = join(preflight(limits=self._facts.limits, timed=timed), Preflight(flags=self._bench.doubts(self._job)))
+        # Good for one look: the next run begins later.
+        others, self._meanwhile = self._meanwhile, None
+        found = preflight(limits=self._facts.limits, timed=timed, others=others)
+        host = join(found, Preflight(flags=self._bench.doubts(self._job)))
         if self._bench.device.kind == "gpu":
             return join(host, preflight_gpu(self._gpu))
         return join(host, preflight_soc()) if self._bench.device.kind == "soc" else host
@@ -235,7 +239,11 @@ class _Execution:
         return str(path)
 
     def _prepare(self) -> RunFacts | None:
-        run = self._launch(PREPARE, self._preflight(timed=False))
+        before, meanwhile = self._preflight(timed=False), Meanwhile()
+        run = self._launch(PREPARE, before)
+        report = run.ended.report
+        if report is not None and report.user_s is not None and report.system_s is not None:
+            self._meanwhile = meanwhile.others(report.user_s + report.system_s)
         if run.outcome is Outcome.OK:
             return run
         if self._lease.reason is None and run.failure is not None:

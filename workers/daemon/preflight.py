@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,9 @@ from workers.daemon.host import Files, host_facts, memory, on_battery, usable_cp
 
 #: How long to look at the processors, and how long where the first look does not clearly find them idle.
 _GLANCE_S, _LOOK_S = 0.1, 0.3
+#: How long the worker's own work before a run must have taken to stand for a look, and how long it may have: the end is
+#: what counts, and would be too small a part of a longer time.
+_SHORTEST_S, _LONGEST_S = 0.1, 2.0
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,52 @@ class CpuTimes:
     total_s: float
 
 
-def preflight(files: Files | None = None, limits: Limits = DEFAULTS, *, timed: bool = True) -> Preflight:
+class Meanwhile:
+    """What others have of the processors while this worker itself does something, from when this is made.
+
+    A look that costs nothing: so long as the worker prepares a run, it can count what is not its own.
+    """
+
+    def __init__(self, files: Files | None = None) -> None:
+        self._files = files or Files()
+        self._began = time.monotonic(), time.process_time(), cpu_times(self._files)
+
+    def others(self, own_s: float) -> float | None:
+        """The others' share of all processors until now; None where the time was too short or too long to tell.
+
+        `own_s`: processor seconds of processes that this worker started, which have ended. Its own are known.
+        """
+        began_s, used_s, before = self._began
+        after = cpu_times(self._files)
+        if before is None or after is None or not _SHORTEST_S <= time.monotonic() - began_s <= _LONGEST_S:
+            return None
+        return others_share(before, after, own_s + time.process_time() - used_s)
+
+
+def others_share(before: CpuTimes, after: CpuTimes, own_s: float) -> float | None:
+    """The share of all processors that was at work for others than `own_s`; None if the clock stood. Pure."""
+    total_s = after.total_s - before.total_s
+    return max(after.busy_s - before.busy_s - own_s, 0.0) / total_s if total_s > 0 else None
+
+
+def preflight(
+    files: Files | None = None, limits: Limits = DEFAULTS, *, timed: bool = True, others: float | None = None
+) -> Preflight:
     """Look at the host. Takes 0.1 to 0.3 s where its load average is high, else a few milliseconds.
 
-    `timed`: what follows takes times. Else a busy host is no doubt, and nothing waits to find out.
+    Args:
+        files: the host's.
+        limits: where doubts begin.
+        timed: what follows takes times. Else a busy host is no doubt, and nothing waits to find out.
+        others: what others had of the processors just now (`Meanwhile`). Far below the limit it stands for the look;
+            anything else is looked at.
     """
     files = files or Files()
     cpus = len(usable_cpus())
     load = load_average(files)
     loaded = timed and load is not None and load / cpus > limits["busy_load_per_cpu"]
-    busy_share = _busy_share(files, limits["busy_share"]) if loaded else None
+    idle = others is not None and others < limits["busy_share"] / 2
+    busy_share = (others if idle else _busy_share(files, limits["busy_share"])) if loaded else None
     facts = memory(files)
     flags = judge(
         load=load if timed else None,

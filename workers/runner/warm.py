@@ -116,6 +116,8 @@ def _warm_up(modules: Sequence[str]) -> Dict[str, Any]:
     preload(modules)
     _end_idle_threads()
     gc.collect()
+    # A child's collections would look through all the libraries and so make every page of them its own.
+    gc.freeze()
     return {
         "stamps": stamps,
         "unsafe": unsafe(),
