@@ -9,7 +9,6 @@ ARM64_DIR ?= .farm/arm64
 TEST_PROCESSES ?= 3
 WITH_LAB := FARM_TEST_DEPLOY=1 PATH=$$PATH:$(CURDIR)/.venv-deploy/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export PIP_RETRIES ?= 10
 
 .PHONY: help demo test test-together test-alone test-images lint-images test-arm64 test-deploy lab lint-deploy chaos check fuzz fix setup setup-dev clean
 

@@ -39,7 +39,7 @@ def base(able: None) -> Path:
     return directory
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bare(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployedFarm]:
     """Three bare Debian hosts that share nothing but a network."""
     directory = tmp_path_factory.mktemp("lab")
@@ -47,7 +47,7 @@ def bare(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deplo
         yield DeployedFarm(lab)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def farm(bare: DeployedFarm) -> DeployedFarm:
     """A farm of the controller and one worker; a test adds the other."""
     bare.play("site.yml")

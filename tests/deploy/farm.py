@@ -94,6 +94,9 @@ class DeployedFarm:
     def environment(self) -> dict[str, str]:
         """No colours, so that the recap can be read, and a log with the time of each line."""
         return {
+            # The wheel is built on the lab's network, which has no way out.
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(self.lab.base / "wheels"),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_CONFIG": str(PLAYS / "ansible.cfg"),
             "ANSIBLE_LOG_PATH": str(self.lab.directory / "plays.log"),
