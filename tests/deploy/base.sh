@@ -62,7 +62,7 @@ mount -t proc proc "$at/proc"
 cp /etc/resolv.conf "$at/etc/resolv.conf"
 cp /etc/hosts "$at/etc/hosts"
 # A network may have an authority of its own.
-cp /etc/ssl/certs/ca-certificates.crt "$at/etc/ssl/certs/ca-certificates.crt"
+[ ! -e /etc/ssl/certs/ca-certificates.crt ] || cp /etc/ssl/certs/ca-certificates.crt "$at/etc/ssl/certs/ca-certificates.crt"
 mkdir -p "$at/lab/debs" "$at/lab/wheels" "$at/lab/src"
 mount --bind "$dir/debs" "$at/lab/debs"
 mount --bind "$dir/wheels" "$at/lab/wheels"

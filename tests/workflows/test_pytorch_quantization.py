@@ -28,7 +28,12 @@ ort = pytest.importorskip("onnxruntime")
 for library in TOOLKITS:
     pytest.importorskip(library)
 
-pytestmark = [pytest.mark.long, pytest.mark.models, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.models,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.timeout(900),  # the weights may have to be trained first
+]
 
 RESNET = ModelSpec("resnet18", input_shape=(3, 32, 32), weights="digits:0")
 SQUEEZENET = ModelSpec("squeezenet1_1", input_shape=(3, 64, 64))
