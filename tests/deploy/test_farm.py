@@ -18,8 +18,8 @@ from tests.deploy.jetson import VARIABLES, pass_for_jetson
 pytestmark = [pytest.mark.long, pytest.mark.deploy, pytest.mark.timeout(1500)]
 JETSON_PLAY = Path(__file__).with_name("jetson.yml")
 HOSTS = {"fx-a", "fx-b", "fx-c"}
-#: A run that takes about 25 s on the fake workflow.
-LONG = {"latency_ms": 100, "iterations": 250}
+#: A run that takes about 16 s on the fake workflow.
+LONG = {"latency_ms": 100, "iterations": 150}
 #: One that ends while a cable is out, about 12 s.
 SHORT = {"latency_ms": 100, "iterations": 120}
 
