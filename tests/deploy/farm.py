@@ -89,15 +89,17 @@ class DeployedFarm:
         command = [shutil.which("ansible-playbook") or "ansible-playbook", "-i", str(self.inventory), str(PLAYS / name)]
         done = self.lab.run(*command, *options, timeout=1200, env=self.environment(), cwd=PLAYS)
         self.last = done.stdout
-        with (self.lab.directory / "plays.log").open("a") as log:
-            log.write(f"{' '.join(command)}\n{done.stdout}{done.stderr}\n")
         return done
 
     def environment(self) -> dict[str, str]:
-        """Without the mark of a colour terminal, so that the recap can be read."""
+        """No colours, so that the recap can be read, and a log with the time of each line."""
         return {
+            # The wheel is built on the lab's network, which has no way out.
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(self.lab.base / "wheels"),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_CONFIG": str(PLAYS / "ansible.cfg"),
+            "ANSIBLE_LOG_PATH": str(self.lab.directory / "plays.log"),
             "ANSIBLE_LOCAL_TEMP": str(self.lab.directory / "tmp"),
         }
 

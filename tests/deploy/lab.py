@@ -27,18 +27,13 @@ _CGROUPS = ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified")
 _NEEDED = ("systemd-nspawn", "ip", "mmdebstrap", "dpkg-scanpackages", "ssh", "ssh-keygen", "nsenter")
 
 
-def missing() -> str | None:
-    """Why this machine cannot have such hosts, or None."""
-    if os.geteuid() != 0:
-        return "the lab needs root"
-    absent = [name for name in _NEEDED if shutil.which(name) is None]
-    if absent:
-        return (
-            f"the lab needs {', '.join(absent)} (Debian: systemd-container iproute2 mmdebstrap dpkg-dev openssh-client)"
-        )
-    tried = subprocess.run(["ip", "netns", "add", "fx-try"], capture_output=True, text=True, check=False)
-    subprocess.run(["ip", "netns", "del", "fx-try"], capture_output=True, check=False)
-    return f"no network namespaces here: {tried.stderr.strip()}" if tried.returncode else None
+class LabError(Exception):
+    """Something of the lab could not be made."""
+
+
+def missing() -> list[str]:
+    """The programs that the lab lacks here."""
+    return [name for name in _NEEDED if shutil.which(name) is None]
 
 
 @dataclass(frozen=True)
@@ -82,6 +77,17 @@ class Lab:
 
     def up(self) -> None:
         """Make the switch and the hosts, boot them, and wait until ssh answers."""
+        self.lay_out()
+        self._server = self._start(
+            "python3", "-m", "http.server", str(PACKAGES_PORT), "--bind", SWITCH_ADDRESS, "--directory", str(self.base)
+        )
+        for name in self.hosts:
+            self.boot(name)
+        for name in self.hosts:
+            self.wait_for_ssh(name)
+
+    def lay_out(self) -> None:
+        """Make the switch, the cables and the hosts' roots."""
         self.directory.mkdir(parents=True, exist_ok=True)
         _do("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
         _do("ip", "netns", "add", "fx-switch")
@@ -95,13 +101,6 @@ class Lab:
         for host in self.hosts.values():
             self._wire(host)
             self._furnish(host)
-        self._server = self._start(
-            "python3", "-m", "http.server", str(PACKAGES_PORT), "--bind", SWITCH_ADDRESS, "--directory", str(self.base)
-        )
-        for host in self.hosts.values():
-            self._boot(host)
-        for host in self.hosts.values():
-            self.wait_for_ssh(host.name)
 
     def down(self) -> None:
         """Power everything off and remove every trace."""
@@ -146,7 +145,7 @@ class Lab:
 
     def power(self, name: str) -> None:
         """Switch the host on again, and wait until ssh answers."""
-        self._boot(self.hosts[name])
+        self.boot(name)
         self.wait_for_ssh(name)
 
     def run(
@@ -216,7 +215,9 @@ class Lab:
         with (self.directory / "known_hosts").open("a") as stream:
             stream.write(f"{host.address} {public}\n")
 
-    def _boot(self, host: Host) -> None:
+    def boot(self, name: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start the host, with more words for systemd-nspawn; the process that ends with it."""
+        host = self.hosts[name]
         groups = _groups(host)
         for group in groups:
             group.mkdir(parents=True, exist_ok=True)
@@ -226,13 +227,14 @@ class Lab:
             "systemd-nspawn", "--quiet", "--settings=no", f"--directory={host.root}",
             f"--network-namespace-path=/run/netns/{host.full_name}", f"--machine={host.full_name}",
             f"--hostname={host.full_name}", "--register=no", "--keep-unit", "--resolv-conf=off", "--timezone=off",
-            "--link-journal=no", "--boot",
+            "--link-journal=no", "--boot", *words,
         ]  # fmt: skip
         with (host.directory / "console.log").open("ab") as console:
             self._supervisors[host.name] = subprocess.Popen(
                 ["bash", "-c", enter + 'exec "$@"', "boot", *command],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True,
             )  # fmt: skip
+        return self._supervisors[host.name]
 
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
         words = ["nsenter", "--net=/run/netns/fx-switch", *command]
@@ -262,7 +264,7 @@ def _children(pid: int) -> list[int]:
 def _do(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+        raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
 def _try(*command: str) -> None:

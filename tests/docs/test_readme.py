@@ -22,7 +22,7 @@ from farm.settings import Settings
 from farm.sweep import parse_sweep
 from tests.docs.tables import ROOT
 
-pytestmark = [pytest.mark.models, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.models, pytest.mark.timeout(1500)]
 
 README = (ROOT / "README.md").read_text()
 PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))]

@@ -45,7 +45,7 @@ accuracy: {dataset: digits}
 def farm(tmp_path_factory: pytest.TempPathFactory, digits_weights: Path) -> Iterator[Farm]:
     """A running farm whose cache has the trained weights already."""
     base = tmp_path_factory.mktemp("farm")
-    settings = Settings(home=base / "home", lock_dir=base / "locks", lease_s=30)
+    settings = Settings(home=base / "home", lock_dir=base / "locks", lease_s=30, idle_wait_s=0, suspect_retries=0)
     shutil.copytree(digits_weights, settings.cache_dir / "prepared" / "weights")
     with LocalFarm(settings):
         yield Farm(settings)

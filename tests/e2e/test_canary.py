@@ -27,6 +27,7 @@ from scheduler import canary_job
 from scheduler.main import serve
 from tests.e2e.conftest import wait_for
 
+pytestmark = pytest.mark.alone
 #: On a machine that tests share, everything else is at work, too.
 QUIET = {
     "busy_load_per_cpu": 1e9,

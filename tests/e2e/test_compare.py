@@ -10,10 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from farm.api import Farm
 from farm.compare import Rules, Verdict
 from farm.compare.order import Turn
 
+pytestmark = pytest.mark.alone
 Write = Callable[..., Path]
 
 #: A test machine may be busy; the difference that is looked for is far larger than what that does.

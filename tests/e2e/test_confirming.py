@@ -26,6 +26,7 @@ from farm.local import LocalFarm
 from farm.settings import Settings
 from farm.sweep import SweepSpec, load_sweep
 
+pytestmark = pytest.mark.alone
 #: A test machine may be busy; the differences that are looked for are far larger than what that does.
 BUSY = ("host_busy", "unstable", "low_memory", "clock_drift", "on_battery", "cpu_wait", "process_spread")
 LIBRARY = "onnxscript"

@@ -24,6 +24,7 @@ from farm.contract.record import Record
 from farm.errors import UsageError
 from tests.e2e.conftest import processes_with, wait_for
 
+pytestmark = pytest.mark.alone
 Write = Callable[..., Path]
 
 

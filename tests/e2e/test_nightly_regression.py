@@ -36,6 +36,7 @@ from scheduler.nightly.run import Asked, run_nights
 from tests.e2e.conftest import wait_for
 from tests.e2e.test_canary import QUIET
 
+pytestmark = pytest.mark.alone
 #: Nothing that a neighbour on this machine does makes a run doubtful: the slowdown is far larger.
 SOUND = (
     QUIET

@@ -31,7 +31,8 @@ def _other_host_names() -> bool:
 
 @pytest.fixture
 def farm(tmp_path: Path) -> Iterator[Farm]:
-    settings = Settings(home=tmp_path / "first", lock_dir=tmp_path / "locks", lease_s=30)
+    quiet = {"idle_wait_s": 0, "suspect_retries": 0}
+    settings = Settings(home=tmp_path / "first", lock_dir=tmp_path / "locks", lease_s=30, **quiet)
     with LocalFarm(settings, listen="0.0.0.0"):
         yield Farm(settings)
 
@@ -45,6 +46,8 @@ def test_a_worker_elsewhere_takes_its_share_and_its_records_come_to_the_same_sto
         "FARM_STORE": str(farm.settings.store_dir),
         "FARM_HOME": str(tmp_path / "second"),
         "FARM_LOCK_DIR": str(tmp_path / "second-locks"),
+        "FARM_IDLE_WAIT_S": "0",
+        "FARM_SUSPECT_RETRIES": "0",
     }
     with (tmp_path / "worker.log").open("wb") as log:
         command = [*UNSHARE, sys.executable, "-m", "farm.cli.main", "worker"]

@@ -75,6 +75,8 @@ class Served:
             store_url=self.url,
             store_token_file=token,
             store_ca_file=self.directory / "ca.crt",
+            idle_wait_s=0,
+            suspect_retries=0,
         )
 
     def remote(self, name: str = "lab", *devices: str) -> RemoteStore:

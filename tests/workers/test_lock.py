@@ -17,6 +17,7 @@ from farm.errors import UnavailableError
 from tests.workers.support import run_python, wait_until
 from workers.daemon.lock import DeviceBusyError, Holder, WaitAbandonedError, device_lock_path, hold, read_holder
 
+pytestmark = pytest.mark.alone
 ME = Holder(4711, "job a, resnet18/fake/fp32", "/home/x/farm", 1000.0)
 
 HOLD = """

@@ -28,6 +28,7 @@ from workers.daemon.reporter import Progress
 from workers.daemon.telemetry import process
 from workers.daemon.telemetry.process import TelemetryProcess
 
+pytestmark = pytest.mark.alone
 MakeClaim = Callable[[JobSpec], Claim]
 DEVICE = DeviceInfo("box-cpu", "cpu-test", "cpu", "box", "Test CPU")
 

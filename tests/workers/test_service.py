@@ -160,6 +160,7 @@ def test_a_worker_told_to_end_hands_its_job_back_when_the_limit_is_over(host: Ho
     host.wait("short", JobState.DONE)
 
 
+@pytest.mark.alone
 def test_the_device_is_free_within_5_s_of_a_cancellation_also_from_a_job_that_will_not_end(host: Host) -> None:
     host.start()
     host.submit(fake_job("deaf", host.device, behaviour="ignore_sigterm"))

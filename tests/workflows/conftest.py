@@ -13,6 +13,7 @@ import pytest
 from farm.contract.canonical import sha256_file
 from farm.contract.job import JobSpec, ModelSpec
 from tests.island.harness import Island, model_job, stage_bundle
+from tests.once import made_once, run_directory
 from tests.workflows.onnx_models import save_model
 
 GiveModel = Callable[..., JobSpec]
@@ -20,10 +21,12 @@ GiveModel = Callable[..., JobSpec]
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Island:
-    """One cache for all tests of real models: preparing the same model twice would only cost time."""
+    """One cache for all tests of real models, in all processes: preparing a model twice would only cost time."""
     pytest.importorskip("torch")
     pytest.importorskip("onnxruntime")
     directory = tmp_path_factory.mktemp("models")
+    cache = made_once(run_directory(tmp_path_factory) / "models-cache", Path.mkdir)
+    (directory / "cache").symlink_to(cache)
     return Island(stage_bundle(directory / "bundle"), directory, Path(sys.executable))
 
 

@@ -16,7 +16,7 @@ from farm.contract.run import STAGES, RunResult
 from tests.island.harness import NOTHING, Island, model_job, with_protocol
 from workers.workflows.registry import TABLE
 
-pytestmark = pytest.mark.models
+pytestmark = [pytest.mark.long, pytest.mark.models]
 _CASES = [
     (name, precision)
     for name in sorted(TABLE)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import venv
 from dataclasses import replace
@@ -27,7 +28,12 @@ ort = pytest.importorskip("onnxruntime")
 for library in TOOLKITS:
     pytest.importorskip(library)
 
-pytestmark = [pytest.mark.models, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.models,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.timeout(900),  # the weights may have to be trained first
+]
 
 RESNET = ModelSpec("resnet18", input_shape=(3, 32, 32), weights="digits:0")
 SQUEEZENET = ModelSpec("squeezenet1_1", input_shape=(3, 64, 64))
@@ -50,8 +56,9 @@ def _top1(path: str, job: JobSpec) -> float:
 
 
 @pytest.fixture(scope="module")
-def fp32_top1(shared: Island) -> float:
-    """Top-1 of the model before quantisation."""
+def fp32_top1(shared: Island, digits_weights: Path) -> float:
+    """Top-1 of the model before quantisation, which was trained already."""
+    shutil.copytree(digits_weights, shared.directory / "cache" / "weights", dirs_exist_ok=True)
     job = model_job(RESNET, "onnxruntime_cpu", data="digits")
     return _top1(artifact(shared.prepare(job), "onnx").path, job)
 

@@ -24,7 +24,7 @@ from workers.workflows import archive, base, inductor, torch_compile
 from workers.workflows.errors import NotPrepared, ProviderFellBack, SettingNotHeld, Unsupported, WorkflowError
 
 GPU = DeviceInfo("box-gpu0", "nvidia-x", "gpu", "box", "X", {"uuid": "GPU-0", "compute_capability": "9.0"})
-pytestmark = pytest.mark.models
+pytestmark = [pytest.mark.long, pytest.mark.models]
 _SMALL = ModelSpec("squeezenet1_1", input_shape=(3, 64, 64))  # the contract test's, so compiled once
 _ALL_OPTIONS = {"mode": "max-autotune", "dynamic": True, "channels_last": True}
 
