@@ -61,7 +61,7 @@ def _only(name: str, store: Store, find: Callable[[str], str]) -> Record:
 def _words(record: Record) -> set[str]:
     """What may follow a sweep's name to say which of its runs is meant."""
     job = record.job
-    return {job.model.name, job.workflow, job.precision, f"b{record.batch_size}"}
+    return {job.model.name, job.model.label, job.workflow, job.precision, f"b{record.batch_size}"}
 
 
 def _why(record: Record) -> str:

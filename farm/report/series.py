@@ -125,14 +125,14 @@ def name_all(jobs: Mapping[JobKey, tuple[JobSpec, Sequence[Record]]]) -> dict[Jo
     groups: dict[Hashable, list[JobKey]] = {}
     for key in sorted(jobs):
         job, records = jobs[key]
-        base = (device_class(job, records), job.model.name, job.workflow, job.precision)
+        base = (device_class(job, records), job.model.label, job.workflow, job.precision)
         groups.setdefault(base, []).append(key)
     named: dict[JobKey, Series] = {}
     for keys in groups.values():
         told_apart = variants({key: facets(*jobs[key]) for key in keys})
         for key in keys:
             job, records = jobs[key]
-            name = (device_class(job, records), job.model.name, job.workflow, job.precision)
+            name = (device_class(job, records), job.model.label, job.workflow, job.precision)
             named[key] = Series(*name, told_apart[key])
     return named
 
