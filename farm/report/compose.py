@@ -19,6 +19,7 @@ from farm.report.findings import findings_section
 from farm.report.profiles import profiles_section
 from farm.report.render import ReportFiles, write_document
 from farm.report.select import Selection, select
+from farm.report.sequences import sequence_figure
 from farm.report.series import device_class as class_of
 from farm.report.software import software_table
 
@@ -59,6 +60,8 @@ def compose(
     """Everything that a report says, in order, in no form yet."""
     selection = select(records, expected)
     figures = make_figures(selection, samples) if selection.ok else []
+    lengths = sequence_figure(selection)
+    figures += [lengths] if lengths is not None else []
     problems = {p for figure in figures for p in figure.problems}
     noted = replace(selection, problems=(*selection.problems, *sorted(problems, key=lambda p: (p.where, p.problem))))
     subtitle = f"Made {generated_at}" if generated_at else ""

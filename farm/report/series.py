@@ -69,7 +69,13 @@ class Series:
         """Class, model, pytorch with the reference first, then workflows by name; precisions from wide to narrow."""
         rank = PRECISIONS.index(self.precision) if self.precision in PRECISIONS else len(PRECISIONS)
         order = (self.workflow != "pytorch", self.workflow, not self.is_reference, rank, self.precision, self.variant)
-        return (self.device_class, self.model, order)
+        return (self.device_class, model_order(self.model), order)
+
+
+def model_order(label: str) -> tuple[str, int, str]:
+    """By name, and encoders of one name by the length of their sequences."""
+    name, _, tokens = label.partition("@")
+    return (name, int(tokens) if tokens.isdecimal() else 0, label)
 
 
 def device_class(job: JobSpec, records: Sequence[Record] = ()) -> str:

@@ -89,7 +89,7 @@ def _class(torch: Any) -> Any:
 
         def __init__(self, size: EncoderSize, length: int) -> None:
             super().__init__()
-            self.length, self.heads = length, size.heads
+            self.length, self.width, self.split = length, size.width, (-1, length, size.heads, size.width // size.heads)
             self.embeddings, self.encoder = _embeddings(nn, size.width), nn.ModuleDict()
             self.encoder["layer"] = nn.ModuleList(_layer(nn, size.width) for _ in range(size.layers))
 
@@ -106,12 +106,24 @@ def _class(torch: Any) -> Any:
             return found
 
         def _attend(self, part: Any, found: Any) -> Any:
-            split = (-1, self.length, self.heads, found.shape[-1] // self.heads)
-            query, key, value = (part[name](found).view(split).transpose(1, 2) for name in ("query", "key", "value"))
-            joined = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
-            return joined.reshape(-1, self.length, found.shape[-1])
+            parts = (part[name](found).view(self.split).transpose(1, 2) for name in ("query", "key", "value"))
+            if torch.onnx.is_in_onnx_export():
+                joined = _attention(torch, self.split[-1], *parts)
+            else:
+                joined = functional.scaled_dot_product_attention(*parts)
+            return joined.transpose(1, 2).reshape(-1, self.length, self.width)
 
     return Encoder
+
+
+def _attention(torch: Any, width: int, query: Any, key: Any, value: Any) -> Any:
+    """Attention in operators of ONNX, for its exporters.
+
+    Left to themselves they have the scale computed at each inference, from a shape and on the host: a graph that runs
+    on two devices, which no CUDA graph can hold.
+    """
+    scores = torch.matmul(query * (width**-0.5), key.transpose(2, 3))
+    return torch.matmul(torch.softmax(scores, dim=-1), value)
 
 
 def _embeddings(nn: Any, width: int) -> Any:
