@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import altair
@@ -19,7 +20,8 @@ LENGTHS = (64, 128, 512)
 
 
 def job(tokens: int, way: tuple[str, str] = demo.WAYS[0]) -> JobSpec:
-    return demo.job(way=way, model=ModelSpec("bert-base", "encoder", (tokens,)), job_id=f"{way[0]}{way[1]}{tokens}")
+    made = demo.job(way=way, job_id=f"{way[0]}{way[1]}{tokens}")
+    return replace(made, model=ModelSpec("bert-base", "encoder", (tokens,)))
 
 
 def record(tokens: int, batch: int = 1, way: tuple[str, str] = demo.WAYS[0]) -> Record:
