@@ -12,6 +12,7 @@ from farm.contract.job import JobSpec, ModelSpec
 from farm.contract.record import Record
 from farm.identity import identity
 from farm.report import sequences
+from farm.report.results import result_rows
 from farm.report.select import Selection, select
 from farm.store.columns import row_of
 from tests.report import demo
@@ -48,6 +49,13 @@ def test_the_index_and_the_comparison_tell_lengths_apart() -> None:
     assert "sequence" not in row_of(demo.ok(demo.job(), 1))
     assert identity(record(64))["model"] == "bert-base@64"
     assert identity(demo.ok(demo.job(), 1))["model"] == "resnet18"
+
+
+def test_every_line_of_the_results_has_its_tokens() -> None:
+    kinds, rows = result_rows(chosen((64,), (1,)))
+    assert kinds["sequence"] == "BIGINT"
+    assert {(row["model"], row["sequence"]) for row in rows} == {("bert-base@64", 64)}
+    assert {row["sequence"] for row in result_rows(select(demo.sweep()))[1]} == {None}
 
 
 def values(spec: dict[str, Any]) -> set[tuple[str, int]]:
