@@ -72,7 +72,7 @@ def _only(name: str, store: Store, find: Callable[[str], str]) -> Record:
 def _words(record: Record) -> set[str]:
     job = record.job
     device = record.device.device_id if record.device else None
-    return words_of(record.batch_size, job.model.name, job.workflow, job.precision, device)
+    return words_of(record.batch_size, job.model.label, job.workflow, job.precision, device)
 
 
 def _why(record: Record) -> str:

@@ -52,7 +52,7 @@ def identity(record: Record) -> dict[str, str]:
     """Every identity field as text; '' where the record says nothing."""
     job = record.job
     return {
-        "model": job.model.name,
+        "model": job.model.label,
         "workflow": job.workflow,
         "precision": job.precision,
         "options": _plain(job.options),

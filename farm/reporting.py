@@ -15,6 +15,7 @@ from farm.report import ReportFiles, write_report
 from farm.report.night import write_night_report
 from farm.report.nights_index import pages_below, write_nights_index, write_series_pages
 from farm.report.papers import write_paper
+from farm.report.profiles import pictures_in
 from farm.store import BadRecord, Store
 from farm.sweep import SweepSpec
 
@@ -47,6 +48,7 @@ def report_sweeps(
         title=title or ", ".join(names) or ", ".join(sweep_ids) or "All records",
         samples=samples,
         expected=[job for sweep_id in sweep_ids for job in expected_jobs(store, sweep_id)],
+        pictures=pictures_in(store),
     )
 
 

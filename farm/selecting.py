@@ -13,6 +13,10 @@ def split(name: str) -> tuple[str, frozenset[str]]:
 
 
 def words_of(batch_size: object, *names: object) -> set[str]:
-    """The words that a run answers to: its names, and `b8`. It is meant if all that were typed are among them."""
+    """The words that a run answers to: its names, `bert-base` for `bert-base@128`, and `b8`.
+
+    It is meant if all that were typed are among them.
+    """
     told = {str(name) for name in names if name is not None}
+    told |= {name.partition("@")[0] for name in told}
     return told if batch_size is None else told | {f"b{batch_size}"}

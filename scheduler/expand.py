@@ -38,7 +38,7 @@ class Case:
     @property
     def name(self) -> str:
         """`resnet18/onnxruntime_cpu/int8`."""
-        return f"{self.model.name}/{self.workflow}/{self.precision}"
+        return f"{self.model.label}/{self.workflow}/{self.precision}"
 
 
 def expand(spec: SweepSpec) -> list[Case]:

@@ -60,7 +60,7 @@ class Predictor:
 
     def _wanted(self, job: JobSpec) -> _Wanted:
         case = (
-            job.model.name, job.workflow, job.precision, options_text(job.options), calibration_text(job.calibration),
+            job.model.label, job.workflow, job.precision, options_text(job.options), calibration_text(job.calibration),
         )  # fmt: skip
         target = job.target
         device_class = target.device_class or self._classes.get(target.device_id or "", "")

@@ -89,7 +89,7 @@ def _print(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def _order(pair: tuple[Record, Store]) -> tuple[str, str, str, str, int, str]:
     record = pair[0]
     job = record.job
-    return job.workflow, job.model.name, job.precision, _options(record), record.batch_size or 0, record.started_at
+    return job.workflow, job.model.label, job.precision, _options(record), record.batch_size or 0, record.started_at
 
 
 def _options(record: Record) -> str:
@@ -108,7 +108,9 @@ def row(record: Record) -> list[str]:
     job, interval = record.job, record.intervals.get("latency_ms")
     bounds = f"{interval.low:.4g} to {interval.high:.4g}" if interval else "-"
     memory = record.metrics.get("gpu_memory_peak_bytes")
-    name = job.model.name + ("" if job.model.input_shape[-1] == 224 else f" {job.model.input_shape[-1]} px")
+    name = job.model.label + (
+        "" if job.model.sequence or job.model.input_shape[-1] == 224 else f" {job.model.input_shape[-1]} px"
+    )
     cells = [name, _workflow(record), job.precision, str(record.batch_size), _number(record, "latency_ms"), bounds]
     cells += [_number(record, name) for name in ("device_latency_ms", "throughput_per_s", "mismatch_1e-3_pct")]
     cells += [_number(record, name) for name in ("top1_agreement", "fallback_node_share", "gpu_power_w")]
@@ -133,7 +135,7 @@ def paper(record: Record) -> list[str]:
     """A record made with the papers' protocol as cells: they print means."""
     job, memory = record.job, record.metrics.get("gpu_memory_peak_bytes")
     names = ("latency_mean_ms", "latency_ms", "throughput_per_s", "mismatch_1e-3_pct")
-    cells = [job.model.name, _workflow(record), job.precision, str(record.batch_size)]
+    cells = [job.model.label, _workflow(record), job.precision, str(record.batch_size)]
     cells += [*(_number(record, name) for name in names), "-" if memory is None else f"{memory / 2**20:.0f}"]
     return [*cells, ", ".join(flag.name for flag in record.flags)]
 
@@ -143,14 +145,14 @@ def processes(record: Record) -> list[str]:
     job, interval = record.job, record.intervals.get("latency_ms")
     bounds = f"{interval.low:.4g} to {interval.high:.4g}" if interval else "-"
     joules = record.metrics.get("energy_per_input_j")
-    cells = [job.model.name, _workflow(record), job.precision, str(record.batch_size), str(len(record.processes))]
+    cells = [job.model.label, _workflow(record), job.precision, str(record.batch_size), str(len(record.processes))]
     cells += [_number(record, "latency_ms"), bounds, _each(record), "-" if joules is None else f"{1000 * joules:.4g}"]
     return [*cells, _number(record, "gpu_clock_sm_mhz"), ", ".join(flag.name for flag in record.flags)]
 
 
 def canary(record: Record) -> list[str]:
     """A canary as cells."""
-    cells = [record.job.model.name, record.job.workflow, str(record.batch_size), record.started_at[:19]]
+    cells = [record.job.model.label, record.job.workflow, str(record.batch_size), record.started_at[:19]]
     cells += [str(len(record.processes)), _number(record, "latency_ms"), _each(record)]
     return [*cells, ", ".join(flag.name for flag in record.flags)]
 
@@ -166,7 +168,7 @@ def scenario(record: Record) -> list[str]:
     what = f"streams {protocol.streams}" if protocol.scenario == "streams" else protocol.scenario
     lanes = " + ".join(str(count) for count in known.get("lane_counts", ())) or "-"
     threads = known.get("enqueue_threads")
-    cells = [job.model.name, _workflow(record), job.precision, str(record.batch_size), what, protocol.inputs]
+    cells = [job.model.label, _workflow(record), job.precision, str(record.batch_size), what, protocol.inputs]
     cells += [_number(record, name) for name in ("latency_ms", "throughput_per_s", "gpu_power_w")]
     return [*cells, lanes, "-" if threads is None else f"{threads:.2f}", ", ".join(f.name for f in record.flags)]
 
@@ -174,7 +176,7 @@ def scenario(record: Record) -> list[str]:
 def energy(record: Record) -> list[str]:
     """What a record knows of energy, and the board's state meanwhile, as cells."""
     job, metrics = record.job, record.metrics
-    cells = [job.model.name, _workflow(record), job.precision, str(record.batch_size)]
+    cells = [job.model.label, _workflow(record), job.precision, str(record.batch_size)]
     cells.append(str(record.provenance.get("telemetry", {}).get("energy_pass", "measure")))
     for name in ("energy_per_input_j", "energy_trace_per_input_j"):
         joules = metrics.get(name)
@@ -186,7 +188,7 @@ def energy(record: Record) -> list[str]:
 def ladder(record: Record) -> list[str]:
     """How far a batch ladder went, by its last record."""
     job = record.job
-    cells = [job.model.name, _workflow(record), job.precision, str(job.batches.sizes[0])]
+    cells = [job.model.label, _workflow(record), job.precision, str(job.batches.sizes[0])]
     return [
         *cells,
         _number(record, "largest_batch_ok"),
@@ -201,7 +203,7 @@ def accuracy(record: Record) -> list[str]:
     (weights,) = {a.sha256[:12] for a in record.artifacts if a.kind == "weights"} or {"-"}
     calibration = job.calibration.summary if job.calibration else "-"
     top1, images = record.metrics["top1"] or 0.0, record.metrics["accuracy_samples"] or 0.0
-    cells = [job.model.name, str(job.model.input_shape[-1]), _workflow(record), job.precision, calibration]
+    cells = [job.model.label, str(job.model.input_shape[-1]), _workflow(record), job.precision, calibration]
     return [
         *cells,
         f"{100 * top1:.2f}",
@@ -219,7 +221,7 @@ def build(record: Record, store: Store) -> list[str]:
     tactics = known.get("tactics_sha256") or (tactics_sha256(store.blobs.read(inspector).decode()) if kept else None)
     which = f"{rebuild.index + 1} of {rebuild.count}, {rebuild.timing_cache}" if rebuild else "-"
     digests = [str(text or "-")[:12] for text in (known.get("engine_sha256"), tactics, known.get("outputs_sha256"))]
-    cells = [job.model.name, _workflow(record), job.precision, which]
+    cells = [job.model.label, _workflow(record), job.precision, which]
     return [*cells, _number(record, "build_s"), _number(record, "latency_ms"), *digests]
 
 

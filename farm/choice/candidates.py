@@ -70,7 +70,7 @@ def _way(record: Record) -> tuple[str, ...]:
 def _is_of(record: Record, model: str, device: str) -> bool:
     if record.outcome is not Outcome.OK or record.device is None or is_canary(record.job):
         return False
-    return record.job.model.name == model and device in (record.device.device_id, record.device.device_class)
+    return record.job.model.label == model and device in (record.device.device_id, record.device.device_class)
 
 
 def _key(record: Record) -> tuple[tuple[str, str], ...]:

@@ -209,7 +209,7 @@ def _listed(values: Iterable[object]) -> str:
 
 
 def _known_words(records: Sequence[Record], limits: Limits) -> str:
-    models = {record.job.model.name for record in records}
+    models = {record.job.model.label for record in records}
     places = {place for r in records if r.device for place in (r.device.device_class, r.device.device_id)}
     if limits.model not in models:
         near = difflib.get_close_matches(limits.model, models, n=1)

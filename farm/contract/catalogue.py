@@ -78,7 +78,7 @@ class WorkflowInfo:
     requires: Tuple[str, ...]
     options: Dict[str, str]
     values: Dict[str, OptionValues] = field(default_factory=dict)
-    sources: Tuple[str, ...] = ("torchvision", "onnx", "fake")
+    sources: Tuple[str, ...] = ("torchvision", "encoder", "onnx", "fake")
     precisions_by_kind: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
     requires_any: Tuple[Tuple[str, ...], ...] = ()
     requires_by_kind: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
@@ -157,7 +157,7 @@ _IMPLICIT_INT8 = FeatureNeed(
     lacking="no implicit int8",
     hint="Use an explicit Q/DQ graph, `quantization: explicit`, or a stack with TensorRT 10 or older.",
     precisions=("int8",),
-    sources=("torchvision",),
+    sources=("torchvision", "encoder"),
     options={"quantization": "implicit"},
 )
 _NAMED_TENSORS = FeatureNeed(
@@ -189,7 +189,7 @@ _WORKFLOWS = (
             "cuda_graph": OptionValues("bool", default=False),
         },
         gpu_options=("cuda_graph",),
-        sources=("torchvision",),
+        sources=("torchvision", "encoder"),
         precisions_by_kind={"cpu": ("fp32", "bf16")},
         preload=_PRELOAD_TORCH,
     ),
@@ -207,7 +207,7 @@ _WORKFLOWS = (
             "per_channel": OptionValues("bool", default=True),
             "activation_type": OptionValues("text", default="quint8", choices=("quint8", "qint8")),
         },
-        sources=("torchvision", "onnx"),
+        sources=("torchvision", "encoder", "onnx"),
         preload=_PRELOAD_CPU,
     ),
     WorkflowInfo(
@@ -228,7 +228,7 @@ _WORKFLOWS = (
         },
         gpu_options=("cuda_graph",),
         single_options=("cuda_graph",),
-        sources=("torchvision", "onnx"),
+        sources=("torchvision", "encoder", "onnx"),
         needs_features={"onnxruntime_providers_loadable": "CUDAExecutionProvider"},
         preload=_PRELOAD_GPU,
     ),
@@ -250,7 +250,7 @@ _WORKFLOWS = (
         },
         gpu_options=("cuda_graph",),
         single_options=("cuda_graph",),
-        sources=("torchvision", "onnx"),
+        sources=("torchvision", "encoder", "onnx"),
         needs_features={"onnxruntime_providers_loadable": "TensorrtExecutionProvider"},
         rebuilds=True,
         preload=_PRELOAD_GPU,
@@ -271,7 +271,7 @@ _WORKFLOWS = (
             "dynamic": OptionValues("bool", default=False),
             "channels_last": OptionValues("bool", default=False),
         },
-        sources=("torchvision",),
+        sources=("torchvision", "encoder"),
         precisions_by_kind={"cpu": ("fp32", "bf16")},
         requires_by_kind={"gpu": ("triton",)},
         preload=_PRELOAD_TORCH,
@@ -290,7 +290,7 @@ _WORKFLOWS = (
             "per_channel": OptionValues("bool", default=True),
             "activation_type": OptionValues("text", default="quint8", choices=("quint8", "qint8")),
         },
-        sources=("torchvision", "onnx"),
+        sources=("torchvision", "encoder", "onnx"),
         preload=_PRELOAD_CPU,
     ),
     WorkflowInfo(
@@ -316,7 +316,7 @@ _WORKFLOWS = (
             "cuda_graph": OptionValues("bool", default=False),
         },
         gpu_options=("cuda_graph",),
-        sources=("torchvision", "onnx"),
+        sources=("torchvision", "encoder", "onnx"),
         needs_of_jobs=(_NAMED_TENSORS, _STRONG_TYPING, _IMPLICIT_INT8),
         rebuilds=True,
         preload=_PRELOAD_GPU,
@@ -349,7 +349,7 @@ _WORKFLOWS = (
             "profile": OptionValues("text", default="batch", choices=("batch", "ladder")),
             "allow_fp16": OptionValues("bool", default=False),
         },
-        sources=("torchvision",),
+        sources=("torchvision", "encoder"),
         calibration_methods=("minmax", "entropy", "percentile", "mse"),
         rebuilds=True,
     ),
@@ -371,7 +371,7 @@ _WORKFLOWS = (
             "min_block_size": OptionValues("int", minimum=1),
             "require_full_compilation": OptionValues("bool", default=False),
         },
-        sources=("torchvision",),
+        sources=("torchvision", "encoder"),
         scenarios=("single", "offline"),
     ),
     WorkflowInfo(

@@ -4,6 +4,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
+from farm.contract.encoders import SOURCE as ENCODER
+
 JOB_SCHEMA = 1
 
 WARM_UP_RULES = ("fixed", "steady")
@@ -14,8 +16,8 @@ SCENARIOS = ("single", "streams", "offline")
 class ModelSpec:
     """A model to measure.
 
-    `source` is `torchvision` (by name), `onnx` (a file, by sha256, fetched from the store) or `fake`.
-    `input_shape` is one sample's shape without the batch dimension, e.g. (3, 224, 224).
+    `source` is `torchvision` or `encoder` (by name), `onnx` (a file, by sha256, fetched from the store) or `fake`.
+    `input_shape` is one sample's shape without the batch dimension, e.g. (3, 224, 224), of an encoder (128,).
     `weights` is `random:SEED`, `default` (the published ones), `digits:SEED` (trained once on the digits data set) or
     `sha256:HEX` (a state dict in the store).
     """
@@ -25,6 +27,21 @@ class ModelSpec:
     input_shape: Tuple[int, ...] = (3, 224, 224)
     weights: str = "random:0"
     onnx_sha256: Optional[str] = None
+
+    @property
+    def sequence(self) -> Optional[int]:
+        """How many tokens a sequence has; None for models that take none."""
+        return self.input_shape[0] if self.source == ENCODER and self.input_shape else None
+
+    @property
+    def input_type(self) -> str:
+        """What an input is made of, as numpy names it: token ids or numbers."""
+        return "float32" if self.sequence is None else "int32"
+
+    @property
+    def label(self) -> str:
+        """What people see: the name, and of a text encoder the sequence, which is another model to every compiler."""
+        return self.name if self.sequence is None else "{}@{}".format(self.name, self.sequence)
 
 
 @dataclass(frozen=True)
@@ -187,7 +204,7 @@ class JobSpec:
     @property
     def name(self) -> str:
         """What people and Flower see: `resnet18/onnxruntime_cpu/int8`, with `/build-2-of-3` for a rebuild."""
-        name = "{}/{}/{}".format(self.model.name, self.workflow, self.precision)
+        name = "{}/{}/{}".format(self.model.label, self.workflow, self.precision)
         if self.rebuild is None:
             return name
         return "{}/build-{}-of-{}".format(name, self.rebuild.index + 1, self.rebuild.count)

@@ -16,6 +16,8 @@ PROFILES = ("layers", "timeline")
 #: Kinds of artifacts.
 LAYERS_ARTIFACT = "profile:layers"
 TIMELINE_ARTIFACT = "profile:timeline"
+#: Beside the trace: as much of it as a still picture shows, so that a report need not read all of it.
+PICTURE_ARTIFACT = "profile:timeline-picture"
 #: What a runner hands to its daemon for the timeline: its own part, without telemetry.
 TIMELINE_PART = "timeline:runner"
 

@@ -17,6 +17,7 @@ _NAMES = {STAGES: "stages of the run", HOST: "host threads", DEVICE: "device", T
 _ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 #: What is no counter in a sample of telemetry.
 _NO_COUNTER = ("ns", "schema")
+PICTURE_SCHEMA = 1
 #: So many spans and points are enough for a still picture.
 MOST_SPANS, MOST_POINTS = 300, 120
 #: Counters that the picture shows, as far as they were sampled, with what they are called.
@@ -45,18 +46,28 @@ def assemble(
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": other}
 
 
-def facts(stages: Sequence[StageTime], part: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the record keeps: how well the clocks agree, and as much as the still picture shows."""
+def facts(part: Mapping[str, Any]) -> dict[str, Any]:
+    """What the record keeps: who told, how well the clocks agree, how many events there are."""
+    events = part.get("events", [])
+    return {
+        "source": part.get("source"),
+        "offset": part.get("offset"),
+        "events": len(events),
+        "device_events": sum(e["cat"] in _ON_DEVICE for e in events),
+    }
+
+
+def picture(
+    stages: Sequence[StageTime], part: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """As much of the timeline as a still picture shows, as JSON. Arguments as for `assemble`."""
     zero_ns, spans = _zero(stages, part, samples), list(part.get("spans", []))
     last = spans[-2:]  # the last inference: what begins it, and the wait
     window = (last[0]["start_ns"], last[-1]["start_ns"] + last[-1]["dur_ns"]) if last else (0, 0)
     inside = [e for e in part.get("events", []) if window[0] <= e["start_ns"] <= window[1]]
     kernels = [e for e in inside if e["cat"] in _ON_DEVICE]
     return {
-        "source": part.get("source"),
-        "offset": part.get("offset"),
-        "events": len(part.get("events", [])),
-        "device_events": sum(e["cat"] in _ON_DEVICE for e in part.get("events", [])),
+        "schema": PICTURE_SCHEMA,
         "stages": [[s.name, _us(s.start_ns - zero_ns), _us(s.end_ns - s.start_ns)] for s in stages],
         "inference_us": _us(window[1] - window[0]),
         "host": _brief([*last, *(e for e in inside if e["cat"] == "cpu_op")], window[0]),

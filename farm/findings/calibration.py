@@ -128,14 +128,14 @@ def _candidate(better: Taken, worse: Taken, changed: str, *, two_sided: bool) ->
     loss, low, high = difference(better, worse)
     against = f"{better.record.job.workflow} fp32" if changed == "fp32" else _words(better.record.job.calibration)
     sentence = (
-        f"{job.model.name} ({job.model.weights}), {job.workflow} {job.precision} calibrated with "
+        f"{job.model.label} ({job.model.weights}), {job.workflow} {job.precision} calibrated with "
         f"{_words(job.calibration)}: top-1 {percent(worse.share, 2)} against {percent(better.share, 2)} with "
         f"{against}, on the same {worse.count} images: {100 * loss:.2f} points less "
         f"[{100 * low:.2f}, {100 * high:.2f}]."
     )
     finding = Finding(
         RULE,
-        {"model": job.model.name, "workflow": job.workflow, "precision": job.precision, "changed": changed}
+        {"model": job.model.label, "workflow": job.workflow, "precision": job.precision, "changed": changed}
         | {"base": against, "new": _words(job.calibration)},
         sentence,
         loss,

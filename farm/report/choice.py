@@ -54,7 +54,7 @@ def fronts(selection: Selection) -> Iterator[Placed]:
     """The front of each device class, model, world and batch size, of one request at a time."""
     by_model: dict[str, list[Record]] = {}
     for point in selection.points:
-        by_model.setdefault(point.record.job.model.name, []).append(point.record)
+        by_model.setdefault(point.record.job.model.label, []).append(point.record)
     for device_class in selection.classes:
         for model in selection.models(device_class):
             found = candidates_of(by_model.get(model, ()), model, device_class)

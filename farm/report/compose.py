@@ -16,9 +16,10 @@ from farm.report.choice import choice_section
 from farm.report.document import Document, Section
 from farm.report.figures import across_figure, make_figures
 from farm.report.findings import findings_section
-from farm.report.profiles import profiles_section
+from farm.report.profiles import Pictures, no_picture, profiles_section
 from farm.report.render import ReportFiles, write_document
 from farm.report.select import Selection, select
+from farm.report.sequences import sequence_figure
 from farm.report.series import device_class as class_of
 from farm.report.software import software_table
 
@@ -34,17 +35,21 @@ def write_report(
     generated_at: str | None = None,
     samples: Callable[[Record], list[int] | None] | None = None,
     expected: Iterable[JobSpec] = (),
+    pictures: Pictures = no_picture,
 ) -> ReportFiles:
     """Write the page, Markdown, CSV, Parquet and figures into `out_dir`, made if it is not there.
 
     `records` may hold unreadable ones (with `path` and `problem`) and foreign objects: they are listed. `samples`
-    gives a record's raw latencies in ns, or None. `expected` are jobs that should have records. The same input gives
-    the same bytes; `generated_at` is printed as it is, and nothing asks the clock.
+    gives a record's raw latencies in ns, or None, `pictures` the picture of its timeline. `expected` are jobs that
+    should have records. The same input gives the same bytes; `generated_at` is printed as it is, and nothing asks the
+    clock.
 
     Raises:
         UnavailableError: `out_dir` cannot be written.
     """
-    document = compose(records, title=title, generated_at=generated_at, samples=samples, expected=expected)
+    document = compose(
+        records, title=title, generated_at=generated_at, samples=samples, expected=expected, pictures=pictures
+    )
     return write_document(document, Path(out_dir))
 
 
@@ -55,27 +60,30 @@ def compose(
     generated_at: str | None = None,
     samples: Callable[[Record], list[int] | None] | None = None,
     expected: Iterable[JobSpec] = (),
+    pictures: Pictures = no_picture,
 ) -> Document:
     """Everything that a report says, in order, in no form yet."""
     selection = select(records, expected)
     figures = make_figures(selection, samples) if selection.ok else []
+    lengths = sequence_figure(selection)
+    figures += [lengths] if lengths is not None else []
     problems = {p for figure in figures for p in figure.problems}
     noted = replace(selection, problems=(*selection.problems, *sorted(problems, key=lambda p: (p.where, p.problem))))
     subtitle = f"Made {generated_at}" if generated_at else ""
     return Document(
-        title, subtitle, tuple(narrative.summarise(noted)), tuple(figures), tuple(_sections(noted)), noted,
+        title, subtitle, tuple(narrative.summarise(noted)), tuple(figures), tuple(_sections(noted, pictures)), noted,
         banner=provenance.simulated_words(selection),
     )  # fmt: skip
 
 
-def _sections(selection: Selection) -> list[Section]:
+def _sections(selection: Selection, pictures: Pictures) -> list[Section]:
     found = [_grid(selection), _across(selection)]
     if len(selection.points) <= MOST_EXAMINED:
         found += [findings_section(selection), choice_section(selection)]
     else:
         found.append(_not_examined(selection))
     found += [_device(selection, name) for name in selection.classes]
-    found.append(profiles_section(selection))
+    found.append(profiles_section(selection, pictures))
     covered = tuple(coverage.coverage_tables(selection))
     if covered:
         found.append(Section("outcomes-and-reasons", "What ran and what did not", "", covered))

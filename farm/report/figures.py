@@ -48,7 +48,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: `panels` for the page, `sheet` for the PNG. `legend` is empty where rows carry their names."""
+    """A figure: `panels` for the page, `sheet` for the PNG. `legend` is empty where rows carry their names.
+
+    `wide`: each panel takes the width of the page.
+    """
 
     key: str
     title: str
@@ -58,6 +61,7 @@ class Figure:
     legend: tuple[tuple[str, Style], ...] = ()
     hollow: bool = False
     problems: tuple[Problem, ...] = ()
+    wide: bool = False
 
     @property
     def file(self) -> str:

@@ -15,6 +15,7 @@ from farm.report import text
 from farm.report.changes import change_sentences, changes_section
 from farm.report.compose import compose
 from farm.report.document import Document, Section, Sentence
+from farm.report.profiles import pictures_in
 from farm.report.render import ReportFiles, write_document
 from farm.report.table import Cell, Column, Group, Row, Table
 from farm.store import Store
@@ -44,7 +45,8 @@ def write_night_report(
     """
     found = decode(store.nights.read(night), night)
     records = store.of_sweeps(found.sweeps)
-    usual = compose(records, title=f"Night {night}", samples=samples, expected=expected)
+    pictures = pictures_in(store)
+    usual = compose(records, title=f"Night {night}", samples=samples, expected=expected, pictures=pictures)
     document = night_document(found, usual, names_of(store, found.events), series_pages)
     return write_document(document, out_dir)
 

@@ -17,7 +17,8 @@ from farm.report.stats import Absent, Ratio
 from farm.report.table import Cell, Column, Group, Row, Table, at, run_anchor
 from farm.store.parquet import write_parquet
 
-_WHERE = ("device_class", "device_id", "host", "model", "workflow", "precision", "variant", "point", "batch_size")
+_PLACE = ("device_class", "device_id", "host")
+_WHERE = (*_PLACE, "model", "sequence", "workflow", "precision", "variant", "point", "batch_size")
 _END = ("outcome", "stage", "reference", "message", "hint", "flags", "withheld")
 _INTERVAL = ("latency_ms_low", "latency_ms_high", "latency_ms_confidence", "latency_ms_scope")
 _PROCESSES = "processes"
@@ -27,7 +28,7 @@ _ORIGIN = (*_JOB, "ladder_stop", "started_at", "finished_at", "run_id", "record"
 
 
 #: DuckDB's types of the columns that are neither text nor a metric.
-_KINDS = dict.fromkeys(("batch_size", _PROCESSES, "generation", "attempt"), "BIGINT") | dict.fromkeys(
+_KINDS = dict.fromkeys(("sequence", "batch_size", _PROCESSES, "generation", "attempt"), "BIGINT") | dict.fromkeys(
     (*_INTERVAL[:3], *_SPEED_UP[:3]), "DOUBLE"
 )
 
@@ -85,6 +86,7 @@ def _line(point: Point, selection: Selection, metrics: list[str]) -> dict[str, A
         "device_id": device_id(record),
         "host": record.device.host if record.device else "",
         "model": series.model,
+        "sequence": record.job.model.sequence,
         "workflow": series.workflow,
         "precision": series.precision,
         "variant": series.variant,
@@ -139,6 +141,7 @@ def _gap_line(gap: Gap) -> dict[str, Any]:
     return {
         "device_class": series.device_class,
         "model": series.model,
+        "sequence": job.model.sequence,
         "workflow": series.workflow,
         "precision": series.precision,
         "variant": series.variant,

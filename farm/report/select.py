@@ -16,7 +16,7 @@ from farm.contract.codec import to_json
 from farm.contract.job import JobSpec
 from farm.contract.outcome import Outcome
 from farm.contract.record import ACCURACY, RECORD_SCHEMA, Flag, Record
-from farm.report.series import JobKey, Series, device_id, name_all
+from farm.report.series import JobKey, Series, device_id, model_order, name_all
 
 
 @runtime_checkable
@@ -135,7 +135,7 @@ class Selection:
 
     def models(self, device_class: str) -> tuple[str, ...]:
         """The models of a class, sorted."""
-        return tuple(sorted(model for name, model in self._series if name == device_class))
+        return tuple(sorted((model for name, model in self._series if name == device_class), key=model_order))
 
     def of(self, series: Series) -> tuple[Point, ...]:
         """The points of one series, by batch size."""

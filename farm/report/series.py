@@ -69,7 +69,13 @@ class Series:
         """Class, model, pytorch with the reference first, then workflows by name; precisions from wide to narrow."""
         rank = PRECISIONS.index(self.precision) if self.precision in PRECISIONS else len(PRECISIONS)
         order = (self.workflow != "pytorch", self.workflow, not self.is_reference, rank, self.precision, self.variant)
-        return (self.device_class, self.model, order)
+        return (self.device_class, model_order(self.model), order)
+
+
+def model_order(label: str) -> tuple[str, int, str]:
+    """By name, and encoders of one name by the length of their sequences."""
+    name, _, tokens = label.partition("@")
+    return (name, int(tokens) if tokens.isdecimal() else 0, label)
 
 
 def device_class(job: JobSpec, records: Sequence[Record] = ()) -> str:
@@ -125,14 +131,14 @@ def name_all(jobs: Mapping[JobKey, tuple[JobSpec, Sequence[Record]]]) -> dict[Jo
     groups: dict[Hashable, list[JobKey]] = {}
     for key in sorted(jobs):
         job, records = jobs[key]
-        base = (device_class(job, records), job.model.name, job.workflow, job.precision)
+        base = (device_class(job, records), job.model.label, job.workflow, job.precision)
         groups.setdefault(base, []).append(key)
     named: dict[JobKey, Series] = {}
     for keys in groups.values():
         told_apart = variants({key: facets(*jobs[key]) for key in keys})
         for key in keys:
             job, records = jobs[key]
-            name = (device_class(job, records), job.model.name, job.workflow, job.precision)
+            name = (device_class(job, records), job.model.label, job.workflow, job.precision)
             named[key] = Series(*name, told_apart[key])
     return named
 

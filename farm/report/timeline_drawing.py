@@ -10,12 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-_WIDTH, _LEFT, _RIGHT = 760, 150, 748
-_BAR, _LANE, _PLOT = 18, 30, 40
-_ROLES = ("s1", "s2", "s3", "s4", "s5", "s6")
-#: Narrower spans have no room for their name: some six pixels a letter.
-_LETTER = 6.2
+#: In units of the drawing, which are pixels where the page has room for all of it.
+_WIDTH, _LEFT, _RIGHT = 1000, 190, 990
+_BAR, _LANE, _PLOT, _GAP = 26, 34, 58, 14
+_FONT = 15
+#: Dark enough for the names in them.
+_ROLES = ("s1", "s2", "s3", "s4")
+#: A span has its name where there is room for this many letters of it, some eight units each.
+_LETTER, _LEAST_LETTERS = 8.2, 4
 _MOST_COUNTERS = 4
+#: Operators call one another: deeper ones than these have no row.
+_MOST_DEPTH = 4
+_TICKS = 4
 
 #: Name, start and duration in microseconds.
 Span = Sequence[Any]
@@ -28,41 +34,69 @@ def stages_svg(told: Mapping[str, Any]) -> str:
         return ""
     end = max(start + length for _, start, length in stages)
     counters = list(told.get("counters", {}).items())[:_MOST_COUNTERS]
-    bottom = 24 + _LANE + len(counters) * (_PLOT + 8)
-    parts = [*_lane("stages", stages, end, 20, named=True)]
+    top = 20 + _LANE + _GAP
+    parts = [*_lane("stages", stages, end, 20)]
     for number, (name, points) in enumerate(counters):
-        parts += _counter(name, points, end, 24 + _LANE + number * (_PLOT + 8))
-    return _svg([*parts, *_axis(end, bottom)], bottom + 26)
+        parts += _counter(name, points, end, top + number * (_PLOT + _GAP))
+    bottom = top + len(counters) * (_PLOT + _GAP)
+    return _svg([*parts, *_axis(end, bottom)], bottom + 28)
 
 
 def inference_svg(told: Mapping[str, Any]) -> str:
-    """The last inference: what the host did, operators of it, and what the device did."""
+    """The last inference: what the host did, operators of it by who called whom, and what the device did."""
     end = float(told.get("inference_us") or 0)
     if end <= 0:
         return ""
     own = [span for span in told.get("host", []) if span[0] in ("infer", "wait")]
     operators = [span for span in told.get("host", []) if span[0] not in ("infer", "wait")]
-    lanes = [("runner", own), ("operators", operators), ("device", told.get("device", []))]
+    named = [("runner", own)]
+    named += [("operators" if not depth else "", row) for depth, row in enumerate(by_depth(operators)[:_MOST_DEPTH])]
+    named.append(("device", told.get("device", [])))
     parts, y = list[str](), 20
-    for name, spans in lanes:
+    for name, spans in named:
         if spans:
-            parts += _lane(name, spans, end, y, named=name == "runner")
+            parts += _lane(name, spans, end, y)
             y += _LANE
-    return _svg([*parts, *_axis(end, y)], y + 26)
+    return _svg([*parts, *_axis(end, y + 4)], y + 32)
 
 
-def _lane(name: str, spans: Sequence[Span], end: float, y: int, *, named: bool) -> Iterator[str]:
-    yield _text(4, y + 13, name)
-    for number, (word, start, length) in enumerate(spans):
+def by_depth(spans: Sequence[Span]) -> list[list[Span]]:
+    """Spans in rows: what begins before another one has ended was called by it, and goes a row below."""
+    rows: list[list[Span]] = []
+    open_until: list[float] = []
+    for span in sorted(spans, key=lambda span: (span[1], -span[2])):
+        while open_until and open_until[-1] <= span[1]:
+            open_until.pop()
+        if len(open_until) == len(rows):
+            rows.append([])
+        rows[len(open_until)].append(span)
+        open_until.append(span[1] + span[2])
+    return rows
+
+
+def _lane(name: str, spans: Sequence[Span], end: float, y: int) -> Iterator[str]:
+    yield _text(4, y + 18, name)
+    order = list(dict.fromkeys(str(word) for word, *_ in spans))
+    roles = {word: _ROLES[number % len(_ROLES)] for number, word in enumerate(order)}
+    for word, start, length in spans:
         x, right = _x(start, end), _x(start + length, end)
         width = max(right - x, 0.6)
-        role = _ROLES[number % len(_ROLES)]
         yield (
-            f'<rect x="{x}" y="{y}" width="{round(width, 1)}" height="{_BAR}" fill="var(--fig-{role})">'
+            f'<rect x="{x}" y="{y}" width="{round(width, 1)}" height="{_BAR}" fill="var(--fig-{roles[str(word)]})"'
+            ' stroke="var(--fig-surface)" stroke-width="0.5">'
             f"<title>{escape(str(word))}: {_time(length)}</title></rect>"
         )
-        if named and width > _LETTER * len(str(word)) + 4:
-            yield _text(x + 3, y + 13, str(word), "surface")
+        shown = _fitting(str(word).removeprefix("aten::"), width - 8)
+        if shown:
+            yield _text(x + 4, y + 18, shown, "surface")
+
+
+def _fitting(word: str, width: float) -> str:
+    """As much of a name as there is room for; none of it where that says nothing."""
+    letters = int(width / _LETTER)
+    if len(word) <= letters:
+        return word
+    return word[: letters - 1] + "\u2026" if letters >= _LEAST_LETTERS else ""
 
 
 def _counter(name: str, points: Sequence[Sequence[float]], end: float, y: int) -> Iterator[str]:
@@ -70,20 +104,32 @@ def _counter(name: str, points: Sequence[Sequence[float]], end: float, y: int) -
     low, high = min(values), max(values)
     room = (high - low) or 1.0
     path = " ".join(f"{_x(at, end)},{round(y + _PLOT - (_PLOT - 4) * (v - low) / room, 1)}" for at, v in points)
-    yield _text(4, y + 14, name)
-    yield _text(4, y + 30, f"{low:.4g} to {high:.4g}", "muted")
+    yield _text(4, y + 22, name.replace("_", " "))
+    yield _text(4, y + 42, _between(low, high), "muted")
     yield f'<polyline points="{path}" fill="none" stroke="var(--fig-s1)" stroke-width="1.4"/>'
 
 
 def _axis(end: float, y: int) -> Iterator[str]:
     yield f'<path d="M{_LEFT},{y}H{_RIGHT}" stroke="var(--fig-grid)"/>'
-    yield _text(_LEFT, y + 16, "0", "muted")
-    yield _text(_RIGHT, y + 16, _time(end), "muted", anchor="end")
+    yield _text(_LEFT, y + 20, "0", "muted")
+    for tick in range(1, _TICKS + 1):
+        at = end * tick / _TICKS
+        anchor = "end" if tick == _TICKS else "middle"
+        yield f'<path d="M{_x(at, end)},{y}v5" stroke="var(--fig-grid)"/>'
+        yield _text(_x(at, end), y + 20, _time(at), "muted", anchor=anchor)
 
 
 def _x(at: float, end: float) -> float:
     share = min(max(at / end, 0.0), 1.0)
     return round(_LEFT + share * (_RIGHT - _LEFT), 1)
+
+
+def _between(low: float, high: float) -> str:
+    """The range of a counter; bytes of memory in whole units."""
+    for size, unit in ((1e9, "G"), (1e6, "M")):
+        if high >= size:
+            return f"{low / size:.3g} to {high / size:.3g} {unit}"
+    return f"{low:.3g} to {high:.3g}"
 
 
 def _time(us: float) -> str:
@@ -98,5 +144,5 @@ def _text(x: float, y: float, words: str, role: str = "ink", anchor: str = "star
 
 
 def _svg(parts: Sequence[str], height: int) -> str:
-    opened = f'<svg focusable="false" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" font-size="12">'
+    opened = f'<svg focusable="false" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" font-size="{_FONT}">'
     return opened + "".join(parts) + "</svg>"

@@ -219,7 +219,7 @@ def _artifact_row(record: Record, ref: BlobRef) -> ArtifactRow:
         run_id=record.run_id,
         sweep_id=job.sweep_id,
         sweep=job.sweep_name,
-        model=job.model.name,
+        model=job.model.label,
         workflow=job.workflow,
         precision=job.precision,
         batch_size=record.batch_size,

@@ -14,6 +14,7 @@ from farm.sweep.images import data_of, image_problems
 from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
 from farm.sweep.reader import Loc
+from farm.sweep.sequences import sequence_problems
 
 MAX_JOBS = 100_000
 
@@ -138,7 +139,9 @@ def _size(document: SweepDocument) -> Iterator[Problem]:
     points = sum(grid if precision == "int8" else 1 for precision in precisions)
     builds = document.rebuilds.count if document.rebuilds else 1
     ways = sum(builds if WORKFLOWS[entry.name].rebuilds else 1 for entry in document.workflows or ())
-    jobs = len(document.models or ()) * ways * points * len(document.devices or [1])
+    lengths = len(document.sequence or [1])
+    models = sum(lengths if model.is_encoder else 1 for model in document.models or ())
+    jobs = models * ways * points * len(document.devices or [1])
     if jobs > MAX_JOBS:
         yield Problem((), f"describes {jobs} jobs, before exclusions; a sweep has at most {MAX_JOBS}")
 
@@ -149,9 +152,10 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_precisions, ("precisions", "workflows")),
     (_calibration, ("calibration", "precisions", "workflows")),
     (image_problems, ("accuracy", "data", "weights", "models", "calibration")),
+    (sequence_problems, ("sequence", "models", "weights", "data", "accuracy")),
     (_training, ("workflows", "data", "accuracy")),
     (_rebuilds, ("rebuilds", "workflows")),
     (_excluded_names, ("exclude", "models", "workflows", "precisions")),
     (_something_left, ("exclude", "models", "workflows", "precisions")),
-    (_size, ("models", "workflows", "precisions", "calibration", "devices", "rebuilds")),
+    (_size, ("models", "sequence", "workflows", "precisions", "calibration", "devices", "rebuilds")),
 )

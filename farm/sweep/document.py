@@ -23,15 +23,15 @@ from farm.contract.catalogue import (
     LADDER_STOPS,
     PRECISIONS,
     TIMING_CACHES,
-    TORCHVISION_MODELS,
     WORKFLOWS,
 )
+from farm.contract.encoders import ENCODERS
 from farm.contract.job import SCENARIOS, WARM_UP_RULES
 from farm.contract.layers import PROFILES
 from farm.contract.protocols import PROTOCOLS
 from farm.contract.run import STAGES
 from farm.devices import parse_conditions
-from farm.sweep.fields import BatchSize, Count, Name, OneOf, OneOrMore, Positive, Seconds, Weights, ascending
+from farm.sweep.fields import MODELS, BatchSize, Count, Name, OneOf, OneOrMore, Positive, Seconds, Weights, ascending
 from farm.sweep.options import option_problems
 from farm.sweep.problems import Problem, custom, several
 
@@ -132,7 +132,7 @@ class ProtocolEntry(Shorthand):
 
 
 class ModelEntry(Shorthand):
-    """A torchvision model by name, perhaps with other weights or input, or an ONNX file."""
+    """A torchvision model or a text encoder by name, perhaps with other weights or input, or an ONNX file."""
 
     name: Name
     weights: Weights | None = None
@@ -141,8 +141,8 @@ class ModelEntry(Shorthand):
 
     @classmethod
     def short_schema(cls) -> JsonSchemaValue:
-        """A torchvision model's name."""
-        return {"enum": list(TORCHVISION_MODELS)}
+        """A model's name."""
+        return {"enum": list(MODELS)}
 
     @model_validator(mode="before")
     @classmethod
@@ -151,14 +151,23 @@ class ModelEntry(Shorthand):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.onnx is None and self.name not in TORCHVISION_MODELS:
-            message = "torchvision has no classification model of this name; a file needs `onnx: FILE`"
-            raise several([Problem(("name",), message, self.name, TORCHVISION_MODELS)])
+        if self.onnx is None and self.name not in MODELS:
+            message = (
+                "no classification model of torchvision and no text encoder has this name; a file needs `onnx: FILE`"
+            )
+            raise several([Problem(("name",), message, self.name, MODELS)])
+        if self.is_encoder and self.input is not None:
+            raise several([Problem(("input",), "a text encoder takes tokens: set the sweep's `sequence`", self.input)])
         if self.onnx is not None and self.weights is not None:
             raise several([Problem(("weights",), "an ONNX file brings its own weights", self.weights)])
         if self.onnx is not None and self.input is None:
             raise custom("an ONNX file needs `input: [C, H, W]`, one sample's shape without the batch")
         return self
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it is one of the text encoders, and no file that has the name of one."""
+        return self.onnx is None and self.name in ENCODERS
 
 
 class WorkflowEntry(Shorthand):
@@ -344,6 +353,7 @@ class SweepDocument(Part):
     workflows: Annotated[list[WorkflowEntry], Field(min_length=1, max_length=200)] | None = None
     precisions: Annotated[list[Annotated[str, OneOf(PRECISIONS, "precision")]], Field(min_length=1)] | None = None
     batch: BatchEntry | None = None
+    sequence: OneOrMore[Count] | None = None
     devices: Annotated[list[DeviceEntry], Field(min_length=1, max_length=1000)] | None = None
     calibration: CalibrationEntry | None = None
     data: Annotated[str, OneOf(DATA, "data")] | None = None

@@ -48,7 +48,7 @@ def image_problems(document: SweepDocument) -> Iterator[Problem]:
 def _weights(document: SweepDocument, dataset: str) -> Iterator[Problem]:
     told: set[Loc] = set()
     for index, model in enumerate(document.models or ()):
-        weights, loc = _chosen(document, model, index)
+        weights, loc = chosen_weights(document, model, index)
         if model.onnx is None and weights.partition(":")[0] not in _FITTING[dataset] and loc not in told:
             told.add(loc)
             yield Problem(loc, _WEIGHTS[dataset].format(weights), weights)
@@ -56,12 +56,12 @@ def _weights(document: SweepDocument, dataset: str) -> Iterator[Problem]:
 
 def _published(document: SweepDocument) -> Iterator[Problem]:
     for index, model in enumerate(document.models or ()):
-        weights, loc = _chosen(document, model, index)
+        weights, loc = chosen_weights(document, model, index)
         if model.onnx is None and weights == "default":
             yield Problem(loc, "the published weights have 1000 classes, digits has 10: use `digits:SEED`", weights)
 
 
-def _chosen(document: SweepDocument, model: ModelEntry, index: int) -> tuple[str, Loc]:
+def chosen_weights(document: SweepDocument, model: ModelEntry, index: int) -> tuple[str, Loc]:
     """A model's weights, and the key that says so; the key to add where none does."""
     if model.weights is not None:
         return model.weights, ("models", index, "weights")

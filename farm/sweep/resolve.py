@@ -12,6 +12,8 @@ from typing import Any
 from farm.contract.canonical import short_digest
 from farm.contract.catalogue import WORKFLOWS
 from farm.contract.codec import to_json
+from farm.contract.encoders import DEFAULT_SEQUENCE
+from farm.contract.encoders import SOURCE as ENCODER
 from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Protocol
 from farm.contract.layers import PROFILES
 from farm.contract.protocols import PROTOCOLS
@@ -55,7 +57,12 @@ def resolve(document: SweepDocument, files: dict[int, OnnxFile]) -> SweepSpec:
     """Make the spec of a document that has no mistakes."""
     weights = document.weights or "random:0"
     precisions = tuple(document.precisions or DEFAULT_PRECISIONS)
-    models = [_model(entry, weights, files.get(index)) for index, entry in enumerate(document.models or ())]
+    lengths = document.sequence or [DEFAULT_SEQUENCE]
+    models = [
+        model
+        for index, entry in enumerate(document.models or ())
+        for model in _models(entry, weights, files.get(index), lengths)
+    ]
     workflows = [
         WorkflowChoice(entry.name, without_defaults(WORKFLOWS[entry.name], entry.options))
         for entry in document.workflows or ()
@@ -81,17 +88,26 @@ def resolve(document: SweepDocument, files: dict[int, OnnxFile]) -> SweepSpec:
     return spec.with_files({file.sha256: file.path for file in files.values()})
 
 
+def _models(entry: ModelEntry, weights: str, file: OnnxFile | None, lengths: Sequence[int]) -> list[ModelSpec]:
+    """One model; a text encoder once for each length of a sequence, since compilers make another one of each."""
+    if not entry.is_encoder:
+        return [_model(entry, weights, file)]
+    chosen = _seeded(entry.weights or weights)
+    return [ModelSpec(entry.name, ENCODER, (length,), chosen) for length in lengths]
+
+
 def _model(entry: ModelEntry, weights: str, file: OnnxFile | None) -> ModelSpec:
     if file is not None:
         # An ONNX file brings its weights: the field says which, so that two files never look alike.
         own = f"sha256:{file.sha256}"
         return ModelSpec(entry.name, "onnx", tuple(entry.input or ()), own, file.sha256)
     shape = tuple(entry.input) if entry.input else _INPUTS.get(entry.name, (3, 224, 224))
-    chosen = entry.weights or weights
-    kind, _, seed = chosen.partition(":")
-    if kind in ("random", "digits"):
-        chosen = f"{kind}:{int(seed)}"
-    return ModelSpec(entry.name, "torchvision", shape, chosen)
+    return ModelSpec(entry.name, "torchvision", shape, _seeded(entry.weights or weights))
+
+
+def _seeded(weights: str) -> str:
+    kind, _, seed = weights.partition(":")
+    return f"{kind}:{int(seed)}" if kind in ("random", "digits") else weights
 
 
 def _protocol(entry: ProtocolEntry | None) -> Protocol:

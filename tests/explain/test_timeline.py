@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.contract.run import StageTime
-from farm.explain.timeline import MOST_POINTS, assemble, facts
+from farm.explain.timeline import MOST_POINTS, assemble, facts, picture
 from farm.report.drawing import stacked
-from farm.report.timeline_drawing import inference_svg, stages_svg
+from farm.report.timeline_drawing import by_depth, inference_svg, stages_svg
 from workers.runner.measure import other_clocks
 from workers.runner.timeline import offset_of, placed
 
@@ -95,18 +95,20 @@ def test_the_trace_has_every_part_on_one_axis() -> None:
     assert json.loads(gzip.decompress(gzip.compress(json.dumps(trace).encode()))) == trace
 
 
-def test_what_the_record_keeps_is_small_and_of_the_last_inference() -> None:
-    told = facts(STAGES, PART, SAMPLES)
+def test_the_record_keeps_no_spans_and_the_picture_is_of_the_last_inference() -> None:
+    kept = facts(PART)
+    assert set(kept) == {"source", "offset", "events", "device_events"}
+    assert (kept["events"], kept["device_events"]) == (3, 2)
+    told = picture(STAGES, PART, SAMPLES)
     assert told["inference_us"] == 4000.0
     assert told["device"] == [["<kernel>", 500.0, 2000.0]]
     assert [name for name, *_ in told["host"]] == ["infer", "aten::conv2d", "wait"]
-    assert (told["events"], told["device_events"]) == (3, 2)
     assert len(told["counters"]["util"]) <= MOST_POINTS
-    assert facts([], {}, [])["stages"] == []
+    assert picture([], {}, [])["stages"] == []
 
 
 def test_the_still_picture_is_well_formed_and_escapes_names() -> None:
-    told = facts(STAGES, PART, SAMPLES)
+    told = picture(STAGES, PART, SAMPLES)
     for svg in (stages_svg(told), inference_svg(told)):
         ElementTree.fromstring(svg)
         assert "<kernel>" not in svg
@@ -120,3 +122,19 @@ def test_the_still_picture_is_well_formed_and_escapes_names() -> None:
 @pytest.mark.parametrize("told", [{}, {"inference_us": 0, "stages": []}])
 def test_without_anything_to_show_there_is_no_picture(told: dict[str, Any]) -> None:
     assert stages_svg(told) == inference_svg(told) == ""
+
+
+def test_an_operator_stands_below_the_one_that_called_it() -> None:
+    spans = [["outer", 0, 10], ["inner", 0, 4], ["deep", 1, 2], ["later", 4, 5], ["after", 10, 3]]
+    assert [[name for name, *_ in row] for row in by_depth(spans)] == [["outer", "after"], ["inner", "later"], ["deep"]]
+    assert by_depth([]) == []
+
+
+def test_names_stand_in_spans_as_far_as_there_is_room() -> None:
+    host = [["infer", 0, 60], ["wait", 60, 40], ["aten::scaled_dot_product_attention", 0, 12], ["aten::add", 20, 1]]
+    drawn = ElementTree.fromstring(inference_svg({"inference_us": 100, "host": host}))
+    words = [element.text for element in drawn.iter("text")]
+    assert {"infer", "wait", "operators"} <= set(words)
+    assert [word for word in words if word and word.startswith("scaled")] == ["scaled_dot\u2026"]
+    assert "add" not in words, "too narrow for a name; its title has it"
+    assert float(drawn.attrib["font-size"]) >= 15

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from farm.broker.jobs import Claim, JobStore
+from farm.contract.canonical import canonical_json
 from farm.contract.codec import from_json
 from farm.contract.job import JobSpec
 from farm.contract.layers import LAYERS_ARTIFACT, TIMELINE_ARTIFACT, LayerTable
 from farm.contract.outcome import Outcome
 from farm.contract.record import Record
 from farm.explain import Profiled, total_of
+from farm.report.profiles import pictures_in
 from tests.workers.support import fake_job
 from workers.daemon.bench import Bench
 from workers.daemon.clock import boottime
@@ -94,4 +96,10 @@ def test_a_timeline_has_stages_spans_and_telemetry_on_one_axis(
     assert len(inferences) == 5
     profile = stages["profile"]
     assert all(profile["ts"] <= e["ts"] <= profile["ts"] + profile["dur"] for e in inferences)
-    assert record.provenance["profiles"]["timeline"]["outcome"] == "ok"
+    told = record.provenance["profiles"]["timeline"]
+    assert told["outcome"] == "ok"
+    assert not {"stages", "host", "device", "counters"} & set(told), "the picture is a file of its own"
+    still = pictures_in(bench.store)(record)
+    assert still is not None
+    assert [name for name, *_ in still["stages"]] == [event["name"] for event in spans if event["pid"] == 1]
+    assert len(canonical_json(told)) < 1000

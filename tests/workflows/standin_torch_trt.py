@@ -77,7 +77,8 @@ def torch_tensorrt(seen: list[Any], limit: int, leave: bool) -> Any:
             calibrator.write_calibration_cache(memoryview(b"table"))
         whole = copy.deepcopy(module)
         if ir == "ts":
-            return module if leave else torch.jit.trace(Engine(whole), torch.zeros(inputs[0].shape))
+            example = torch.zeros(inputs[0].shape, dtype=inputs[0].dtype)
+            return module if leave else torch.jit.trace(Engine(whole), example)
         part = torch.fx.symbolic_trace(whole)
         return part if leave else _around(compiler.convert_module(part, inputs))
 

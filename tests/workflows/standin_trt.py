@@ -257,7 +257,8 @@ class _Context:
             Runtime.logger.log(ILogger.Severity.ERROR, "Error Code 1: Cuda Runtime (out of memory)")
             return False
         feed = self._session.get_inputs()[0].name
-        data = np.frombuffer(_ARRAYS[bound[feed]], "float32").reshape(self._shape)
+        kind = "int32" if "int32" in self._session.get_inputs()[0].type else "float32"
+        data = np.frombuffer(_ARRAYS[bound[feed]], kind).reshape(self._shape)
         (out,) = self._session.run(None, {feed: data})
         if poison:
             out.flat[0] = np.nan

@@ -30,6 +30,7 @@ from workers.workflows.cache import CachedFile
 from workers.workflows.errors import WorkflowError
 from workers.workflows.trt_calibration import check_format
 from workers.workflows.trt_engine import Engines, stale
+from workers.workflows.trt_memory import PycudaMemory
 
 pytestmark = [pytest.mark.models, pytest.mark.filterwarnings("ignore")]
 
@@ -127,6 +128,35 @@ def test_a_job_goes_from_file_to_samples(run: Run, job: Callable[..., JobSpec], 
         assert found.metrics["relative_l2_error"] < 1e-6
         assert "engine_inspector" in [artifact.kind for artifact in found.artifacts]
         assert all(artifact.cached for artifact in found.artifacts if artifact.kind == "engine")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_token_ids_stay_int32_on_their_way_to_an_engine(
+    run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    pytest.importorskip("torch")
+    pinned = record_pinned(monkeypatch)
+    spec = replace(job(precision, sizes=(2,)), model=ModelSpec("bert-tiny", "encoder", (8,)))
+    prepared = ok(run(spec))
+    assert ("trt_calibration" in [artifact.kind for artifact in prepared.artifacts]) == (precision == "int8")
+    found = ok(run(spec, 2))
+    assert (found.effective["precision"], found.effective["reference"]) == (precision, "pytorch fp32")
+    assert found.metrics["relative_l2_error"] < 1e-5
+    assert {kind for shape, kind in pinned if shape[1:] == (8,)} == {"int32"}
+    assert {kind for shape, kind in pinned if shape[1:] == (8, 128)} == {"float32"}
+
+
+def record_pinned(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...], str]]:
+    """Shape and type of every page-locked array."""
+    found: list[tuple[tuple[int, ...], str]] = []
+    pinned = PycudaMemory.pinned
+
+    def recorded(self: PycudaMemory, shape: Any, dtype: str) -> Any:
+        found.append((tuple(shape), str(dtype)))
+        return pinned(self, shape, dtype)
+
+    monkeypatch.setattr(PycudaMemory, "pinned", recorded)
+    return found
 
 
 def streamed(spec: JobSpec, count: int = 3, **switches: Any) -> JobSpec:

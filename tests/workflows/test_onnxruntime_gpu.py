@@ -146,6 +146,20 @@ def test_a_cuda_job_goes_from_file_to_samples(run: Run, job: Job, precision: str
         assert found.effective["converter"] == "onnxruntime"
 
 
+@pytest.mark.parametrize(
+    ("workflow", "precision"), [("onnxruntime_cuda", "fp16"), ("onnxruntime_cuda", "int8"), ("onnxruntime_trt", "int8")]
+)
+def test_token_ids_are_fed_as_they_are(run: Run, job: Job, workflow: str, precision: str) -> None:
+    pytest.importorskip("torch")
+    spec = replace(job(workflow, precision, sizes=(2,)), model=ModelSpec("bert-tiny", "encoder", (8,)))
+    ok(run(spec))
+    found = ok(run(spec, 2))
+    assert found.effective["precision"] == precision
+    assert found.mismatch[0].element_count == 2 * 8 * 128
+    limit = 1e-5 if workflow == "onnxruntime_trt" else {"fp16": 5e-3, "int8": 0.1}[precision]
+    assert found.metrics["relative_l2_error"] < limit, "the stand-in of TensorRT runs the fp32 file"
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("boundary", ["compute", "end_to_end"])
 def test_a_trt_job_builds_an_engine_for_each_batch_and_measuring_builds_none(

@@ -319,6 +319,20 @@ def job(precision: str = "fp32", sizes: tuple[int, ...] = (1, 2), **options: Any
     return model_job(SMALL, "torch_tensorrt", precision, batches=BatchLadder(sizes), options=options, **more)
 
 
+@pytest.mark.parametrize("frontend", ["dynamo", "ts"])
+def test_token_ids_are_int32_beside_a_module_in_half(
+    run: Run, stand_in: Callable[..., list[Any]], frontend: str
+) -> None:
+    seen = stand_in()
+    tokens = ModelSpec("bert-tiny", "encoder", (8,))
+    spec = replace(job("fp16", sizes=(2,), frontend=frontend), model=tokens)
+    ok(run(spec))
+    found = ok(run(spec, 2))
+    assert [(call["shape"], call["dtype"]) for call in seen] == [((2, 8), torch.int32)]
+    assert found.effective["precision"] == "fp16"
+    assert found.metrics["relative_l2_error"] < 5e-3
+
+
 def ok(result: RunResult) -> RunResult:
     assert result.outcome == "ok", result.failure
     return result

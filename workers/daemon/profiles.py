@@ -15,11 +15,11 @@ from typing import Any
 
 from farm.contract.canonical import sha256_file
 from farm.contract.codec import to_json
-from farm.contract.layers import LAYERS_ARTIFACT, TIMELINE_PART
+from farm.contract.layers import LAYERS_ARTIFACT, PICTURE_ARTIFACT, TIMELINE_ARTIFACT, TIMELINE_PART
 from farm.contract.outcome import Outcome
 from farm.contract.record import BlobRef
 from farm.contract.run import ArtifactFile
-from farm.explain.timeline import assemble, facts
+from farm.explain.timeline import assemble, facts, picture
 from farm.paths import inside
 from workers.daemon.collect import Collected, RunFacts
 from workers.daemon.control import shorten_log
@@ -53,16 +53,18 @@ def _with(collected: Collected, kind: str, run: RunFacts) -> Collected:
     if result is not None:
         told |= result.effective.get("layers_profile", {})
         for path, artifact in _sound(run, result.artifacts):
+            kept = {artifact.kind: path}
             if artifact.kind == TIMELINE_PART:
                 try:
-                    path, more = _timeline(run, path)
+                    kept, more = _timeline(run, path)
                 except (ValueError, KeyError, TypeError) as error:
                     told["failure"] = {"message": f"the runner's part cannot be used: {error!r}"}
                     continue
                 told |= more
-            sha256 = sha256_file(str(path))
-            files.append(BlobFile(path, sha256))
-            refs.append(BlobRef(f"profile:{kind}", sha256, path.stat().st_size))
+            for name, file in kept.items():
+                sha256 = sha256_file(str(file))
+                files.append(BlobFile(file, sha256))
+                refs.append(BlobRef(name, sha256, file.stat().st_size))
     log = run.control.log
     if run.outcome is not Outcome.OK and log.is_file() and log.stat().st_size:
         shorten_log(run.control)
@@ -74,15 +76,19 @@ def _with(collected: Collected, kind: str, run: RunFacts) -> Collected:
     return Collected(changed, files)
 
 
-def _timeline(run: RunFacts, path: Path) -> tuple[Path, dict[str, Any]]:
-    """The whole trace, of the runner's part, its stages and the telemetry; and what the record keeps of it."""
+def _timeline(run: RunFacts, path: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+    """The trace, of the runner's part, its stages and the telemetry, and its picture; and what the record keeps."""
     part = json.loads(path.read_bytes())
     stages = run.read.result.stages if run.read.result else []
     samples = run.trace.samples if run.trace else ()
-    whole = path.with_name("timeline.json.gz")
-    text = json.dumps(assemble(stages, part, samples), separators=(",", ":"))
-    whole.write_bytes(gzip.compress(text.encode(), mtime=0))
-    return whole, facts(stages, part, samples)
+    whole, still = path.with_name("timeline.json.gz"), path.with_name("timeline-picture.json")
+    whole.write_bytes(gzip.compress(_compact(assemble(stages, part, samples)), mtime=0))
+    still.write_bytes(_compact(picture(stages, part, samples)))
+    return {TIMELINE_ARTIFACT: whole, PICTURE_ARTIFACT: still}, facts(part)
+
+
+def _compact(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _sound(run: RunFacts, artifacts: list[ArtifactFile]) -> list[tuple[Path, ArtifactFile]]:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeded inputs: float32, (N, C, H, W), uniform in [0, 1) or images. The same seed gives the same in every process.
+"""Seeded inputs: float32, (N, C, H, W), uniform in [0, 1) or images; of text encoders int32 ids of tokens, (N, S).
+
+The same seed gives the same in every process.
 
 Measuring inputs and calibration data come from different streams of one seed, images also from different parts of their
 data set, so no model is measured on what it was calibrated with.
@@ -10,7 +12,8 @@ import math
 import os
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from farm.contract.job import Calibration, JobSpec
+from farm.contract.encoders import PADDING, VOCABULARY
+from farm.contract.job import Calibration, JobSpec, ModelSpec
 from workers.workflows import datasets
 
 _MEASURING = 0
@@ -23,7 +26,7 @@ ASSUMED_CACHE_BYTES = 32 * 1024 * 1024
 
 
 def input_bytes(shape: Tuple[int, ...], batch_size: int) -> int:
-    """Size in bytes of one float32 input of `batch_size` samples of `shape`."""
+    """Size in bytes of one input of `batch_size` samples of `shape`: four for each number or token."""
     size = 4 * batch_size
     for extent in shape:
         size *= extent
@@ -34,13 +37,12 @@ def measuring_inputs(job: JobSpec, batch_size: int, count: int) -> List[Any]:
     """`count` distinct inputs. Input i of a batch size is the same whatever `count` is."""
     import numpy as np
 
-    shape = (batch_size, *job.model.input_shape)
     streams = [np.random.default_rng([_seed(job), _MEASURING, batch_size, i]) for i in range(count)]
     if datasets.has_images(job):
         part = datasets.part_of(job, "test")
         # A batch larger than the data set goes through it again.
         return [part.images(np.resize(stream.permutation(len(part)), batch_size)) for stream in streams]
-    return [stream.random(shape, dtype=np.float32) for stream in streams]
+    return [_drawn(stream, batch_size, job.model) for stream in streams]
 
 
 def calibration_batches(job: JobSpec, calibration: Calibration, fixed: Optional[int] = None) -> Iterator[Any]:
@@ -56,12 +58,29 @@ def calibration_batches(job: JobSpec, calibration: Calibration, fixed: Optional[
     stream = np.random.default_rng([_seed(job), _CALIBRATION])
     sizes = _batch_sizes(calibration, fixed)
     if not datasets.has_images(job):
-        yield from (stream.random((size, *job.model.input_shape), dtype=np.float32) for size in sizes)
+        yield from (_drawn(stream, size, job.model) for size in sizes)
         return
     part, chosen = datasets.calibration_images(job, stream, sum(sizes))
     for i, size in enumerate(sizes):
         start = sum(sizes[:i])
         yield part.images(chosen[start : start + size])
+
+
+def blank(model: ModelSpec, batch_size: int) -> Any:
+    """An input whose values play no part, of the shape and type that the model takes: zeros."""
+    import numpy as np
+
+    return np.zeros((batch_size, *model.input_shape), dtype=model.input_type)
+
+
+def _drawn(stream: Any, batch_size: int, model: ModelSpec) -> Any:
+    """Numbers in [0, 1), or ids of the whole vocabulary but for padding: sequences are full."""
+    import numpy as np
+
+    shape = (batch_size, *model.input_shape)
+    if model.sequence is None:
+        return stream.random(shape, dtype=np.float32)
+    return stream.integers(PADDING + 1, VOCABULARY, shape, dtype=np.int32)
 
 
 def _batch_sizes(calibration: Calibration, fixed: Optional[int]) -> List[int]:

@@ -20,12 +20,21 @@ OUTPUT = "output"
 #: Protocol buffers hold no more in one file.
 _MOST_BYTES = 2**31 - 2**20
 _EXAMPLE_BATCH = 2
+#: What the farm feeds, by numpy's names.
+_TYPES = {"float32": "FLOAT", "int32": "INT32"}
 
 _COMPUTE = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 _QUANTIZED = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "DynamicQuantizeLinear"}
 
 
-def export(torch: Any, module: Any, input_shape: Tuple[int, ...], path: str, fallback: bool = True) -> str:
+def export(
+    torch: Any,
+    module: Any,
+    input_shape: Tuple[int, ...],
+    path: str,
+    fallback: bool = True,
+    input_type: str = "float32",
+) -> str:
     """Write `module` as an ONNX file with a dynamic batch; return the exporter that did it.
 
     torch's TorchScript exporter takes a third to an eighth of the time of its successor, which is tried only where the
@@ -41,7 +50,7 @@ def export(torch: Any, module: Any, input_shape: Tuple[int, ...], path: str, fal
             "Use a workflow that needs no ONNX file.",
             "model-too-large",
         )
-    example = torch.zeros((_EXAMPLE_BATCH, *input_shape))
+    example = torch.zeros((_EXAMPLE_BATCH, *input_shape), dtype=getattr(torch, input_type))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation and tracing notes; the file is checked and compared instead
         try:
@@ -99,12 +108,13 @@ def _export_failed(error: Exception) -> Unsupported:
 def examine(path: str) -> Dict[str, Any]:
     """Check a file and return what is in it.
 
-    Returns `input` (name), `input_shape` (integers, or None where dynamic), `outputs` (names), `opset`, `float_types`,
-    `quantize`, `dequantize`, `quantized_operators`, `compute` and `compute_quantized` (counts of nodes).
+    Returns `input` (name), `input_shape` (integers, or None where dynamic), `input_type` (as ONNX names it), `outputs`
+    (names), `opset`, `float_types`, `quantize`, `dequantize`, `quantized_operators`, `compute` and `compute_quantized`
+    (counts of nodes).
 
     Raises:
         DamagedModel: it is not a valid ONNX file.
-        Unsupported: it is valid, and more than one float32 input or outputs that are not tensors.
+        Unsupported: it is valid, and more than one input or outputs that are not tensors.
     """
     model = _checked(path)
     graph = model.graph
@@ -120,6 +130,7 @@ def examine(path: str) -> Dict[str, Any]:
     facts = {
         "input": inputs[0].name,
         "input_shape": _tensor_shape(inputs[0]),
+        "input_type": _tensor_type(inputs[0]),
         "outputs": [value.name for value in graph.output],
         "opset": max(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")),
         "float_types": _float_types(graph),
@@ -129,12 +140,20 @@ def examine(path: str) -> Dict[str, Any]:
     return dict(facts, **_count(graph.node))
 
 
-def check_input(facts: Dict[str, Any], input_shape: Sequence[int]) -> None:
-    """Hold a file's input against the shape the sweep gives.
+def check_input(facts: Dict[str, Any], input_shape: Sequence[int], input_type: str = "float32") -> None:
+    """Hold a file's input against the shape that the sweep gives and the type that the farm feeds.
 
     Raises:
+        Unsupported: it is of another type.
         InputShapeMismatch: naming both.
     """
+    fed = _TYPES[input_type]
+    if facts.get("input_type", fed) != fed:
+        raise Unsupported(
+            "the ONNX file's input {!r} is {} and the farm feeds {}".format(facts["input"], facts["input_type"], fed),
+            "Export the model with a {} input.".format(input_type),
+            "input-type",
+        )
     declared = facts["input_shape"]
     fits = len(declared) == len(input_shape) + 1
     if fits and all(d is None or d == given for d, given in zip(declared[1:], input_shape)):
@@ -194,17 +213,14 @@ def _check_failed(path: str, error: Exception) -> WorkflowError:
 
 
 def _tensor_shape(value: Any) -> List[Any]:
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims]
+
+
+def _tensor_type(value: Any) -> str:
     import onnx
 
-    tensor = value.type.tensor_type
-    if tensor.elem_type != onnx.TensorProto.FLOAT:
-        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
-        raise Unsupported(
-            "the ONNX file's input {!r} is {} and the farm feeds FLOAT".format(value.name, kind),
-            "Export the model with a float32 input.",
-            "input-type",
-        )
-    return [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim]
+    return str(onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type))
 
 
 def _float_types(graph: Any) -> List[str]:

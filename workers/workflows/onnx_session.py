@@ -86,6 +86,7 @@ class Bound:
     """
 
     def __init__(self, session: Any, host_input: Any, device: str = "cpu", outputs: bool = True) -> None:
+        import numpy as np
         import onnxruntime as ort
 
         self.binding = session.io_binding()
@@ -99,7 +100,7 @@ class Bound:
             if shape is None or output.type != "tensor(float)":
                 self.binding.bind_output(output.name, device)
                 continue
-            self._outputs.append(ort.OrtValue.ortvalue_from_shape_and_type(shape, host_input.dtype, device, 0))
+            self._outputs.append(ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, device, 0))
             self.binding.bind_ortvalue_output(output.name, self._outputs[-1])
 
     @property
@@ -116,7 +117,7 @@ class Bound:
         import numpy as np
 
         for output in self._outputs:
-            output.update_inplace(np.full(output.shape(), value, dtype=self._host.dtype))
+            output.update_inplace(np.full(output.shape(), value, dtype=np.float32))
 
     def update(self, host_input: Any) -> None:
         """Copy another input of the same shape to where the first was placed. Done when it returns."""

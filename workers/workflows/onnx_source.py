@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the fp32 ONNX file comes from: exported from a torchvision model, or given. Both end up in the cache."""
+"""Where the fp32 ONNX file comes from: exported from a torch model, or given. Both end up in the cache."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ RECIPE = 1
 
 
 class ExportedModel:
-    """A torchvision model, exported once with a dynamic batch."""
+    """A torchvision model or a text encoder, exported once with a dynamic batch."""
 
     reference_name = "pytorch fp32"
 
@@ -41,10 +41,10 @@ class ExportedModel:
         return self._ctx.cached("onnx", self.key(), "model.onnx", self._export, ready=self._model.module)
 
     def _export(self, path: str) -> Dict[str, Any]:
-        torch, shape = import_torch(self._ctx), self._ctx.job.model.input_shape
-        exporter = export(torch, self._model.module(), shape, path)
+        torch, model = import_torch(self._ctx), self._ctx.job.model
+        exporter = export(torch, self._model.module(), model.input_shape, path, input_type=model.input_type)
         facts = dict(examine(path), exporter=exporter)
-        check_input(facts, shape)
+        check_input(facts, model.input_shape, model.input_type)
         if facts["input_shape"][0] is not None:
             raise WorkflowError("the exporter fixed the batch at {}".format(facts["input_shape"][0]))
         return facts
@@ -102,7 +102,7 @@ def source_of(ctx: Context) -> Any:
     """The source of the job's ONNX file. Raises Unsupported for models that have none."""
     if ctx.job.model.source == "onnx":
         return GivenModel(ctx)
-    if ctx.job.model.source == "torchvision":
+    if ctx.job.model.source in ("torchvision", "encoder"):
         return ExportedModel(ctx)
     raise Unsupported("{} cannot run models of source {!r}".format(ctx.job.workflow, ctx.job.model.source))
 

@@ -10,7 +10,7 @@ import os
 import tempfile
 from typing import Any, Dict, List
 
-from workers.workflows import onnx_session, ort_placement, ort_providers
+from workers.workflows import inputs, onnx_session, ort_placement, ort_providers
 from workers.workflows.base import versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.onnxruntime_gpu import OnnxRuntimeGpu
@@ -76,13 +76,11 @@ class OnnxRuntimeCuda(OnnxRuntimeGpu):
         return int(fixed or min(self.ctx.job.batches.sizes))
 
     def _run_once(self, batch: int, path: str) -> Dict[str, Any]:
-        import numpy as np
-
         with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as work:
             session = onnx_session.open_session(
                 self._file().path, self.ctx.threads, self._providers(), os.path.join(work, "profile")
             )
-            bound = onnx_session.Bound(session, np.zeros((batch, *self.ctx.job.model.input_shape), np.float32), "cuda")
+            bound = onnx_session.Bound(session, inputs.blank(self.ctx.job.model, batch), "cuda")
             session.run_with_iobinding(bound.binding)
             written = session.end_profiling()
             with open(written, encoding="utf-8") as stream:

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional
 
 from farm.contract.canonical import digest
 from farm.contract.codec import to_json
-from workers.workflows import onnx_session, ort_options, ort_providers, ort_table
+from workers.workflows import inputs, onnx_session, ort_options, ort_providers, ort_table
 from workers.workflows.base import Context, Lane, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.layers import LayerProfiler
@@ -82,10 +82,7 @@ class OnnxRuntimeTrt(OnnxRuntimeGpu):
 
     def _load_by_a_run(self, session: Any) -> None:
         """Without a profile beforehand, the provider looks for its engines when the first input comes."""
-        import numpy as np
-
-        shape = (self.ctx.batch_size, *self.ctx.job.model.input_shape)
-        bound = onnx_session.Bound(session, np.zeros(shape, np.float32), "cuda")
+        bound = onnx_session.Bound(session, inputs.blank(self.ctx.job.model, self.ctx.batch_size), "cuda")
         session.run_with_iobinding(bound.binding)
 
     def _wait_for_kernels(self) -> None:

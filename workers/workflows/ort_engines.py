@@ -13,7 +13,7 @@ import tempfile
 from typing import Any, Callable, Dict, List, Optional
 
 from farm.contract.canonical import sha256_file, short_digest
-from workers.workflows import archive, onnx_session, ort_placement, ort_providers, ort_table
+from workers.workflows import archive, inputs, onnx_session, ort_placement, ort_providers, ort_table
 from workers.workflows.base import Context, platform_key, require
 from workers.workflows.build_failures import BuildFailures
 from workers.workflows.cache import CachedFile
@@ -141,11 +141,7 @@ class Engines:
                 raise
             explicit = False
             session = self._open(self.plan(batch, kept, False, dump=True), os.path.join(work, "profile"))
-        import numpy as np
-
-        bound = onnx_session.Bound(
-            session, np.zeros((batch, *self._ctx.job.model.input_shape), dtype=np.float32), "cuda"
-        )
+        bound = onnx_session.Bound(session, inputs.blank(self._ctx.job.model, batch), "cuda")
         session.run_with_iobinding(bound.binding)
         bound.binding.synchronize_outputs()
         with open(session.end_profiling(), encoding="utf-8") as stream:

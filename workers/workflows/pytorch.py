@@ -80,7 +80,7 @@ class PyTorch(Workflow):
         return self._call.place(self._tensor(host_input)) if self._graphed else self._tensor(host_input)
 
     def _tensor(self, host_input: Any) -> Any:
-        tensor = self._torch.from_numpy(host_input).to(device=self._device.name, dtype=self._dtype())
+        tensor = placed(self._torch, host_input, self._device.name, self._dtype())
         return tensor.contiguous(memory_format=self._torch.channels_last) if self._channels_last else tensor
 
     def infer(self, batch: Any) -> None:
@@ -170,6 +170,12 @@ class PyTorch(Workflow):
             self._inference_mode.__exit__(None, None, None)
         self._module = self._call = self._last = None
         self._graphed = []
+
+
+def placed(torch: Any, host_input: Any, device: str, dtype: Any) -> Any:
+    """A host input on the device, numbers in `dtype`; ids of tokens stay what they are."""
+    tensor = torch.from_numpy(host_input)
+    return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else tensor.dtype)
 
 
 def _assert_dtype(module: Any, dtype: Any) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A torchvision model quantised in PyTorch: weights -> ranges -> (trained) -> ONNX with Q/DQ nodes, each cached."""
+"""A torch model quantised in PyTorch: weights -> ranges -> (trained) -> ONNX with Q/DQ nodes, each cached."""
 
 import copy
 import json
@@ -202,15 +202,15 @@ class QuantizedTorchModel:
         return {"loss": loss, "images": len(images)}
 
     def _export(self, path: str) -> Dict[str, Any]:
-        torch, shape, state = import_torch(self._ctx), self._ctx.job.model.input_shape, None
+        torch, model, state = import_torch(self._ctx), self._ctx.job.model, None
         if self.mode == "qat":
             state = torch.load(self.trained().path, map_location="cpu", weights_only=True)
         module = self._calibrated(state)
         with toolkit(self.library).exporting():
-            export(torch, module, shape, path, fallback=False)
+            export(torch, module, model.input_shape, path, fallback=False, input_type=model.input_type)
         self._rewrite(path)
         facts = dict(examine(path), exporter="torchscript", quantizers=self._active(module))
-        check_input(facts, shape)
+        check_input(facts, model.input_shape, model.input_type)
         if not facts["compute_quantized"]:
             raise PrecisionNotHeld("no convolution and no matrix product of the exported model is quantised")
         return facts

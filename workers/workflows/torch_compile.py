@@ -270,7 +270,8 @@ class TorchCompile(PyTorch):
     def _example(self, size: int) -> Any:
         """An input to compile for: its values play no part."""
         shape = (size, *self.ctx.job.model.input_shape)
-        tensor = self._torch.zeros(shape, dtype=self._dtype(), device=self._device.name)
+        dtype = self._dtype() if self.ctx.job.model.sequence is None else self._torch.int32
+        tensor = self._torch.zeros(shape, dtype=dtype, device=self._device.name)
         return tensor.contiguous(memory_format=self._torch.channels_last) if self._channels_last else tensor
 
 

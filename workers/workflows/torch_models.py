@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""torchvision's classification models by name, with weights that every workflow and process shares.
+"""torchvision's classification models and text encoders, with weights that every workflow and process shares.
 
 Weights are made once, in prepare, and kept in the cache as a state dict; measuring processes only load it.
 
@@ -13,8 +13,9 @@ from typing import Any, Dict, Iterator, Optional
 
 from farm.contract.canonical import sha256_file
 from farm.contract.catalogue import TORCHVISION_MODELS
+from farm.contract.encoders import SOURCE as ENCODER
 from farm.contract.names import check_sha256
-from workers.workflows import datasets, digits_recipe
+from workers.workflows import datasets, digits_recipe, encoders
 from workers.workflows.base import Context, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.errors import DamagedModel, Unsupported, WeightsUnavailable
@@ -46,8 +47,10 @@ class TorchModel:
         self._module: Optional[Any] = None
 
     def key(self) -> Dict[str, Any]:
-        """All that the weights depend on."""
+        """All that the module depends on."""
         model = self._ctx.job.model
+        if model.sequence is not None:
+            return dict(self._weights_key(), input_shape=list(model.input_shape))
         key = {
             "model": model.name,
             "weights": model.weights,
@@ -60,13 +63,21 @@ class TorchModel:
             key["training"] = digits_recipe.key(model.name)
         return key
 
+    def _weights_key(self) -> Dict[str, Any]:
+        """All that the weights depend on: an encoder's are the same for every length of a sequence."""
+        model = self._ctx.job.model
+        if model.sequence is None:
+            return self.key()
+        own = {"source": model.source, "model": model.name, "weights": model.weights, "recipe": encoders.RECIPE}
+        return dict(own, versions=versions("torch"))
+
     def weights(self) -> CachedFile:
         """The state dict's file.
 
         Raises:
             WeightsUnavailable, DamagedModel: they could not be had, or are not those asked for.
         """
-        return self._ctx.cached("weights", self.key(), "weights.pt", self._make_weights, ready=self._import)
+        return self._ctx.cached("weights", self._weights_key(), "weights.pt", self._make_weights, ready=self._import)
 
     def module(self) -> Any:
         """The `torch.nn.Module`, fp32, in eval mode, with its weights."""
@@ -114,15 +125,18 @@ def _uninitialised(torch: Any) -> Iterator[None]:
 
 
 def check(ctx: Context) -> None:
-    """Refuse what no torchvision model can be, before anything is imported.
+    """Refuse what no torchvision model and no encoder can be, before anything is imported.
 
     Raises:
-        Unsupported: not a torchvision model, or not one that the farm knows, or not three channels.
+        Unsupported: neither of them, or not one that the farm knows, or not three channels.
     """
     model = ctx.job.model
+    if model.source == ENCODER:
+        encoders.check(ctx)
+        return
     if model.source != "torchvision":
         raise Unsupported(
-            "{} runs torchvision models, not source {!r}".format(ctx.job.workflow, model.source),
+            "{} runs torchvision models and text encoders, not source {!r}".format(ctx.job.workflow, model.source),
             "Give a torchvision model by name, or choose a workflow that runs ONNX files, such as onnxruntime_cpu.",
             "source-unsupported",
         )
@@ -148,6 +162,8 @@ def build(ctx: Context, **more: Any) -> Any:
     Raises:
         Unsupported: the architecture does not exist at this input size.
     """
+    if ctx.job.model.source == ENCODER:
+        return encoders.build(import_torch(ctx), ctx.job.model)
     torchvision = import_torchvision()
     model = ctx.job.model
     builder = getattr(torchvision.models, model.name, None)
@@ -225,6 +241,11 @@ def _initialised(name: str) -> Dict[str, Any]:
 
 def _random(ctx: Context, torch: Any, seed: int) -> Any:
     torch.manual_seed(seed)
+    if ctx.job.model.source == ENCODER:
+        with _uninitialised(torch):
+            module = build(ctx)
+        encoders.draw(torch, module)
+        return module
     module = build(ctx)
     _fill_zero_heads(torch, module)
     _calm_branches(torch, module)
@@ -301,6 +322,8 @@ def _from_file(ctx: Context, torch: Any, sha256: str) -> Any:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if ctx.job.model.name in _WITH_AUXILIARY:
             state = {k: v for k, v in state.items() if not k.startswith(_AUXILIARY)}
+        if ctx.job.model.source == ENCODER:
+            state = encoders.own(state)
         module.load_state_dict(state)
     except Exception as error:  # a boundary: a foreign file may fail in any way
         raise DamagedModel(

@@ -13,7 +13,7 @@ from workers.workflows.base import Context, Workflow
 from workers.workflows.cache import CachedFile, recorded_bytes
 from workers.workflows.errors import PrecisionNotHeld, Unsupported
 from workers.workflows.layers import LayerProfiler
-from workers.workflows.pytorch import PyTorch
+from workers.workflows.pytorch import PyTorch, placed
 from workers.workflows.torch_device import TorchDevice
 from workers.workflows.torch_layers import TorchLayers
 from workers.workflows.torch_setup import fp32_precision, import_torch, import_torchvision
@@ -78,9 +78,9 @@ class TorchTensorRT(PyTorch):
         self._device.synchronize()
 
     def to_device(self, host_input: Any) -> Any:
-        """A tensor of the type that the engines' input has: half for fp16, else float."""
+        """A tensor of the type that the engines' input has: half for fp16, else float; ids of tokens stay int32."""
         dtype = getattr(self._torch, self._facts()["settings"]["module_dtype"])
-        return self._torch.from_numpy(host_input).to(device=self._device.name, dtype=dtype)
+        return placed(self._torch, host_input, self._device.name, dtype)
 
     def outputs(self) -> List[Tuple[str, Any]]:
         """The last inference's logits as float32."""

@@ -27,8 +27,11 @@ def build(
     shape: Tuple[int, ...],
     device: str,
     calibrator: Any = None,
+    tokens: bool = False,
 ) -> Tuple[Any, Dict[str, Any]]:
     """Compile a copy of `module` (fp32, on the host) for inputs of `shape`; return it as a script, and facts.
+
+    `tokens`: the input is int32, and not of the module's type.
 
     Raises:
         BuildOutOfMemory: memory ran out.
@@ -38,7 +41,7 @@ def build(
     dtype = getattr(torch, plan.module_dtype)
     try:
         placed = copy.deepcopy(module).requires_grad_(False).to(dtype).to(device)
-        example = torch.zeros(shape, dtype=dtype, device=device)
+        example = torch.zeros(shape, dtype=torch.int32 if tokens else dtype, device=device)
         front_end = _dynamo if plan.frontend == "dynamo" else _torchscript
         script, partition = front_end(torch, torch_tensorrt, placed, plan, example, calibrator)
     except Exception as error:

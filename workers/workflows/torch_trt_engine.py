@@ -146,7 +146,8 @@ class CompiledModels:
         shape = (batch, *self._ctx.job.model.input_shape)
         try:
             module, plan = self._model.module(), self.settings()
-            return build(self._torch, self._library, module, plan, shape, self._device.name, calibrator)
+            tokens = self._ctx.job.model.sequence is not None
+            return build(self._torch, self._library, module, plan, shape, self._device.name, calibrator, tokens)
         except WorkflowError:
             if calibrator is not None and calibrator.error is not None:
                 raise WorkflowError(

@@ -40,7 +40,7 @@ def make_calibrator(
             if found is None or memory is None:
                 return None
             if self._staged is None:
-                self._staged = memory.pinned(found.shape, "float32")
+                self._staged = memory.pinned(found.shape, found.dtype.name)
                 self._address = memory.allocate(found.nbytes)
             self._staged[...] = found
             memory.to_device(self._address, self._staged)

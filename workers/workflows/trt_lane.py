@@ -13,7 +13,7 @@ class Placed:
     """One input on the device, the pinned copy that it came from and, where there are any, its graph."""
 
     def __init__(self, memory: Memory, host_input: Any) -> None:
-        self.staged = memory.pinned(host_input.shape, "float32")
+        self.staged = memory.pinned(host_input.shape, host_input.dtype.name)
         self.address = memory.allocate(host_input.nbytes)
         self.graph: Any = None
 

@@ -78,7 +78,7 @@ class ParsedModel:
 
 
 class ExportedForTensorRT(ExportedModel):
-    """A torchvision model, exported; the reference is PyTorch's on the CPU."""
+    """A torchvision model or a text encoder, exported; the reference is PyTorch's on the CPU."""
 
     no_reference = None
 
@@ -87,7 +87,7 @@ def source_of(ctx: Context) -> Any:
     """The source of the job's ONNX file. Raises Unsupported for models that have none."""
     if ctx.job.model.source == "onnx":
         return ParsedModel(ctx)
-    if ctx.job.model.source == "torchvision":
+    if ctx.job.model.source in ("torchvision", "encoder"):
         return ExportedForTensorRT(ctx)
     raise Unsupported("{} cannot run models of source {!r}".format(ctx.job.workflow, ctx.job.model.source))
 
