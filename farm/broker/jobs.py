@@ -115,9 +115,10 @@ class JobStore:
         answer = cast(list[Any], self._call("dispatch", head.job_id, device_id, line, queue, text))
         done, name, served_s, behind = bool(answer[0]), str(answer[1]), float(answer[2]), None
         if len(answer) == 7:
-            job_id, order, predicted_s, next_name = str(answer[3]), int(float(answer[4])), float(answer[5]), answer[6]
-            new = {"job_id": job_id, "order": order, "predicted_s": predicted_s, "name": str(next_name)}
-            behind = replace(head, served_s=served_s, **new)
+            job_id, order, predicted_s = str(answer[3]), int(float(answer[4])), float(answer[5])
+            behind = replace(
+                head, job_id=job_id, order=order, predicted_s=predicted_s, served_s=served_s, name=str(answer[6])
+            )
         return Dispatched(done, name, served_s, behind, sent=done and bool(text))
 
     def recall(self, job_id: str) -> bool:
