@@ -169,7 +169,8 @@ def _send_best(jobs: JobStore, slot: Slot, board: Board, send: Send) -> Head | N
         made = jobs.dispatch_head(head, slot.device_id)
         board.after(head, made.served_s, made.behind)
         if made.done:
-            send(head.job_id, device_queue(slot.device_id), made.name)
+            if not made.sent:
+                send(head.job_id, device_queue(slot.device_id), made.name)
             log.info("sent job=%s name=%s device=%s", head.job_id, made.name, slot.device_id)
             return head
     return None

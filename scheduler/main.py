@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
@@ -13,12 +14,13 @@ from typing import Any, cast
 
 import redis
 from celery import Celery
+from kombu import Connection
 from kombu.exceptions import OperationalError
 
 from farm.broker.canaries import CanaryBook
 from farm.broker.celery_app import make_app
 from farm.broker.connection import broker_url, connect
-from farm.broker.jobs import JobStore
+from farm.broker.jobs import JobStore, Message
 from farm.broker.register import Register
 from farm.contract.names import TASK_RUN_JOB
 from farm.errors import FarmError
@@ -45,12 +47,14 @@ _BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 class Scheduler:
     """One farm's scheduler. `tick` does all there is to do now; `wait` sleeps until there may be more."""
 
-    def __init__(self, settings: Settings, client: redis.Redis, store: Store, send: Send) -> None:
+    def __init__(
+        self, settings: Settings, client: redis.Redis, store: Store, send: Send, message: Message | None = None
+    ) -> None:
         self._settings = settings
         self._redis = client
         self._store = store
         self._send = send
-        self._jobs = JobStore(client)
+        self._jobs = JobStore(client, message)
         self._register = Register(client)
         self._resender = Resender()
         self._canaries = Canaries(settings, store, self._jobs, self._register, CanaryBook(client))
@@ -130,6 +134,20 @@ def sender(app: Celery) -> Send:
     return send
 
 
+def writer(app: Celery) -> Message:
+    """Write messages that name a job, as `sender` would send them, for the script that hands the job out."""
+    # A line that ends in this process: what Celery and kombu make of a message is taken out again at once.
+    line = Connection("memory://")
+
+    def write(job_id: str, queue: str, name: str) -> str:
+        app.send_task(
+            TASK_RUN_JOB, args=[job_id], queue=queue, shadow=name, ignore_result=True, connection=line, retry=False
+        )
+        return json.dumps(line.default_channel._get(queue))
+
+    return write
+
+
 def serve(settings: Settings, stop: threading.Event | None = None) -> None:
     """Schedule until SIGTERM or SIGINT, or until `stop` is set.
 
@@ -145,7 +163,7 @@ def serve(settings: Settings, stop: threading.Event | None = None) -> None:
     app = make_app(settings, url)
     log.info("scheduler at work, window=%d store=%s", settings.window, settings.store_dir)
     try:
-        _loop(Scheduler(settings, client, Store(settings.store_dir), sender(app)), leader, stop)
+        _loop(Scheduler(settings, client, Store(settings.store_dir), sender(app), writer(app)), leader, stop)
     finally:
         _leave(leader, client)
         app.close()

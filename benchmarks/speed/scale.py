@@ -26,6 +26,7 @@ from benchmarks.speed.table import markdown
 from farm.api import Farm
 from farm.broker.connection import connect
 from farm.broker.embedded import EmbeddedBroker
+from farm.broker.following import Follower
 from farm.broker.register import Register
 from farm.contract.catalogue import TORCHVISION_MODELS
 from farm.contract.device import Announcement, DeviceInfo, StackInfo
@@ -77,14 +78,19 @@ def submit(farm: Farm, jobs: int) -> dict[str, float]:
 
 
 def status(farm: Farm, _jobs: int) -> dict[str, float]:
-    """What `farm status` asks for, and all of one sweep."""
+    """What `farm status` asks for, all of one sweep, and a further look of `farm watch` at it."""
     began = time.perf_counter()
     farm.sweeps()
     farm.waiting()
     took = time.perf_counter() - began
     began = time.perf_counter()
     farm.status("scale")
-    return {"s": took, "jobs_s": time.perf_counter() - began}
+    jobs_s = time.perf_counter() - began
+    follower = Follower(farm.jobs, farm.find_sweep("scale").sweep_id)
+    follower.look()
+    began = time.perf_counter()
+    follower.look()
+    return {"s": took, "jobs_s": jobs_s, "look_s": time.perf_counter() - began}
 
 
 def schedule(farm: Farm, _jobs: int) -> dict[str, float]:
@@ -187,6 +193,7 @@ def measure(rounds: int, jobs: int = JOBS) -> list[Line]:
         line("redis.bytes", "memory of the server for each waiting job", "bytes", 1024),
         line("status.s", f"{many}: what `farm status` asks for", "s", 1.0),
         line("status.jobs_s", f"{many}: all jobs of the sweep, as `farm status SWEEP` reads them", "s"),
+        line("status.look_s", f"{many}: a further look of `farm watch` at the sweep", "ms", scale=1000),
         line("schedule.first_s", f"{many}: first tick of the scheduler, filling every window of 2", "s"),
         line("schedule.s", f"{many}: a tick that finds nothing to hand out", "ms", scale=1000),
         line("schedule.cpu_s", f"{many}: the scheduler's own CPU time of such a tick", "ms", scale=1000),

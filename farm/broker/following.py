@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The jobs of one sweep, looked at again and again: what cannot have changed is not read again.
 
-The first look reads all jobs. A later one reads those that were at a device, or are now; the sweep's counts by state say
-whether that was all. Where it was not (a job that came and went between two looks, a cancellation) it reads the states
-of those that had not ended, and where jobs were added or tried again, all of them.
+The first look reads all jobs. A later one reads those that were at a device, or are now; the sweep's counts by state
+say whether that was all. Where it was not (a job that came and went between two looks, a cancellation) it reads the
+states of those that had not ended, and where jobs were added or tried again, all of them.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from farm.broker.views import (
 )
 from farm.contract.codec import to_json
 from farm.contract.job import JobSpec
+from farm.contract.names import device_queue
 
 __all__ = [
     "ENDED",
@@ -56,11 +57,21 @@ SUBMIT_BLOCK = 500
 _BLOCKS_AT_ONCE = 10
 
 
-class JobStore:
-    """All job states of one farm. Methods raise `redis.RedisError` when Redis is away; nothing is half-done then."""
+#: A message as it stands in a queue, from a job's id, the queue and the job's name.
+Message = Callable[[str, str, str], str]
 
-    def __init__(self, client: redis.Redis) -> None:
+
+class JobStore:
+    """All job states of one farm. Methods raise `redis.RedisError` when Redis is away; nothing is half-done then.
+
+    Args:
+        client: the farm's Redis.
+        message: makes the message of a job from its id, a queue and its name, for `dispatch_head` to send it by itself.
+    """
+
+    def __init__(self, client: redis.Redis, message: Message | None = None) -> None:
         self._redis = client
+        self._message = message
         self._reader = Reader()
         self._scripts = {name: client.register_script(PRELUDE + body) for name, body in SCRIPTS.items()}
 
@@ -94,16 +105,21 @@ class JobStore:
 
     def dispatch(self, job_id: str, device_id: str) -> bool:
         """Bind a waiting job to a device: queued -> dispatched."""
-        return bool(self._call("dispatch", job_id, device_id, "|")[0])
+        return bool(self._call("dispatch", job_id, device_id, "|", "", "")[0])
 
     def dispatch_head(self, head: Head, device_id: str) -> Dispatched:
-        """The same for the first of a line."""
-        answer = cast(list[Any], self._call("dispatch", head.job_id, device_id, f"{head.sweep_id}|{head.target_key}"))
+        """The same for the first of a line, with its message where this can make one."""
+        queue = device_queue(device_id)
+        text = self._message(head.job_id, queue, head.name) if self._message is not None else ""
+        line = f"{head.sweep_id}|{head.target_key}"
+        answer = cast(list[Any], self._call("dispatch", head.job_id, device_id, line, queue, text))
         done, name, served_s, behind = bool(answer[0]), str(answer[1]), float(answer[2]), None
-        if len(answer) == 6:
+        if len(answer) == 7:
             job_id, order, predicted_s = str(answer[3]), int(float(answer[4])), float(answer[5])
-            behind = replace(head, job_id=job_id, order=order, predicted_s=predicted_s, served_s=served_s)
-        return Dispatched(done, name, served_s, behind)
+            behind = replace(
+                head, job_id=job_id, order=order, predicted_s=predicted_s, served_s=served_s, name=str(answer[6])
+            )
+        return Dispatched(done, name, served_s, behind, sent=done and bool(text))
 
     def recall(self, job_id: str) -> bool:
         """Put a dispatched job that nobody claimed back into its line."""

@@ -69,7 +69,9 @@ local function content(id,sweep)
 end
 local function head(l)
   local r=redis.call('ZRANGE','farm:ready:'..l,0,0,'WITHSCORES')
-  return r[1],r[2],r[1] and redis.call('HGET',key(r[1]),'predicted')
+  if not r[1] then return nil end
+  local h=redis.call('HMGET',key(r[1]),'predicted','name')
+  return r[1],r[2],h[1],h[2] or r[1]
 end
 local function serve(sweep,seconds) redis.call('HINCRBYFLOAT','farm:sweep:'..sweep,'served',seconds) end
 """
@@ -115,15 +117,17 @@ redis.call('SET',spec(id),ARGV[2]); redis.call('HSET',key(id),'attempt',0)
 set_state(id,h[2],h[1],'queued'); enqueue(id,h[2],h[3],h[4]); wake(); return 'queued'
 """
 
-#: ARGV: job, device, line. queued -> dispatched. Answers with what became of the line, so that nobody has to look at
-#: all of them again: 1 or 0, the job's name, the sweep's `served`, and the line's first job, order and predicted, where
-#: it has one.
+#: ARGV: job, device, line, queue and message, or '' for none. queued -> dispatched; the message goes with it, so that
+#: both are flushed to the disk at once. Answers with what became of the line, so that nobody has to look at all of them
+#: again: 1 or 0, the job's name, the sweep's `served`, and the line's first job, order, predicted and name, where it
+#: has one.
 DISPATCH = """
 local id=ARGV[1]; local done=0
 local h=redis.call('HMGET',key(id),'state','sweep','target','predicted','name')
 if h[1]=='queued' then
   dequeue(id,h[2],h[3]); redis.call('SADD','farm:window:'..ARGV[2],id)
   set_state(id,h[2],'queued','dispatched','device',ARGV[2]); serve(h[2],h[4]); done=1
+  if ARGV[5]~='' then redis.call('LPUSH',ARGV[4],ARGV[5]) end
 end
 local sweep=string.match(ARGV[3],'^(.-)|')
 return {done,h[5] or id,redis.call('HGET','farm:sweep:'..sweep,'served') or '0',head(ARGV[3])}
@@ -306,11 +310,11 @@ return #logs
 HEADS = """
 local out={}; local sweeps={}
 for _,l in ipairs(redis.call('SMEMBERS','farm:lines')) do
-  local id,order,predicted=head(l); local sweep=string.match(l,'^(.-)|')
+  local id,order,predicted,name=head(l); local sweep=string.match(l,'^(.-)|')
   sweeps[sweep]=sweeps[sweep] or redis.call('HMGET','farm:sweep:'..sweep,'priority','served','submitted_at')
   local s=sweeps[sweep]
   if id then
-    for _,v in ipairs({l,id,order,predicted,s[1] or '5',s[2] or '0',s[3] or '0'}) do out[#out+1]=v end
+    for _,v in ipairs({l,id,order,predicted,s[1] or '5',s[2] or '0',s[3] or '0',name}) do out[#out+1]=v end
   end
 end
 return out

@@ -71,16 +71,21 @@ class Head:
     order: int
     predicted_s: float
     submitted_s: float = 0.0
+    name: str = ""
 
 
 @dataclass(frozen=True)
 class Dispatched:
-    """What a dispatch did: whether the job was bound, its name, what its sweep was served, its line's first job now."""
+    """What a dispatch did: whether the job was bound, its name, what its sweep was served, its line's first job now.
+
+    `sent`: its message is in the device's queue.
+    """
 
     done: bool
     name: str
     served_s: float
     behind: Head | None
+    sent: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,13 +139,13 @@ def rank(target_key: str, order: int, predicted_s: float) -> float:
 
 def read_heads(flat: list[str]) -> list[Head]:
     """What the script `heads` answers."""
-    return [_read_head(flat[i : i + 7]) for i in range(0, len(flat), 7)]
+    return [_read_head(flat[i : i + 8]) for i in range(0, len(flat), 8)]
 
 
 def _read_head(row: list[str]) -> Head:
     sweep_id, _, target_key = row[0].partition("|")
     order, submitted_s = int(float(row[2])), float(row[6]) / 1000
-    return Head(sweep_id, target_key, row[1], int(row[4]), float(row[5]), order, float(row[3]), submitted_s)
+    return Head(sweep_id, target_key, row[1], int(row[4]), float(row[5]), order, float(row[3]), submitted_s, row[7])
 
 
 def read_sweep(sweep_id: str, head: list[str | None], counts: dict[str, str]) -> SweepView:

@@ -147,3 +147,19 @@ def test_a_server_that_forgot_its_scripts_is_told_them_again(
     client.script_flush()
     at_work.hurry()
     assert sent.take() == [(ids[0], "d")]
+
+
+def test_a_message_goes_with_the_dispatch_and_only_with_one(client: redis.Redis, register: Register) -> None:
+    jobs = JobStore(client, lambda job_id, queue, name: f"{job_id} {queue} {name}")
+    register.announce(announcement("d"))
+    ids = queue(jobs, register, "s", models=MANY)
+    (head,) = jobs.heads()
+    first = jobs.dispatch_head(head, "d")
+    assert (first.done, first.sent) == (True, True)
+    assert client.lrange("dev.d", 0, -1) == [f"{ids[0]} dev.d {first.name}"]
+    again = jobs.dispatch_head(head, "d")
+    assert (again.done, again.sent) == (False, False)
+    assert client.llen("dev.d") == 1
+    assert first.behind is not None
+    assert jobs.dispatch_head(first.behind, "d").sent
+    assert client.lindex("dev.d", 0) == f"{ids[1]} dev.d {first.behind.name}"

@@ -24,7 +24,7 @@ from farm.broker.transport import checked
 from farm.contract.names import device_queue
 from farm.local import LocalFarm
 from farm.settings import Settings
-from scheduler.main import sender
+from scheduler.main import sender, writer
 from tests.e2e.conftest import wait_for
 from workers.app import REMOTE_CONTROL, _limit_remote_control
 
@@ -60,6 +60,27 @@ def sound(local: tuple[Farm, LocalFarm], tmp_path_factory: pytest.TempPathFactor
     message = json.loads(item)
     assert isinstance(message, dict)
     return message
+
+
+def test_a_message_that_is_written_is_the_one_that_would_be_sent(
+    local: tuple[Farm, LocalFarm], sound: dict[str, Any]
+) -> None:
+    farm, _ = local
+    app = make_app(farm.settings, broker_url(farm.settings))
+    written = json.loads(writer(app)("no-such-job", "dev.nobody", "a name"))
+    app.close()
+
+    def plain(message: dict[str, Any]) -> str:
+        """Without what is drawn anew for each message, and the process it came from."""
+        text = json.dumps(message, sort_keys=True)
+        properties = message["properties"]
+        for drawn in (message["headers"]["id"], properties["delivery_tag"], properties["reply_to"]):
+            text = text.replace(drawn, "-")
+        return text
+
+    assert written["body"] == sound["body"]
+    assert plain(written) == plain(sound)
+    assert checked(written) | {"properties": 0, "headers": 0} == checked(sound) | {"properties": 0, "headers": 0}
 
 
 def changed(message: dict[str, Any], change: Callable[[dict[str, Any]], Any]) -> str:
