@@ -25,7 +25,10 @@ from farm.contract.record import ACCURACY, LATENCY, Record
 from farm.thresholds import DEFAULTS
 
 #: What makes numbers of two records mean different things. How long was measured does not.
-WORLD = ("weights", "weights_file", "input_shape", "data", "boundary", "inputs", "scenario", "streams")
+WORLD = (
+    "weights", "weights_file", "input_shape", "data", "boundary", "inputs",
+    "scenario", "streams", "contexts", "sessions", "inter_threads",
+)  # fmt: skip
 
 _WAY = ("workflow", "precision", "options", "calibration", "stack")
 

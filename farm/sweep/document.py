@@ -6,6 +6,7 @@ What needs more than one key at a time is in `checks`; what the words mean for j
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
@@ -26,12 +27,25 @@ from farm.contract.catalogue import (
     TORCHVISION_MODELS,
     WORKFLOWS,
 )
+from farm.contract.concurrency import disagreement
 from farm.contract.job import SCENARIOS, WARM_UP_RULES
 from farm.contract.layers import PROFILES
 from farm.contract.protocols import PROTOCOLS
 from farm.contract.run import STAGES
 from farm.devices import parse_conditions
-from farm.sweep.fields import BatchSize, Count, Name, OneOf, OneOrMore, Positive, Seconds, Weights, ascending
+from farm.sweep.fields import (
+    BatchSize,
+    Count,
+    Lanes,
+    Name,
+    OneOf,
+    OneOrMore,
+    Positive,
+    Seconds,
+    Threads,
+    Weights,
+    ascending,
+)
 from farm.sweep.options import option_problems
 from farm.sweep.problems import Problem, custom, several
 
@@ -81,7 +95,7 @@ class ProtocolEntry(Shorthand):
     inputs: Annotated[str, OneOf(("rotated", "warm"), "kind of input")] | None = None
     rtols: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=8)] | None = None
     atol: Annotated[float, Field(ge=0, lt=1)] | None = None
-    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
+    threads: Threads | None = None
     stage_limits_s: dict[Annotated[str, OneOf((*STAGES, "default"), "stage")], Positive] | None = None
     warmup_rule: Annotated[str, OneOf(WARM_UP_RULES, "warm-up rule")] | None = None
     warmup_max_s: Positive | None = None
@@ -92,8 +106,11 @@ class ProtocolEntry(Shorthand):
     processes_half_width: Annotated[float, Field(gt=0, lt=1)] | None = None
     processes_max_s: Positive | None = None
     scenario: Annotated[str, OneOf(SCENARIOS, "scenario")] | None = None
-    streams: Annotated[int, Field(ge=1, le=64)] | None = None
+    streams: Lanes | None = None
     energy_s: Positive | None = None
+    contexts: Lanes | None = None
+    sessions: Lanes | None = None
+    inter_threads: Threads | None = None
 
     @classmethod
     def short_schema(cls) -> JsonSchemaValue:
@@ -118,6 +135,7 @@ class ProtocolEntry(Shorthand):
         if self.switch(base, "streams") > 1 and self.switch(base, "scenario") != "streams":
             key = "streams" if self.streams is not None else "scenario"
             found.append(Problem((key,), "more than one stream needs `scenario: streams`", getattr(self, key)))
+        found += _lanes_problems(self)
         if self.switch(base, "scenario") == "offline" and self.switch(base, "boundary") == "end_to_end":
             message = "offline queues inputs that are on the device: it has the boundary `compute` alone"
             found.append(Problem(("scenario",), message, "offline"))
@@ -129,6 +147,20 @@ class ProtocolEntry(Shorthand):
         """A switch as given here, or as `base` has it."""
         given = getattr(self, name)
         return getattr(base, name) if given is None else given
+
+
+def _lanes_problems(entry: ProtocolEntry) -> list[Problem]:
+    """Contexts and sessions where nothing is in flight beside, or more of one than the others can use."""
+    named = [key for key in ("contexts", "sessions") if getattr(entry, key) is not None]
+    if not named:
+        return []
+    if entry.scenario != "streams":
+        return [Problem((key,), f"{key} need `scenario: streams`", getattr(entry, key)) for key in named]
+    lanes = dataclasses.replace(
+        PROTOCOLS[entry.base], streams=entry.streams or 1, contexts=entry.contexts, sessions=entry.sessions
+    )
+    found = disagreement(lanes)
+    return [] if found is None else [Problem((named[0],), " ".join(found), getattr(entry, named[0]))]
 
 
 class ModelEntry(Shorthand):
@@ -335,6 +367,38 @@ class RebuildsEntry(Shorthand):
         return self.count == 1 and self.timing_cache != "cold"
 
 
+class ThreadsEntry(Part):
+    """Threads within an operator, and threads that run operators side by side."""
+
+    intra: OneOrMore[Threads] | None = None
+    inter: OneOrMore[Threads] | None = None
+
+
+class ConcurrencyEntry(Part):
+    """A study of requests in flight: each combination is a job, as far as a workflow has the switch."""
+
+    streams: OneOrMore[Lanes] | None = None
+    contexts: OneOrMore[Lanes] | None = None
+    sessions: OneOrMore[Lanes] | None = None
+    threads: ThreadsEntry | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not any(axis for _, axis in self.axes()):
+            raise custom("must list streams, contexts, sessions or threads")
+        twice = [(loc, axis) for loc, axis in self.axes() if len(set(axis)) < len(axis)]
+        if twice:
+            raise several([Problem(loc, "the same number is there twice", axis) for loc, axis in twice])
+        return self
+
+    def axes(self) -> list[tuple[tuple[str, ...], list[int]]]:
+        """Each axis with its place; an axis that is left out is empty."""
+        threads = self.threads or ThreadsEntry()
+        found = [((name,), getattr(self, name)) for name in ("streams", "contexts", "sessions")]
+        found += [(("threads", "intra"), threads.intra), (("threads", "inter"), threads.inter)]
+        return [(loc, axis or []) for loc, axis in found]
+
+
 class SweepDocument(Part):
     """The whole document. `name`, `models` and `workflows` must be there; that is checked apart, with all else."""
 
@@ -350,6 +414,7 @@ class SweepDocument(Part):
     weights: Weights | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     rebuilds: RebuildsEntry | None = None
+    concurrency: ConcurrencyEntry | None = None
     accuracy: AccuracyEntry | None = None
     profile: OneOrMore[Annotated[str, OneOf(PROFILES, "profile")]] | None = None
     exclude: Annotated[list[ExcludeEntry], Field(max_length=1000)] | None = None
@@ -368,6 +433,8 @@ KEYS: dict[tuple[str | int, ...], Sequence[str]] = {
     ("accuracy",): tuple(AccuracyEntry.model_fields),
     ("exclude", 0): tuple(ExcludeEntry.model_fields),
     ("rebuilds",): tuple(RebuildsEntry.model_fields),
+    ("concurrency",): tuple(ConcurrencyEntry.model_fields),
+    ("concurrency", "threads"): tuple(ThreadsEntry.model_fields),
 }
 
 
