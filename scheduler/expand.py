@@ -20,7 +20,7 @@ from farm.sweep.spec import named
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure, wherever: model x workflow with options x precision x calibration x build x way of a study."""
+    """One thing to measure, wherever: model x workflow with options x precision x calibration x build x way to run."""
 
     model: ModelSpec
     workflow: str

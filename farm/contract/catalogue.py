@@ -67,9 +67,9 @@ class WorkflowInfo:
     feature of that name with `_problems` at its end. `needs_of_jobs` are features that only some jobs need.
     `rebuilds`: it builds an engine, so that a sweep's `rebuilds` gives it a job for each build.
     `scenarios` are those of a protocol that it can run. `gpu_options` mean something on a GPU alone; `single_options`
-    go with one request in flight alone. `concurrency` are, by kind of device, the switches of a protocol among `contexts`,
-    `sessions` and `inter_threads` that it has (`farm.contract.concurrency`). `preload` is what its processes may find imported, by kind of device; where it
-    has no row they are started afresh.
+    go with one request in flight alone. `concurrency` are, by kind of device, the switches of a protocol that it has
+    among `contexts`, `sessions` and `inter_threads` (`farm.contract.concurrency`). `preload` is what its processes may
+    find imported, by kind of device; where it has no row they are started afresh.
     """
 
     name: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many contexts, sessions and threads a protocol may ask of a workflow: what does not go together, and why. Pure."""
+"""What contexts, sessions and threads a protocol may ask of a workflow, what does not go together, and why. Pure."""
 
 from typing import Dict, Optional, Tuple
 

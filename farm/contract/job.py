@@ -205,7 +205,7 @@ class JobSpec:
 
     @property
     def name(self) -> str:
-        """What people and Flower see: `resnet18/onnxruntime_cpu/int8`, `.../streams-4`, `/build-2-of-3` of a rebuild."""
+        """What people and Flower see: `resnet18/onnxruntime_cpu/int8`, with `/streams-4`, with `/build-2-of-3`."""
         name = "{}/{}/{}".format(self.model.name, self.workflow, self.precision)
         if self.protocol.scenario == "streams":
             name += "/" + self.protocol.lanes_name.replace(", ", "-").replace(" ", "-")

@@ -22,14 +22,14 @@ K = TypeVar("K", bound=Hashable)
 
 #: Facets in the order in which a variant names them. The sweep comes last: it is named only if nothing else differs.
 FACETS = (
-    "scenario", "threads", "options", "calibration", "calibration_batch", "rebuild", "protocol", "weights", "data", "seed",
-    "input", "stack", "device", "sweep",
+    "scenario", "threads", "options", "calibration", "calibration_batch", "rebuild", "protocol", "weights", "data",
+    "seed", "input", "stack", "device", "sweep",
 )  # fmt: skip
 
 #: Named wherever there is one: throughput of several requests in flight is another quantity than that of one.
 _ALWAYS = ("scenario",)
 #: What a sweep adds to the name of a protocol whose switches it sets.
-_MADE_UP = re.compile(r"-[0-9a-f]{6}$")
+MADE_UP = re.compile(r"-[0-9a-f]{6}$")
 
 
 @dataclass(frozen=True, order=True)
@@ -120,7 +120,7 @@ def _protocol(protocol: Protocol) -> str:
     alone = replace(
         protocol, scenario="single", streams=1, contexts=None, sessions=None, threads=None, inter_threads=None
     )
-    return f"{_MADE_UP.sub('', protocol.name)} {short_digest(telling(switches(alone)), 4)}"
+    return f"{MADE_UP.sub('', protocol.name)} {short_digest(telling(switches(alone)), 4)}"
 
 
 def name_all(jobs: Mapping[JobKey, tuple[JobSpec, Sequence[Record]]]) -> dict[JobKey, Series]:

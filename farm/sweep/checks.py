@@ -104,10 +104,11 @@ def _concurrency(document: SweepDocument) -> Iterator[Problem]:
         able = ", ".join(name for name, info in WORKFLOWS.items() if "streams" in info.scenarios)
         message = f"none of the sweep's workflows ({', '.join(names)}) runs several requests at once; these do: {able}"
         yield Problem(("concurrency",), message)
-    for key in ("scenario", "streams", "contexts", "sessions", "threads", "inter_threads"):
-        axis = {"scenario": [1], "threads": entry.axes()[3][1], "inter_threads": entry.axes()[4][1]}.get(key)
+    axes = dict(entry.axes())
+    varied = {"threads": axes["threads", "intra"], "inter_threads": axes["threads", "inter"]}
+    for key in ("scenario", "streams", "contexts", "sessions", *varied):
         given = None if document.protocol is None else getattr(document.protocol, key)
-        if given is not None and given != "streams" and (axis is None or axis):
+        if given not in (None, "streams") and varied.get(key, True):
             yield Problem(("protocol", key), "the study in `concurrency` sets it: leave one of the two out", given)
 
 

@@ -394,8 +394,13 @@ class ConcurrencyEntry(Part):
     def axes(self) -> list[tuple[tuple[str, ...], list[int]]]:
         """Each axis with its place; an axis that is left out is empty."""
         threads = self.threads or ThreadsEntry()
-        found = [((name,), getattr(self, name)) for name in ("streams", "contexts", "sessions")]
-        found += [(("threads", "intra"), threads.intra), (("threads", "inter"), threads.inter)]
+        found: list[tuple[tuple[str, ...], list[int] | None]] = [
+            (("streams",), self.streams),
+            (("contexts",), self.contexts),
+            (("sessions",), self.sessions),
+            (("threads", "intra"), threads.intra),
+            (("threads", "inter"), threads.inter),
+        ]
         return [(loc, axis or []) for loc, axis in found]
 
 

@@ -28,8 +28,9 @@ def open_session(
 ) -> Any:
     """Open a session with `threads` intra-op threads and all graph optimisations, its operators one after another.
 
-    With `inter_threads`, independent operators run side by side on as many threads. The first of `providers` is the one asked for; the CPU's takes what the others leave. With `profile`, the session
-    writes a profile to a file whose path begins so, until its `end_profiling`.
+    With `inter_threads`, independent operators run side by side on as many threads. The first of `providers` is the
+    one asked for; the CPU's takes what the others leave. With `profile`, the session writes a profile to a file whose
+    path begins so, until its `end_profiling`.
 
     Raises:
         MissingLibrary: onnxruntime is not installed.

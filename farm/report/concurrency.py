@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report's part on requests in flight: a table of points, where each curve saturates, and both drawn. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from farm.identity import concurrency
+from farm.report import charts, drawing, stats, text
+from farm.report.charts import Dot
+from farm.report.curves import Curve, Study, in_flight, level_of, studies
+from farm.report.document import Section, Sentence
+from farm.report.figures import Figure, Panel
+from farm.report.select import Point, Selection
+from farm.report.stats import Absent
+from farm.report.table import Cell, Column, Footnotes, Group, Row, Table, absent, number_cell
+from farm.saturation import TOLERANCE, Saturation, efficiency
+
+KEY = "concurrency"
+#: The most sentences of the summary; the tables have all.
+MOST_SENTENCES = 6
+
+
+def concurrency_section(selection: Selection) -> Section | None:
+    """Everything on requests in flight; None where no two points differ in them alone."""
+    found = studies(selection)
+    if not found:
+        return None
+    intro = (
+        "How throughput and latency change as more requests are in flight. A request's latency is what its sender sees:"
+        " the wait for a stream, session or thread is in it."
+    )
+    tables = (_saturation_table(found), _points_table(found))
+    return Section(KEY, "Concurrency", intro, tables, (), (_figure(found),))
+
+
+def sentences(selection: Selection) -> list[Sentence]:
+    """One sentence for each study: where its best curve saturates."""
+    found = studies(selection)
+    several = len(selection.classes) > 1
+    said = [Sentence("concurrency", _sentence(study, several), KEY) for study in found if study.most is not None]
+    left = len(said) - MOST_SENTENCES
+    if left > 0:
+        more = f"Concurrency: {text.plural(left, 'more study', 'more studies')} in the table."
+        return [*said[:MOST_SENTENCES], Sentence("concurrency", more, KEY)]
+    return said
+
+
+def studied(selection: Selection) -> set[str]:
+    """The runs of the points that some curve has."""
+    return {point.record.run_id for study in studies(selection) for curve in study.curves for point in curve.points}
+
+
+def _sentence(study: Study, several: bool) -> str:
+    curve = study.most
+    found = curve.saturation if curve is not None else None
+    if curve is None or found is None:
+        return ""
+    where = f" on {study.device_class}" if several else ""
+    start = f"{study.model}{where}, {study.name}, requests in flight ({curve.name})"
+    first, best = curve.levels[0], found.best
+    gain = f"{text.number(best.throughput / first.throughput)} times the throughput of {first.level}"
+    if found.at.level == first.level:
+        said = f"more than {first.level} bring less than {100 * TOLERANCE:g} %"
+    elif not found.reached:
+        said = f"throughput still rises at {found.at.level}, the most that were tried: {gain}"
+    else:
+        said = (
+            f"saturated at {found.at.level}{_open(found)}, best {text.number(best.throughput)} inputs/s at {best.level}"
+        )
+        said += f", {gain}"
+    if found.latency_ratio is not None and found.at.level != first.level:
+        said += f"; the median request takes {text.number(found.latency_ratio)} times as long at {found.at.level}"
+    if found.falls is not None:
+        said += f"; from {found.falls} on throughput falls"
+    return f"{start}: {said}."
+
+
+def _open(found: Saturation) -> str:
+    return "" if found.certain else f" ({found.earliest} to {found.latest} by the intervals)"
+
+
+def _saturation_table(found: Sequence[Study]) -> Table:
+    notes = Footnotes()
+    groups: dict[str, list[Row]] = {}
+    for study in found:
+        for curve in study.curves:
+            groups.setdefault(_model(study, found), []).append(
+                Row(f"{study.name}; {curve.name}", _saturation_cells(curve, notes))
+            )
+    columns = (
+        Column("Requests in flight"),
+        Column("Saturated at"),
+        Column("Throughput there", "inputs/s"),
+        Column("Efficiency there", "%"),
+        Column("Latency there over the first", "times"),
+        Column("Highest throughput", "inputs/s"),
+        Column("Beyond", numeric=False),
+    )
+    caption = (
+        f"Saturated: the smallest number whose throughput is within {100 * TOLERANCE:g} % of the row's highest; small"
+        " figures: which numbers it may be by the intervals, or where a run has none by the rates of three equal parts"
+        " of its timed stage. Efficiency: throughput over that of the first number, for each request in flight; it is"
+        " 100 % where none holds up another."
+    )
+    kept = tuple(Group(model, tuple(rows)) for model, rows in groups.items())
+    heading = "Workflow, precision, batch; what stays"
+    return Table("saturation", "Saturation", caption, heading, columns, kept, "Model", notes.notes)
+
+
+def _saturation_cells(curve: Curve, notes: Footnotes) -> tuple[Cell, ...]:
+    levels, found = Cell(", ".join(str(in_flight(p)) for p in curve.points)), curve.saturation
+    if found is None:
+        reason = "fewer than two numbers have a throughput that counts"
+        return (levels, *(absent(reason) for _ in range(5)), Cell())
+    of = {in_flight(p): p for p in curve.points}
+    at, best = of[found.at.level], of[found.best.level]
+    ratio = Absent("no latency") if found.latency_ratio is None else text.number(found.latency_ratio)
+    where = "" if found.certain else f"{found.earliest}\u2013{found.latest}"
+    return (
+        levels,
+        number_cell(at, str(found.at.level) if found.reached else f"\u2265 {found.at.level}", notes, sub=where),
+        number_cell(at, text.number(found.at.throughput), Footnotes()),
+        number_cell(at, text.percent(100 * found.efficiency), Footnotes()),
+        number_cell(at, ratio, Footnotes()),
+        number_cell(best, text.number(found.best.throughput), Footnotes(), sub=f"at {found.best.level}"),
+        Cell(_beyond(curve, found)),
+    )
+
+
+def _beyond(curve: Curve, found: Saturation) -> str:
+    if found.falls is not None:
+        return f"falls from {found.falls} on (retrograde)"
+    return "flat" if found.reached else "not tried"
+
+
+def _points_table(found: Sequence[Study]) -> Table:
+    notes = Footnotes()
+    groups: dict[str, list[Row]] = {}
+    for study in found:
+        shown = groups.setdefault(_model(study, found), [])
+        for point in study.points:
+            words = f"{study.name}; {concurrency(point.record.job.protocol)}"
+            shown.append(Row(words, tuple(_point_cells(study, point, notes))))
+    columns = (
+        Column("In flight"),
+        Column("Throughput", "inputs/s"),
+        Column("Requests", "1/s"),
+        Column("Efficiency", "%"),
+        Column("Median", "ms"),
+        Column("p95", "ms"),
+        Column("p99", "ms"),
+        Column("Peak memory", "MiB"),
+        Column("For each further request", "MiB"),
+    )
+    caption = (
+        "Latency of each request as its sender sees it. Efficiency, and memory for each further request in flight:"
+        " against the first point of the curve that the point is on. Peak memory: of the whole GPU where telemetry has"
+        " it, else resident memory of the measuring process. A percentile that the samples cannot bound is withheld."
+    )
+    kept = tuple(Group(model, tuple(rows)) for model, rows in groups.items())
+    heading = "Workflow, precision, batch; in flight"
+    return Table("in-flight", "Requests in flight", caption, heading, columns, kept, "Model", notes.notes)
+
+
+def _point_cells(study: Study, point: Point, notes: Footnotes) -> list[Cell]:
+    first = next((curve.points[0] for curve in study.curves if any(p is point for p in curve.points)), None)
+    cells = [number_cell(point, str(in_flight(point)), notes)]
+    for metric in ("throughput_per_s", "requests_per_s"):
+        found = stats.value(point.record, metric)
+        cells.append(number_cell(point, found if isinstance(found, Absent) else text.number(found), Footnotes()))
+    cells.append(number_cell(point, _efficiency(first, point), Footnotes()))
+    for metric in ("latency_ms", "latency_p95_ms", "latency_p99_ms"):
+        found = stats.value(point.record, metric)
+        cells.append(number_cell(point, found if isinstance(found, Absent) else text.number(found), Footnotes()))
+    held = _memory(point)
+    cells.append(number_cell(point, held if isinstance(held, Absent) else text.mib(held), Footnotes()))
+    cells.append(number_cell(point, _further(first, point), Footnotes()))
+    # One footnote on a row is enough: every cell tells of the same run.
+    return [cells[0], *(Cell(c.text, c.sub, c.note, "", c.anchor, c.muted) for c in cells[1:])]
+
+
+def _efficiency(first: Point | None, point: Point) -> str | Absent:
+    base = None if first is None else level_of(first)
+    here = level_of(point)
+    if base is None or here is None:
+        return Absent("no other number of requests to hold it against")
+    return text.percent(100 * efficiency(base, here))
+
+
+def _memory(point: Point) -> float | Absent:
+    found = stats.value(point.record, "gpu_memory_peak_bytes")
+    return stats.value(point.record, "host_rss_peak_bytes") if isinstance(found, Absent) else found
+
+
+def _further(first: Point | None, point: Point) -> str | Absent:
+    if first is None or in_flight(first) == in_flight(point):
+        return Absent("the first of its curve")
+    base, here = _memory(first), _memory(point)
+    if isinstance(base, Absent) or isinstance(here, Absent):
+        return Absent("no memory was measured")
+    return text.mib((here - base) / (in_flight(point) - in_flight(first)))
+
+
+def _model(study: Study, found: Sequence[Study]) -> str:
+    several = len({each.device_class for each in found}) > 1
+    return f"{study.model}, {study.device_class}" if several else study.model
+
+
+#: What is drawn: metric, heading, axis.
+_DRAWN = (
+    ("throughput_per_s", "throughput", "Inputs per second"),
+    ("latency_ms", "median latency of a request", "Milliseconds"),
+)
+
+
+def _figure(found: Sequence[Study]) -> Figure:
+    names = dict.fromkeys(curve.name for study in found for curve in study.curves)
+    look = drawing.styles((name, False) for name in names)
+    panels = [
+        _panel(study, found, look, *drawn) for study in found[: charts.MOST_IN_PAGE // len(_DRAWN)] for drawn in _DRAWN
+    ]
+    title = "Throughput and latency against requests in flight"
+    caption = (
+        "A ring marks where a line saturates; a line without one still rises at its end. Bars: the interval, or where a"
+        " run has none the rates of three equal parts of its timed stage. Each panel has its own scale."
+    )
+    hollow = any(p.doubts for study in found for p in study.points)
+    caption += " Hollow points are flagged." if hollow else ""
+    sheet = charts.sheet([p.in_sheet for p in panels], title, caption, columns=2)
+    return Figure(KEY, title, caption, tuple(panels), sheet, tuple(look.items()), hollow)
+
+
+def _panel(
+    study: Study, found: Sequence[Study], look: dict[str, drawing.Style], metric: str, what: str, axis: str
+) -> Panel:
+    dots = [dot for curve in study.curves for p in curve.points if (dot := _dot(curve, p, metric)) is not None]
+    rings = [
+        dot
+        for curve in study.curves
+        if curve.saturation is not None and curve.saturation.reached
+        for p in curve.points
+        if in_flight(p) == curve.saturation.at.level and (dot := _dot(curve, p, metric)) is not None
+    ]
+    name = f"{_model(study, found)}, {study.name}: {what}"
+    drawn = charts.ringed_chart(dots, rings, look, "Requests in flight", axis)
+    said = "; ".join(f"{d.series}, {d.batch} in flight: {text.number(d.value)}" for d in dots)
+    in_sheet = charts.ringed_chart(dots, rings, look, "Requests in flight", axis, legend=True)
+    in_sheet = in_sheet.properties(width=charts.SHEET_WIDTH, height=charts.SHEET_HEIGHT, title=textwrap.wrap(name, 38))
+    return Panel(name, f"{name} ({axis.lower()}): {said}", charts.single(drawn, charts.PANEL_HEIGHT), in_sheet)
+
+
+def _dot(curve: Curve, point: Point, metric: str) -> Dot | None:
+    value = stats.value(point.record, metric)
+    if isinstance(value, Absent):
+        return None
+    level, known = level_of(point), stats.interval(point.record, metric)
+    low, high = (known.low, known.high) if known is not None else (None, None)
+    if metric == "throughput_per_s" and level is not None and level.low < level.high:
+        low, high = level.low, level.high
+    return Dot(
+        series=curve.name,
+        row=curve.name,
+        batch=in_flight(point),
+        value=value,
+        low=low,
+        high=high,
+        doubtful=bool(point.doubts),
+        invalid=point.invalid,
+    )
