@@ -11,10 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic.annotated_handlers import GetJsonSchemaHandler
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from farm.contract.catalogue import (
     ACCURACY_DATA,
@@ -28,11 +26,12 @@ from farm.contract.catalogue import (
     WORKFLOWS,
 )
 from farm.contract.concurrency import disagreement
-from farm.contract.job import SCENARIOS, WARM_UP_RULES
+from farm.contract.job import SCENARIOS, WARM_UP_RULES, Protocol
 from farm.contract.layers import PROFILES
 from farm.contract.protocols import PROTOCOLS
 from farm.contract.run import STAGES
 from farm.devices import parse_conditions
+from farm.sweep.concurrency_entry import ConcurrencyEntry, ThreadsEntry
 from farm.sweep.fields import (
     BatchSize,
     Count,
@@ -47,6 +46,7 @@ from farm.sweep.fields import (
     ascending,
 )
 from farm.sweep.options import option_problems
+from farm.sweep.parts import Part, Shorthand
 from farm.sweep.problems import Problem, custom, several
 
 #: The study that `rebuilds` is for takes 10 to 20 builds.
@@ -59,26 +59,6 @@ _RANGES = (
     ("warmup_min_s", "warmup_max_s"),
     ("processes", "max_processes"),
 )
-
-
-class Part(BaseModel):
-    """A mapping in a sweep: no unknown keys, no conversions."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Shorthand(Part):
-    """A part that may be written shorter. `short_schema` is the JSON schema of the short form."""
-
-    @classmethod
-    def short_schema(cls) -> JsonSchemaValue:
-        """What the short form may be."""
-        return {"type": "string"}
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Allow both forms in an editor."""
-        return {"anyOf": [cls.short_schema(), handler(core_schema)]}
 
 
 class ProtocolEntry(Shorthand):
@@ -135,7 +115,7 @@ class ProtocolEntry(Shorthand):
         if self.switch(base, "streams") > 1 and self.switch(base, "scenario") != "streams":
             key = "streams" if self.streams is not None else "scenario"
             found.append(Problem((key,), "more than one stream needs `scenario: streams`", getattr(self, key)))
-        found += _lanes_problems(self)
+        found += self._lanes(base)
         if self.switch(base, "scenario") == "offline" and self.switch(base, "boundary") == "end_to_end":
             message = "offline queues inputs that are on the device: it has the boundary `compute` alone"
             found.append(Problem(("scenario",), message, "offline"))
@@ -143,24 +123,19 @@ class ProtocolEntry(Shorthand):
             raise several(found)
         return self
 
+    def _lanes(self, base: Protocol) -> list[Problem]:
+        """Contexts and sessions where nothing is in flight beside, or more of one than the others can use."""
+        named = [key for key in ("contexts", "sessions") if getattr(self, key) is not None]
+        if named and self.switch(base, "scenario") != "streams":
+            return [Problem((key,), f"{key} need `scenario: streams`", getattr(self, key)) for key in named]
+        given = {key: self.switch(base, key) for key in ("streams", "contexts", "sessions")}
+        idle = disagreement(dataclasses.replace(base, **given)) if named else None
+        return [] if idle is None else [Problem((named[0],), " ".join(idle), given[named[0]])]
+
     def switch(self, base: Any, name: str) -> Any:
         """A switch as given here, or as `base` has it."""
         given = getattr(self, name)
         return getattr(base, name) if given is None else given
-
-
-def _lanes_problems(entry: ProtocolEntry) -> list[Problem]:
-    """Contexts and sessions where nothing is in flight beside, or more of one than the others can use."""
-    named = [key for key in ("contexts", "sessions") if getattr(entry, key) is not None]
-    if not named:
-        return []
-    if entry.scenario != "streams":
-        return [Problem((key,), f"{key} need `scenario: streams`", getattr(entry, key)) for key in named]
-    lanes = dataclasses.replace(
-        PROTOCOLS[entry.base], streams=entry.streams or 1, contexts=entry.contexts, sessions=entry.sessions
-    )
-    found = disagreement(lanes)
-    return [] if found is None else [Problem((named[0],), " ".join(found), getattr(entry, named[0]))]
 
 
 class ModelEntry(Shorthand):
@@ -365,43 +340,6 @@ class RebuildsEntry(Shorthand):
     def is_default(self) -> bool:
         """Whether this is what leaving it out means: one build, with the device's timing cache."""
         return self.count == 1 and self.timing_cache != "cold"
-
-
-class ThreadsEntry(Part):
-    """Threads within an operator, and threads that run operators side by side."""
-
-    intra: OneOrMore[Threads] | None = None
-    inter: OneOrMore[Threads] | None = None
-
-
-class ConcurrencyEntry(Part):
-    """A study of requests in flight: each combination is a job, as far as a workflow has the switch."""
-
-    streams: OneOrMore[Lanes] | None = None
-    contexts: OneOrMore[Lanes] | None = None
-    sessions: OneOrMore[Lanes] | None = None
-    threads: ThreadsEntry | None = None
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not any(axis for _, axis in self.axes()):
-            raise custom("must list streams, contexts, sessions or threads")
-        twice = [(loc, axis) for loc, axis in self.axes() if len(set(axis)) < len(axis)]
-        if twice:
-            raise several([Problem(loc, "the same number is there twice", axis) for loc, axis in twice])
-        return self
-
-    def axes(self) -> list[tuple[tuple[str, ...], list[int]]]:
-        """Each axis with its place; an axis that is left out is empty."""
-        threads = self.threads or ThreadsEntry()
-        found: list[tuple[tuple[str, ...], list[int] | None]] = [
-            (("streams",), self.streams),
-            (("contexts",), self.contexts),
-            (("sessions",), self.sessions),
-            (("threads", "intra"), threads.intra),
-            (("threads", "inter"), threads.inter),
-        ]
-        return [(loc, axis or []) for loc, axis in found]
 
 
 class SweepDocument(Part):
