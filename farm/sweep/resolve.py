@@ -16,11 +16,11 @@ from farm.contract.protocols import PROTOCOLS
 from farm.devices import Selector, parse_conditions
 from farm.sweep.checks import DEFAULT_PRECISIONS
 from farm.sweep.concurrency import Concurrency
+from farm.sweep.concurrency_entry import ConcurrencyEntry
 from farm.sweep.document import (
     AccuracyEntry,
     BatchEntry,
     CalibrationEntry,
-    ConcurrencyEntry,
     DeviceEntry,
     ModelEntry,
     ProtocolEntry,
