@@ -122,7 +122,7 @@ def _saturation_cells(curve: Curve, notes: Footnotes) -> tuple[Cell, ...]:
         levels,
         number_cell(at, str(found.at.level) if found.reached else f"\u2265 {found.at.level}", notes, sub=where),
         number_cell(at, text.number(found.at.throughput), Footnotes()),
-        number_cell(at, text.percent(100 * found.efficiency), Footnotes()),
+        number_cell(at, text.number(100 * found.efficiency, 0), Footnotes()),
         number_cell(at, ratio, Footnotes()),
         number_cell(best, text.number(found.best.throughput), Footnotes(), sub=f"at {found.best.level}"),
         Cell(_beyond(curve, found)),
@@ -186,7 +186,7 @@ def _efficiency(first: Point | None, point: Point) -> str | Absent:
     here = level_of(point)
     if base is None or here is None:
         return Absent("no other number of requests to hold it against")
-    return text.percent(100 * efficiency(base, here))
+    return text.number(100 * efficiency(base, here), 0)
 
 
 def _memory(point: Point) -> float | Absent:

@@ -106,9 +106,7 @@ def test_inter_op_threads_run_operators_side_by_side(
     assert options.execution_mode == onnxruntime.ExecutionMode.ORT_PARALLEL
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 3)
     assert (result.effective["threads"], result.effective["inter_threads"]) == (2, 3)
-    assert result.effective["threads_at_work"] == 3, (
-        "one of a pool of two and two of a pool of three, beside the caller"
-    )
+    assert result.effective["threads_at_work"] == 3, "one of two and two of three, beside the caller"
     assert result.metrics["relative_l2_error"] < 1e-6
 
 
