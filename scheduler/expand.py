@@ -12,10 +12,9 @@ from typing import Any
 from farm.contract.canonical import canonical_json
 from farm.contract.catalogue import WORKFLOWS
 from farm.contract.codec import to_json
-from farm.contract.job import Calibration, JobSpec, ModelSpec, Protocol, Rebuild, Target
+from farm.contract.job import Calibration, JobSpec, ModelSpec, Rebuild, Target
 from farm.sweep import SweepSpec
 from farm.sweep.concurrency import Way, ways
-from farm.sweep.spec import named
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,6 @@ class Case:
     def name(self) -> str:
         """`resnet18/onnxruntime_cpu/int8`."""
         return f"{self.model.name}/{self.workflow}/{self.precision}"
-
-    def protocol(self, of_sweep: Protocol) -> Protocol:
-        """The sweep's protocol, with what a study of requests in flight sets for this case."""
-        return of_sweep if self.way is None else named(self.way.applied(of_sweep))
 
 
 def expand(spec: SweepSpec) -> list[Case]:
@@ -107,7 +102,7 @@ def make_job(spec: SweepSpec, case: Case, place: str, target: Target, sweep_id: 
         workflow=case.workflow,
         precision=case.precision,
         batches=spec.batches,
-        protocol=case.protocol(spec.protocol),
+        protocol=spec.protocol_for(case.way),
         target=target,
         options=case.options,
         calibration=case.calibration,

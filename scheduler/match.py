@@ -168,7 +168,7 @@ def _place(spec: SweepSpec, sweep_id: str, case: Case, place: Place, answers: _A
         _source_refusal(case)
         or _method_refusal(case)
         or answers.refusal(case, entry)
-        or _unfit(case, case.protocol(spec.protocol), entry)
+        or _unfit(case, spec.protocol_for(case.way), entry)
         for entry in place.devices
     ]
     able = [entry for entry, refusal in zip(place.devices, refusals, strict=True) if refusal is None]

@@ -18,7 +18,7 @@ from farm.contract.codec import to_json
 from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Pin, Protocol
 from farm.devices import Selector
 from farm.errors import IntegrityError
-from farm.sweep.concurrency import Concurrency
+from farm.sweep.concurrency import Concurrency, Way
 
 #: Schema history: 1 (0.1.0): first.
 SWEEP_SCHEMA = 1
@@ -115,6 +115,7 @@ class SweepSpec(BaseModel):
     profile: tuple[str, ...] = ()
 
     _files: dict[str, Path] = PrivateAttr(default_factory=dict)
+    _protocols: dict[Way, Protocol] = PrivateAttr(default_factory=dict)
     _stored_id: str | None = PrivateAttr(default=None)
 
     @property
@@ -138,6 +139,14 @@ class SweepSpec(BaseModel):
         copy = self.model_copy(update={"again": again})
         copy._stored_id = None
         return copy
+
+    def protocol_for(self, way: Way | None) -> Protocol:
+        """The protocol of the jobs that are run in one way of the study: one object, however many they are."""
+        if way is None:
+            return self.protocol
+        if way not in self._protocols:
+            self._protocols[way] = named(way.applied(self.protocol))
+        return self._protocols[way]
 
     def document(self) -> dict[str, Any]:
         """What the store keeps: JSON, with the id."""
