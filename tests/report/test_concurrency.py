@@ -179,4 +179,4 @@ def test_the_page_has_the_part_and_the_figure_marks_the_saturation() -> None:
     rings = figure.panels[0].spec["layer"][-1]
     assert rings["mark"]["filled"] is False
     assert sorted(value["batch"] for value in rings["data"]["values"]) == [1, 2, 2]
-    assert [name for name, _ in figure.legend] == ["1 stream", "2 streams", "a stream for each"]
+    assert [name for name, _ in figure.legend] == ["a stream for each", "1 stream", "2 streams"]
