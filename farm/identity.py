@@ -25,7 +25,7 @@ IDENTITY = ("model", "workflow", "precision", "options", "calibration", "concurr
 AUTOMATIC = ("workflow", "precision", "options", "calibration", "stack")
 
 #: What `--treatment` may name.
-TREATMENTS = (*AUTOMATIC, "device", "weights")
+TREATMENTS = (*AUTOMATIC, "concurrency", "device", "weights")
 
 #: How a device is set, by the part of `record.host` that tells.
 _SETTINGS = {
@@ -37,7 +37,11 @@ _SETTINGS = {
 _LATER = ("contexts", "sessions", "inter_threads")
 
 #: What a treatment brings with it by its nature.
-_BRINGS = {"precision": ("calibration",), "device": ("device_class", "threads", "stack")}
+_BRINGS = {
+    "precision": ("calibration",),
+    "concurrency": ("scenario", "streams", "contexts", "sessions", "threads", "inter_threads"),
+    "device": ("device_class", "threads", "stack"),
+}
 
 
 def switches(protocol: Protocol) -> dict[str, Any]:

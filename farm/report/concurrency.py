@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 
 from farm.identity import concurrency
 from farm.report import charts, drawing, stats, text
@@ -14,7 +15,7 @@ from farm.report.document import Section, Sentence
 from farm.report.figures import Figure, Panel
 from farm.report.select import Point, Selection
 from farm.report.stats import Absent
-from farm.report.table import Cell, Column, Footnotes, Group, Row, Table, absent, number_cell
+from farm.report.table import Cell, Column, Footnotes, Group, Row, Table, absent, number_cell, run_anchor
 from farm.saturation import TOLERANCE, Saturation, efficiency
 
 KEY = "concurrency"
@@ -45,11 +46,6 @@ def sentences(selection: Selection) -> list[Sentence]:
         more = f"Concurrency: {text.plural(left, 'more study', 'more studies')} in the table."
         return [*said[:MOST_SENTENCES], Sentence("concurrency", more, KEY)]
     return said
-
-
-def studied(selection: Selection) -> set[str]:
-    """The runs of the points that some curve has."""
-    return {point.record.run_id for study in studies(selection) for curve in study.curves for point in curve.points}
 
 
 def _sentence(study: Study, several: bool) -> str:
@@ -83,12 +79,10 @@ def _open(found: Saturation) -> str:
 
 def _saturation_table(found: Sequence[Study]) -> Table:
     notes = Footnotes()
-    groups: dict[str, list[Row]] = {}
-    for study in found:
-        for curve in study.curves:
-            groups.setdefault(_model(study, found), []).append(
-                Row(f"{study.name}; {curve.name}", _saturation_cells(curve, notes))
-            )
+    kept = tuple(
+        Group(_title(study, found), tuple(Row(curve.name, _saturation_cells(curve, notes)) for curve in study.curves))
+        for study in found
+    )
     columns = (
         Column("Requests in flight"),
         Column("Saturated at"),
@@ -104,9 +98,7 @@ def _saturation_table(found: Sequence[Study]) -> Table:
         " of its timed stage. Efficiency: throughput over that of the first number, for each request in flight; it is"
         " 100 % where none holds up another."
     )
-    kept = tuple(Group(model, tuple(rows)) for model, rows in groups.items())
-    heading = "Workflow, precision, batch; what stays"
-    return Table("saturation", "Saturation", caption, heading, columns, kept, "Model", notes.notes)
+    return Table("saturation", "Saturation", caption, "What stays", columns, kept, "Study", notes.notes)
 
 
 def _saturation_cells(curve: Curve, notes: Footnotes) -> tuple[Cell, ...]:
@@ -116,20 +108,20 @@ def _saturation_cells(curve: Curve, notes: Footnotes) -> tuple[Cell, ...]:
         return (levels, *(absent(reason) for _ in range(5)), Cell())
     of = {in_flight(p): p for p in curve.points}
     at, best = of[found.at.level], of[found.best.level]
-    ratio = Absent("no latency") if found.latency_ratio is None else text.number(found.latency_ratio)
     where = "" if found.certain else f"{found.earliest}\u2013{found.latest}"
+    ratio = Absent("no latency") if found.latency_ratio is None else found.latency_ratio
     return (
         levels,
         number_cell(at, str(found.at.level) if found.reached else f"\u2265 {found.at.level}", notes, sub=where),
-        number_cell(at, text.number(found.at.throughput), Footnotes()),
-        number_cell(at, text.number(100 * found.efficiency, 0), Footnotes()),
-        number_cell(at, ratio, Footnotes()),
-        number_cell(best, text.number(found.best.throughput), Footnotes(), sub=f"at {found.best.level}"),
-        Cell(_beyond(curve, found)),
+        _cell(at, found.at.throughput),
+        _cell(at, 100 * found.efficiency, places=0),
+        _cell(at, ratio),
+        replace(_cell(best, found.best.throughput, sub=f"at {found.best.level}"), mark=notes.mark(best)),
+        Cell(_beyond(found)),
     )
 
 
-def _beyond(curve: Curve, found: Saturation) -> str:
+def _beyond(found: Saturation) -> str:
     if found.falls is not None:
         return f"falls from {found.falls} on (retrograde)"
     return "flat" if found.reached else "not tried"
@@ -137,12 +129,9 @@ def _beyond(curve: Curve, found: Saturation) -> str:
 
 def _points_table(found: Sequence[Study]) -> Table:
     notes = Footnotes()
-    groups: dict[str, list[Row]] = {}
-    for study in found:
-        shown = groups.setdefault(_model(study, found), [])
-        for point in study.points:
-            words = f"{study.name}; {concurrency(point.record.job.protocol)}"
-            shown.append(Row(words, tuple(_point_cells(study, point, notes))))
+    kept = tuple(
+        Group(_title(study, found), tuple(_point_row(study, point, notes) for point in study.points)) for study in found
+    )
     columns = (
         Column("In flight"),
         Column("Throughput", "inputs/s"),
@@ -159,48 +148,54 @@ def _points_table(found: Sequence[Study]) -> Table:
         " against the first point of the curve that the point is on. Peak memory: of the whole GPU where telemetry has"
         " it, else resident memory of the measuring process. A percentile that the samples cannot bound is withheld."
     )
-    kept = tuple(Group(model, tuple(rows)) for model, rows in groups.items())
-    heading = "Workflow, precision, batch; in flight"
-    return Table("in-flight", "Requests in flight", caption, heading, columns, kept, "Model", notes.notes)
+    return Table("in-flight", "Requests in flight", caption, "On what", columns, kept, "Study", notes.notes)
 
 
-def _point_cells(study: Study, point: Point, notes: Footnotes) -> list[Cell]:
+def _point_row(study: Study, point: Point, notes: Footnotes) -> Row:
     first = next((curve.points[0] for curve in study.curves if any(p is point for p in curve.points)), None)
-    cells = [number_cell(point, str(in_flight(point)), notes)]
-    for metric in ("throughput_per_s", "requests_per_s"):
-        found = stats.value(point.record, metric)
-        cells.append(number_cell(point, found if isinstance(found, Absent) else text.number(found), Footnotes()))
-    cells.append(number_cell(point, _efficiency(first, point), Footnotes()))
-    for metric in ("latency_ms", "latency_p95_ms", "latency_p99_ms"):
-        found = stats.value(point.record, metric)
-        cells.append(number_cell(point, found if isinstance(found, Absent) else text.number(found), Footnotes()))
-    held = _memory(point)
-    cells.append(number_cell(point, held if isinstance(held, Absent) else text.mib(held), Footnotes()))
-    cells.append(number_cell(point, _further(first, point), Footnotes()))
+    cells = [_cell(point, stats.value(point.record, metric)) for metric in ("throughput_per_s", "requests_per_s")]
+    cells.append(_cell(point, _efficiency(first, point), places=0))
+    cells += [_cell(point, stats.value(point.record, f"latency_{name}ms")) for name in ("", "p95_", "p99_")]
+    cells += [_cell(point, _memory(point)), _cell(point, _further(first, point))]
     # One footnote on a row is enough: every cell tells of the same run.
-    return [cells[0], *(Cell(c.text, c.sub, c.note, "", c.anchor, c.muted) for c in cells[1:])]
+    marked = number_cell(point, str(in_flight(point)), notes)
+    return Row(concurrency(point.record.job.protocol), (marked, *cells))
 
 
-def _efficiency(first: Point | None, point: Point) -> str | Absent:
+def _cell(point: Point, value: float | Absent, *, places: int | None = None, sub: str = "") -> Cell:
+    """A number without the mark that another cell of its row has."""
+    if isinstance(value, Absent):
+        return replace(absent(value.reason), anchor=run_anchor(point.record))
+    return Cell(text.number(value, places), sub=sub, anchor=run_anchor(point.record))
+
+
+def _efficiency(first: Point | None, point: Point) -> float | Absent:
     base = None if first is None else level_of(first)
     here = level_of(point)
     if base is None or here is None:
         return Absent("no other number of requests to hold it against")
-    return text.number(100 * efficiency(base, here), 0)
+    return 100 * efficiency(base, here)
 
 
 def _memory(point: Point) -> float | Absent:
+    """In MiB."""
     found = stats.value(point.record, "gpu_memory_peak_bytes")
-    return stats.value(point.record, "host_rss_peak_bytes") if isinstance(found, Absent) else found
+    if isinstance(found, Absent):
+        found = stats.value(point.record, "host_rss_peak_bytes")
+    return found if isinstance(found, Absent) else found / 2**20
 
 
-def _further(first: Point | None, point: Point) -> str | Absent:
+def _further(first: Point | None, point: Point) -> float | Absent:
     if first is None or in_flight(first) == in_flight(point):
         return Absent("the first of its curve")
     base, here = _memory(first), _memory(point)
     if isinstance(base, Absent) or isinstance(here, Absent):
         return Absent("no memory was measured")
-    return text.mib((here - base) / (in_flight(point) - in_flight(first)))
+    return (here - base) / (in_flight(point) - in_flight(first))
+
+
+def _title(study: Study, found: Sequence[Study]) -> str:
+    return f"{_model(study, found)}, {study.name}"
 
 
 def _model(study: Study, found: Sequence[Study]) -> str:
@@ -243,7 +238,7 @@ def _panel(
         for p in curve.points
         if in_flight(p) == curve.saturation.at.level and (dot := _dot(curve, p, metric)) is not None
     ]
-    name = f"{_model(study, found)}, {study.name}: {what}"
+    name = f"{_title(study, found)}: {what}"
     drawn = charts.ringed_chart(dots, rings, look, "Requests in flight", axis)
     said = "; ".join(f"{d.series}, {d.batch} in flight: {text.number(d.value)}" for d in dots)
     in_sheet = charts.ringed_chart(dots, rings, look, "Requests in flight", axis, legend=True)

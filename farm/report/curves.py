@@ -92,6 +92,11 @@ def studies(selection: Selection) -> list[Study]:
     return [study for study in made if study.curves]
 
 
+def studied(selection: Selection) -> set[str]:
+    """The runs of the points that some curve has."""
+    return {p.record.run_id for study in studies(selection) for curve in study.curves for p in curve.points}
+
+
 def _study(points: Sequence[Point]) -> Study:
     ordered = tuple(sorted(points, key=_order))
     first = ordered[0]

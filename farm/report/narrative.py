@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from farm.report import concurrency, stats, text
+from farm.report import concurrency, curves, stats, text
 from farm.report.coverage import counts, failures
 from farm.report.document import Sentence
 from farm.report.provenance import differences
@@ -30,7 +30,7 @@ def summarise(selection: Selection) -> list[Sentence]:
     found = [_what_ran(selection)]
     many = sum(len(selection.models(c)) for c in selection.classes) > MOST_MODELS
     # A study has a sentence of its own instead of one for each number of requests in flight.
-    inside = concurrency.studied(selection)
+    inside = curves.studied(selection)
     for device_class in selection.classes:
         if many:
             found += _most_often(selection, device_class)

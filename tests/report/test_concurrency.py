@@ -102,17 +102,18 @@ def test_the_tables_say_where_it_saturates_and_what_a_request_costs() -> None:
     section = concurrency_section(contexts())
     assert section is not None
     saturated = rows(section, "saturation")
-    each = saturated["onnx_tensorrt fp16, batch 1; a stream for each"]
+    each = saturated["a stream for each"]
     assert each[:2] == ["1, 2, 4", "2"]
     assert each[3] == "100"
     assert (each[4], each[6]) == ("1.00", "flat")
     points = rows(section, "in-flight")
+    assert [group.title for group in section.tables[1].groups] == ["resnet18, onnx_tensorrt fp16, batch 1"]
     assert len(points) == 6
-    four = points["onnx_tensorrt fp16, batch 1; streams 4, contexts 4"]
+    four = points["streams 4, contexts 4"]
     assert four[0] == "4"
     assert four[3] == "50"
     assert four[8] == "30.00"
-    assert points["onnx_tensorrt fp16, batch 1; streams 1, contexts 1"][8] == ABSENT
+    assert points["streams 1, contexts 1"][8] == ABSENT
 
 
 def test_a_level_that_is_the_last_is_no_saturation() -> None:
@@ -156,6 +157,18 @@ def test_an_invalid_point_counts_for_nothing_and_a_flagged_one_is_marked() -> No
     table = section.tables[1]
     assert [row.cells[0].mark[:1] for _, row in table.rows] == ["", "\u2020", "\u2021"]
     assert "Hollow points are flagged." in section.figures[0].caption
+
+
+def test_what_a_study_varies_is_no_difference_to_read_first_and_fills_no_other_figure() -> None:
+    records = [p.record for p in contexts().points]
+    document = compose(records, title="t")
+    assert document.figures == ()
+    assert [s.text for s in document.summary if "side by side" in s.text] == []
+    warm = demo.ok(demo.job(way=ORT, protocol=replace(demo.PROTOCOLS["quick"], inputs="warm")), 1)
+    beside = compose([*records, warm], title="t")
+    assert [figure.key for figure in beside.figures] == ["latency", "distribution"]
+    (said,) = [s.text for s in beside.summary if "side by side" in s.text]
+    assert "protocol inputs" in said or "facts" in said
 
 
 def test_an_interval_between_processes_is_taken_before_the_rates_of_one_run() -> None:
