@@ -200,3 +200,9 @@ def test_the_gpus_studies_are_what_they_say(name: str) -> None:
     assert {job.protocol.in_flight for job in found} == ({8} if name == "sessions" else {1, 2, 4, 8})
     assert len(found) == {"contexts": 20, "streams": 16, "sessions": 12}[name]
     assert {job.model.name for job in found} == {"resnet50"}
+
+
+def test_the_example_is_sessions_by_threads() -> None:
+    spec = load_sweep(ROOT / "examples/concurrency-cpu.yaml")
+    found = {(p.streams, p.sessions, p.threads, p.inter_threads) for p in (job.protocol for job in jobs(spec))}
+    assert found == {(n, n, intra, inter) for n in (1, 2, 4) for intra in (1, 2) for inter in (None, 2)}
