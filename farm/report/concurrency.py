@@ -19,6 +19,8 @@ from farm.report.table import Cell, Column, Footnotes, Group, Row, Table, absent
 from farm.saturation import TOLERANCE, Saturation, efficiency
 
 KEY = "concurrency"
+#: Flags that say what limits a point before the device does, in words.
+_HELD_UP = {"oversubscribed": "processors", "interpreter_bound": "interpreter"}
 #: The most sentences of the summary; the tables have all.
 MOST_SENTENCES = 6
 
@@ -135,28 +137,34 @@ def _points_table(found: Sequence[Study]) -> Table:
     columns = (
         Column("In flight"),
         Column("Throughput", "inputs/s"),
-        Column("Requests", "1/s"),
         Column("Efficiency", "%"),
         Column("Median", "ms"),
         Column("p95", "ms"),
         Column("p99", "ms"),
         Column("Peak memory", "MiB"),
-        Column("For each further request", "MiB"),
+        Column("Each further", "MiB"),
+        Column("In use"),
+        Column("Held up by", numeric=False),
     )
     caption = (
-        "Latency of each request as its sender sees it. Efficiency, and memory for each further request in flight:"
+        "Latency of each request as its sender sees it. Efficiency, and the memory that each further request takes:"
         " against the first point of the curve that the point is on. Peak memory: of the whole GPU where telemetry has"
-        " it, else resident memory of the measuring process. A percentile that the samples cannot bound is withheld."
+        " it, else resident memory of the measuring process. In use: of the GPU, else processors. Held up: more"
+        " threads than processors, or threads that wait for the interpreter. A percentile that the samples cannot bound is"
+        " withheld."
     )
     return Table("in-flight", "Requests in flight", caption, "On what", columns, kept, "Study", notes.notes)
 
 
 def _point_row(study: Study, point: Point, notes: Footnotes) -> Row:
     first = next((curve.points[0] for curve in study.curves if any(p is point for p in curve.points)), None)
-    cells = [_cell(point, stats.value(point.record, metric)) for metric in ("throughput_per_s", "requests_per_s")]
+    requests = stats.value(point.record, "requests_per_s")
+    several = "" if isinstance(requests, Absent) or point.batch == 1 else f"{text.number(requests)} requests/s"
+    cells = [_cell(point, stats.value(point.record, "throughput_per_s"), sub=several)]
     cells.append(_cell(point, _efficiency(first, point), places=0))
     cells += [_cell(point, stats.value(point.record, f"latency_{name}ms")) for name in ("", "p95_", "p99_")]
-    cells += [_cell(point, _memory(point)), _cell(point, _further(first, point))]
+    cells += [_cell(point, _memory(point)), _cell(point, _further(first, point)), _in_use(point)]
+    cells.append(Cell(text.listed(_HELD_UP[f.name] for f in point.record.flags if f.name in _HELD_UP)))
     # One footnote on a row is enough: every cell tells of the same run.
     marked = number_cell(point, str(in_flight(point)), notes)
     return Row(concurrency(point.record.job.protocol), (marked, *cells))
@@ -192,6 +200,15 @@ def _further(first: Point | None, point: Point) -> float | Absent:
     if isinstance(base, Absent) or isinstance(here, Absent):
         return Absent("no memory was measured")
     return (here - base) / (in_flight(point) - in_flight(first))
+
+
+def _in_use(point: Point) -> Cell:
+    """Of the GPU the share of time, of a CPU the processors that were busy."""
+    share, busy = (stats.value(point.record, name) for name in ("gpu_utilisation", "cpu_utilisation"))
+    if not isinstance(share, Absent):
+        return replace(_cell(point, share), text=f"{text.number(100 * share, 0)}\u00a0%")
+    shown = _cell(point, busy)
+    return shown if isinstance(busy, Absent) else replace(shown, text=f"{shown.text}\u00a0CPUs")
 
 
 def _title(study: Study, found: Sequence[Study]) -> str:

@@ -111,9 +111,25 @@ def test_the_tables_say_where_it_saturates_and_what_a_request_costs() -> None:
     assert len(points) == 6
     four = points["streams 4, contexts 4"]
     assert four[0] == "4"
-    assert four[3] == "50"
-    assert four[8] == "30.00"
-    assert points["streams 1, contexts 1"][8] == ABSENT
+    assert four[2] == "50"
+    assert four[7] == "30.00"
+    assert points["streams 1, contexts 1"][7] == ABSENT
+
+
+def test_what_holds_a_point_up_before_the_device_is_said() -> None:
+    found = study_records(Concurrency(streams=(1, 2)), ORT)
+    flags = [Flag("oversubscribed", "info", "x"), Flag("interpreter_bound", "info", "y")]
+    busy = found[1].metrics | {"cpu_utilisation": 1.5}
+    found[1] = replace(found[1], flags=flags, metrics=busy)
+    found[0] = replace(found[0], metrics=found[0].metrics | {"gpu_utilisation": 0.42})
+    section = concurrency_section(select(found))
+    assert section is not None
+    told = rows(section, "in-flight")
+    assert [told[name][8:] for name in ("streams 1", "streams 2")] == [
+        ["42\u00a0%", ""],
+        ["1.50\u00a0CPUs", "processors and interpreter"],
+    ]
+    assert section.tables[1].notes == (), "neither is a doubt"
 
 
 def test_a_level_that_is_the_last_is_no_saturation() -> None:
