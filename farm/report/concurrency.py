@@ -150,8 +150,8 @@ def _points_table(found: Sequence[Study]) -> Table:
         "Latency of each request as its sender sees it. Efficiency, and the memory that each further request takes:"
         " against the first point of the curve that the point is on. Peak memory: of the whole GPU where telemetry has"
         " it, else resident memory of the measuring process. In use: of the GPU, else processors. Held up: more"
-        " threads than processors, or threads that wait for the interpreter. A percentile that the samples cannot bound is"
-        " withheld."
+        " threads than processors, or threads that wait for the interpreter. A percentile that the samples cannot bound"
+        " is withheld."
     )
     return Table("in-flight", "Requests in flight", caption, "On what", columns, kept, "Study", notes.notes)
 
