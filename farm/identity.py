@@ -18,14 +18,14 @@ from farm.contract.job import Protocol
 from farm.contract.record import Record
 
 #: What a cell is, in the order in which tables name it.
-IDENTITY = ("model", "workflow", "precision", "options", "calibration", "batch", "stack", "device")
+IDENTITY = ("model", "workflow", "precision", "options", "calibration", "concurrency", "batch", "stack", "device")
 
 #: What is taken for the treatment unasked, where each side has one value and the two differ: a sweep's author writes
 #: these on purpose. Another device or other weights may be an accident, so they are compared only when asked for.
 AUTOMATIC = ("workflow", "precision", "options", "calibration", "stack")
 
 #: What `--treatment` may name.
-TREATMENTS = (*AUTOMATIC, "device", "weights")
+TREATMENTS = (*AUTOMATIC, "concurrency", "device", "weights")
 
 #: How a device is set, by the part of `record.host` that tells.
 _SETTINGS = {
@@ -33,13 +33,25 @@ _SETTINGS = {
     "soc": ("power_mode", "jetson_clocks", "gpu_max_mhz"),
 }
 
+#: Switches that came after series had ids: unset, they are no part of one, so that series go on.
+_LATER = ("contexts", "sessions", "inter_threads")
+
 #: What a treatment brings with it by its nature.
-_BRINGS = {"precision": ("calibration",), "device": ("device_class", "threads", "stack")}
+_BRINGS = {
+    "precision": ("calibration",),
+    "concurrency": ("scenario", "streams", "contexts", "sessions", "threads", "inter_threads"),
+    "device": ("device_class", "threads", "stack"),
+}
 
 
 def switches(protocol: Protocol) -> dict[str, Any]:
     """What makes two protocols comparable: everything but the name and the stages' time limits."""
     return {k: v for k, v in to_json(protocol).items() if k not in ("name", "stage_limits_s")}
+
+
+def telling(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Switches without later ones that are not set: what an id is made from."""
+    return {name: value for name, value in found.items() if name not in _LATER or value not in (None, "null")}
 
 
 def with_what_it_brings(treatment: tuple[str, ...]) -> tuple[str, ...]:
@@ -57,10 +69,27 @@ def identity(record: Record) -> dict[str, str]:
         "precision": job.precision,
         "options": _plain(job.options),
         "calibration": _plain(to_json(job.calibration)) if job.calibration is not None else "",
+        "concurrency": concurrency(job.protocol),
         "batch": "" if record.batch_size is None else str(record.batch_size),
         "stack": record.stack.name if record.stack else "",
         "device": device(record),
     }
+
+
+def concurrency(protocol: Protocol) -> str:
+    """How many requests are in flight on what: `streams 4, contexts 8, threads 2`; '' but in the scenario `streams`.
+
+    A cell of its own, so that a study's points are not taken for one another when two of them are compared.
+    """
+    if protocol.scenario != "streams":
+        return ""
+    return ", ".join(filter(None, (protocol.lanes_name, threads_text(protocol))))
+
+
+def threads_text(protocol: Protocol) -> str:
+    """`threads 2, inter-op threads 4`: what the protocol says, not what the host makes of it."""
+    said = (("threads", protocol.threads), ("inter-op threads", protocol.inter_threads))
+    return ", ".join(f"{name} {count}" for name, count in said if count is not None)
 
 
 def device(record: Record) -> str:
@@ -92,7 +121,9 @@ def series_id(record: Record) -> str:
     rebuild = record.job.rebuild
     builds = [rebuild.count, rebuild.timing_cache] if rebuild else None
     pins = [sorted((pin.kind, pin.sha256) for pin in record.job.pins)] if record.job.pins else []
-    return short_digest([1, record.point, builds, identity(record), conditions(record), *pins], 16)
+    # Conditions hold what `concurrency` says already.
+    is_of = {name: value for name, value in identity(record).items() if name != "concurrency"}
+    return short_digest([1, record.point, builds, is_of, telling(conditions(record)), *pins], 16)
 
 
 def software(record: Record) -> dict[str, str]:

@@ -33,6 +33,9 @@ THRESHOLDS = {
     "window_rate_spread": Threshold(
         0.10, "share", "Triton's perf_analyzer, of its last windows: largest rate over least"
     ),
+    "interpreter_threads": Threshold(
+        0.9, "threads", "ours: handing work over at once; one interpreter runs one thread at a time"
+    ),
     "median_over_timer": Threshold(100, "times", "ours: the clock may account for 1 % of the median at most"),
     # The warm-up.
     "slow_start": Threshold(

@@ -14,11 +14,12 @@ from farm.contract.catalogue import WORKFLOWS
 from farm.contract.codec import to_json
 from farm.contract.job import Calibration, JobSpec, ModelSpec, Rebuild, Target
 from farm.sweep import SweepSpec
+from farm.sweep.concurrency import Way, ways
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure, wherever: model x workflow with options x precision x calibration x build."""
+    """One thing to measure, wherever: model x workflow with options x precision x calibration x build x way to run."""
 
     model: ModelSpec
     workflow: str
@@ -26,13 +27,15 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     rebuild: Rebuild | None = None
+    way: Way | None = None
 
     @functools.cached_property
     def text(self) -> str:
         """Canonical JSON of what a job's id is made from: the same for all places, of which there may be hundreds."""
         said = to_json(self)
-        if self.rebuild is None:
-            del said["rebuild"]  # so that the ids of sweeps that do not speak of it stay what they were
+        for name in ("rebuild", "way"):
+            if said[name] is None:
+                del said[name]  # so that the ids of sweeps that do not speak of it stay what they were
         return canonical_json(said).decode()
 
     @property
@@ -48,13 +51,14 @@ def expand(spec: SweepSpec) -> list[Case]:
     does not have is still a case: it is refused later, with the reason on record, and not passed over in silence.
     """
     return [
-        Case(model, choice.name, precision, choice.options, calibration, rebuild)
+        Case(model, choice.name, precision, choice.options, calibration, rebuild, way)
         for model in spec.models
         for choice in spec.workflows
         for precision in spec.precisions
         if not any(excluded.matches(model.name, choice.name, precision) for excluded in spec.exclude)
         for calibration in _calibrations(spec, precision)
         for rebuild in _rebuilds(spec, choice.name)
+        for way in _ways(spec, choice.name)
     ]
 
 
@@ -68,6 +72,10 @@ def _rebuilds(spec: SweepSpec, workflow: str) -> Sequence[Rebuild | None]:
     if wanted is None or info is None or not info.rebuilds:
         return (None,)
     return [Rebuild(index, wanted.count, wanted.timing_cache) for index in range(wanted.count)]
+
+
+def _ways(spec: SweepSpec, workflow: str) -> Sequence[Way | None]:
+    return (None,) if spec.concurrency is None else ways(spec.concurrency, workflow)
 
 
 def job_id(sweep_id: str, case: Case, place: str) -> str:
@@ -94,7 +102,7 @@ def make_job(spec: SweepSpec, case: Case, place: str, target: Target, sweep_id: 
         workflow=case.workflow,
         precision=case.precision,
         batches=spec.batches,
-        protocol=spec.protocol,
+        protocol=spec.protocol_for(case.way),
         target=target,
         options=case.options,
         calibration=case.calibration,

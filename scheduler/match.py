@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from farm.broker.register import DeviceEntry
+from farm.contract import concurrency
 from farm.contract.canonical import digest
 from farm.contract.catalogue import WORKFLOWS
-from farm.contract.job import JobSpec, Target
+from farm.contract.job import JobSpec, Protocol, Target
 from farm.contract.names import slug
 from farm.devices import Refusal, Selector, choose_stack, selector_matches
 from farm.sweep import SweepSpec
@@ -167,7 +168,7 @@ def _place(spec: SweepSpec, sweep_id: str, case: Case, place: Place, answers: _A
         _source_refusal(case)
         or _method_refusal(case)
         or answers.refusal(case, entry)
-        or _unfit(case, spec.protocol.scenario, entry)
+        or _unfit(case, spec.protocol_for(case.way), entry)
         for entry in place.devices
     ]
     able = [entry for entry, refusal in zip(place.devices, refusals, strict=True) if refusal is None]
@@ -194,8 +195,9 @@ def _source_refusal(case: Case) -> Refusal | None:
     return Refusal("source-unsupported", reason, f"It runs: {', '.join(sources)}.")
 
 
-def _unfit(case: Case, scenario: str, entry: DeviceEntry) -> Refusal | None:
-    found = WORKFLOWS[case.workflow].unfit(entry.announcement.device.kind, case.options, scenario)
+def _unfit(case: Case, protocol: Protocol, entry: DeviceEntry) -> Refusal | None:
+    info, kind = WORKFLOWS[case.workflow], entry.announcement.device.kind
+    found = info.unfit(kind, case.options, protocol.scenario) or concurrency.unfit(info, kind, protocol)
     return None if found is None else Refusal(*found)
 
 

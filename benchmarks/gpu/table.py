@@ -165,7 +165,7 @@ def _each(record: Record) -> str:
 def scenario(record: Record) -> list[str]:
     """A record of several requests in flight, of all at once, or with one input, as cells."""
     job, protocol, known = record.job, record.job.protocol, record.effective
-    what = f"streams {protocol.streams}" if protocol.scenario == "streams" else protocol.scenario
+    what = protocol.lanes_name if protocol.scenario == "streams" else protocol.scenario
     lanes = " + ".join(str(count) for count in known.get("lane_counts", ())) or "-"
     threads = known.get("enqueue_threads")
     cells = [job.model.label, _workflow(record), job.precision, str(record.batch_size), what, protocol.inputs]

@@ -25,7 +25,10 @@ from farm.contract.record import ACCURACY, LATENCY, Record
 from farm.thresholds import DEFAULTS
 
 #: What makes numbers of two records mean different things. How long was measured does not.
-WORLD = ("weights", "weights_file", "input_shape", "data", "boundary", "inputs", "scenario", "streams")
+WORLD = (
+    "weights", "weights_file", "input_shape", "data", "boundary", "inputs",
+    "scenario", "streams", "contexts", "sessions", "inter_threads",
+)  # fmt: skip
 
 _WAY = ("workflow", "precision", "options", "calibration", "stack")
 
@@ -76,7 +79,9 @@ def _is_of(record: Record, model: str, device: str) -> bool:
 def _key(record: Record) -> tuple[tuple[str, str], ...]:
     is_of, under = identity.identity(record), identity.conditions(record)
     under["weights_file"] = _trained(record)
-    kept = {name: is_of[name] for name in (*_WAY, "batch")} | {name: under[name] for name in (*WORLD, "threads")}
+    kept = {name: is_of[name] for name in (*_WAY, "batch")} | {"threads": under["threads"]}
+    # What a protocol leaves open is nothing to tell of a world.
+    kept |= {name: "" if under[name] == "null" else under[name] for name in WORLD}
     device_class = record.device.device_class if record.device else ""
     return tuple((kept | {"model": is_of["model"], "device_class": device_class}).items())
 

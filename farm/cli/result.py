@@ -32,6 +32,7 @@ COLUMNS = (
 OPTIONAL = (
     ("options", (None,)),
     ("scenario", (None, "single")),
+    ("threads", (None,)),
     ("processes", (None, 1)),
     ("calibration", (None,)),
     ("top1", (None,)),

@@ -59,8 +59,11 @@ def _shares(row: dict[str, Any]) -> list[Any]:
 
 
 def _precision(row: dict[str, Any]) -> str:
-    """With the calibration, which tells rows of int8 apart."""
-    return f"{row['precision']} ({row['calibration']})" if row["calibration"] else str(row["precision"])
+    """With what tells rows apart: the calibration of int8, and what was in flight."""
+    scenario = row["scenario"] if row["scenario"] != "single" else None
+    # One request at a time goes with the protocol's threads, which all rows of a sweep have.
+    beside = ", ".join(filter(None, (row["calibration"], scenario, row["threads"] if scenario else None)))
+    return f"{row['precision']} ({beside})" if beside else str(row["precision"])
 
 
 def _latency(row: dict[str, Any] | None) -> str:

@@ -16,7 +16,7 @@ def name_of(cell: dict[str, str]) -> str:
     """`resnet18/pytorch/fp32 b1 (channels_last=true)`: what is set, without the device that heads the table."""
     way = "/".join(cell[key] for key in ("model", "workflow", "precision") if cell.get(key))
     batch = f" b{cell['batch']}" if cell.get("batch") else ""
-    rest = ", ".join(cell[key] for key in ("options", "calibration") if cell.get(key))
+    rest = ", ".join(cell[key] for key in ("options", "calibration", "concurrency") if cell.get(key))
     stack = cell.get("stack", "default")
     rest = ", ".join(filter(None, [rest, "" if stack in ("", "default") else f"stack {stack}"]))
     return f"{way}{batch}{f' ({rest})' if rest else ''}"
@@ -83,7 +83,7 @@ def objects(comparison: Comparison) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for cell in comparison.cells:
         found.append(
-            dict.fromkeys(("options", "calibration", "stack"), None)
+            dict.fromkeys(("options", "calibration", "concurrency", "stack"), None)
             | cell.cell
             | {"device": cell.device, "metric": comparison.rules.metric, "unit": comparison.unit}
             | _side("base", cell.base)

@@ -67,8 +67,9 @@ class WorkflowInfo:
     feature of that name with `_problems` at its end. `needs_of_jobs` are features that only some jobs need.
     `rebuilds`: it builds an engine, so that a sweep's `rebuilds` gives it a job for each build.
     `scenarios` are those of a protocol that it can run. `gpu_options` mean something on a GPU alone; `single_options`
-    go with one request in flight alone. `preload` is what its processes may find imported, by kind of device; where it
-    has no row they are started afresh.
+    go with one request in flight alone. `concurrency` are, by kind of device, the switches of a protocol that it has
+    among `contexts`, `sessions` and `inter_threads` (`farm.contract.concurrency`). `preload` is what its processes may
+    find imported, by kind of device; where it has no row they are started afresh.
     """
 
     name: str
@@ -89,6 +90,7 @@ class WorkflowInfo:
     scenarios: Tuple[str, ...] = SCENARIOS
     gpu_options: Tuple[str, ...] = ()
     single_options: Tuple[str, ...] = ()
+    concurrency: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
     preload: Dict[str, Preload] = field(default_factory=dict)
 
     def preloads(self, kind: str, mode: str) -> Optional[Tuple[str, ...]]:
@@ -192,6 +194,7 @@ _WORKFLOWS = (
         sources=("torchvision", "encoder"),
         precisions_by_kind={"cpu": ("fp32", "bf16")},
         preload=_PRELOAD_TORCH,
+        concurrency={"cpu": ("sessions",), "gpu": ("sessions",)},
     ),
     WorkflowInfo(
         name="onnxruntime_cpu",
@@ -209,6 +212,7 @@ _WORKFLOWS = (
         },
         sources=("torchvision", "encoder", "onnx"),
         preload=_PRELOAD_CPU,
+        concurrency={"cpu": ("sessions", "inter_threads")},
     ),
     WorkflowInfo(
         name="onnxruntime_cuda",
@@ -231,6 +235,7 @@ _WORKFLOWS = (
         sources=("torchvision", "encoder", "onnx"),
         needs_features={"onnxruntime_providers_loadable": "CUDAExecutionProvider"},
         preload=_PRELOAD_GPU,
+        concurrency={"gpu": ("sessions",)},
     ),
     WorkflowInfo(
         name="onnxruntime_trt",
@@ -254,6 +259,7 @@ _WORKFLOWS = (
         needs_features={"onnxruntime_providers_loadable": "TensorrtExecutionProvider"},
         rebuilds=True,
         preload=_PRELOAD_GPU,
+        concurrency={"gpu": ("sessions",)},
     ),
     WorkflowInfo(
         name="torch_compile",
@@ -320,6 +326,7 @@ _WORKFLOWS = (
         needs_of_jobs=(_NAMED_TENSORS, _STRONG_TYPING, _IMPLICIT_INT8),
         rebuilds=True,
         preload=_PRELOAD_GPU,
+        concurrency={"gpu": ("contexts",)},
     ),
     WorkflowInfo(
         name="pytorch_quantization",
@@ -352,6 +359,7 @@ _WORKFLOWS = (
         sources=("torchvision", "encoder"),
         calibration_methods=("minmax", "entropy", "percentile", "mse"),
         rebuilds=True,
+        concurrency={"cpu": ("sessions", "inter_threads"), "gpu": ("contexts",)},
     ),
     WorkflowInfo(
         name="torch_tensorrt",
@@ -397,6 +405,7 @@ _WORKFLOWS = (
             "engine_pace_file": OptionValues("text"),
         },
         preload={kind: Preload() for kind in ("cpu", "gpu", "soc")},
+        concurrency={kind: ("contexts", "sessions", "inter_threads") for kind in ("cpu", "gpu", "soc")},
     ),
 )
 

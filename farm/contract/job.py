@@ -114,6 +114,9 @@ class Protocol:
     A point is measured in `processes` fresh processes; with `processes_half_width` in more, up to `max_processes`,
     until the interval over their medians is that narrow, or `processes_max_s` is spent.
     `scenario` is `single` (one request in flight), `streams` (`streams` requests in flight) or `offline` (all at once).
+    Of `streams`: `contexts` are execution contexts of one engine, one request in flight each, which share the streams;
+    `sessions` are copies of the loaded model, which share the requests. None leaves both to the workflow.
+    `threads` and `inter_threads` are those within an operator and those that run operators side by side.
     With `energy_s`, a pass of steady load of at least so long follows the timed runs.
     """
 
@@ -141,6 +144,22 @@ class Protocol:
     scenario: str = "single"
     streams: int = 1
     energy_s: Optional[float] = None
+    contexts: Optional[int] = None
+    sessions: Optional[int] = None
+    inter_threads: Optional[int] = None
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are in flight at once in the scenario `streams`."""
+        return max(self.streams, self.contexts or 1)
+
+    @property
+    def lanes_name(self) -> str:
+        """`streams 4`, and how contexts or sessions are shared: `streams 2, contexts 4`. Of the scenario `streams`."""
+        shared = (("contexts", self.contexts), ("sessions", self.sessions))
+        return ", ".join(
+            "{} {}".format(name, count) for name, count in (("streams", self.streams), *shared) if count is not None
+        )
 
 
 @dataclass(frozen=True)
@@ -203,8 +222,10 @@ class JobSpec:
 
     @property
     def name(self) -> str:
-        """What people and Flower see: `resnet18/onnxruntime_cpu/int8`, with `/build-2-of-3` for a rebuild."""
+        """What people and Flower see: `resnet18/onnxruntime_cpu/int8`, with `/streams-4`, with `/build-2-of-3`."""
         name = "{}/{}/{}".format(self.model.label, self.workflow, self.precision)
+        if self.protocol.scenario == "streams":
+            name += "/" + self.protocol.lanes_name.replace(", ", "-").replace(" ", "-")
         if self.rebuild is None:
             return name
         return "{}/build-{}-of-{}".format(name, self.rebuild.index + 1, self.rebuild.count)

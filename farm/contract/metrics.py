@@ -41,6 +41,12 @@ _ROWS: Tuple[Union[str, Tuple[str, str, Optional[str], str]], ...] = (
     ("first_inference_ms", "ms", "lower", "The very first inference after load, no warm-up"),
     "Throughput",
     ("throughput_per_s", "inputs/s", "higher", "Inputs finished in the timed stage over its wall clock"),
+    (
+        "requests_per_s",
+        "1/s",
+        "higher",
+        "Requests finished in the timed stage over its wall clock; of the scenario `streams`",
+    ),
     ("largest_batch_ok", "1", "higher", "Largest batch size of the ladder that ran; on the record at which it ended"),
     "Load and build",
     ("load_ms", "ms", "lower", "Load of the model or engine until it is ready to run"),
@@ -69,6 +75,12 @@ _ROWS: Tuple[Union[str, Tuple[str, str, Optional[str], str]], ...] = (
     ),
     ("gpu_memory_before_bytes", "bytes", None, "Memory in use on the whole GPU before the run"),
     ("gpu_allocator_peak_bytes", "bytes", "lower", "Largest memory that the workflow's own allocator gave out"),
+    (
+        "context_memory_bytes",
+        "bytes",
+        "lower",
+        "Device memory that each execution context of a TensorRT engine takes for activations, as the engine tells",
+    ),
     ("memory_available_drop_bytes", "bytes", "lower", "Largest fall of a Jetson's available memory during the run"),
     "Energy and power",
     (

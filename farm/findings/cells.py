@@ -38,7 +38,8 @@ class Cell:
     @property
     def way(self) -> str:
         """`onnx_tensorrt int8 (optimization_level=1)`."""
-        said = ", ".join(self.identity[name] for name in ("options", "calibration") if self.identity[name])
+        names = ("options", "calibration", "concurrency")
+        said = ", ".join(self.identity[name] for name in names if self.identity[name])
         return f"{self.identity['workflow']} {self.identity['precision']}" + (f" ({said})" if said else "")
 
     @property

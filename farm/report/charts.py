@@ -90,6 +90,25 @@ def batch_chart(
     return alt.layer(*layers, *_points(dots, x, y, look, legend))
 
 
+def ringed_chart(
+    dots: Sequence[Dot],
+    rings: Sequence[Dot],
+    look: Mapping[str, Style],
+    title: str,
+    axis: str,
+    *,
+    legend: bool = False,
+) -> Any:
+    """`batch_chart` of values from zero, with a ring around some of its points."""
+    import altair as alt
+
+    drawn = batch_chart(dots, look, title, plain_axis(axis, zero=True), legend=legend)
+    if not rings:
+        return drawn
+    marks = _chart(rings).mark_point(size=230, filled=False, strokeWidth=1.6, opacity=1)
+    return alt.layer(*drawn.layer, marks.encode(x=alt.X("batch:Q"), y=alt.Y("value:Q"), color=_colour(look, legend)))
+
+
 def plain_axis(title: str, *, zero: bool) -> Any:
     """A linear axis of values, from zero or as far as they reach."""
     import altair as alt

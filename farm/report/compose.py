@@ -13,6 +13,7 @@ from farm.contract.record import Record
 from farm.report import across, coverage, grid, narrative, provenance, results, tables, text
 from farm.report.best import best_table
 from farm.report.choice import choice_section
+from farm.report.concurrency import concurrency_section
 from farm.report.document import Document, Section
 from farm.report.figures import across_figure, make_figures
 from farm.report.findings import findings_section
@@ -82,6 +83,7 @@ def _sections(selection: Selection, pictures: Pictures) -> list[Section]:
         found += [findings_section(selection), choice_section(selection)]
     else:
         found.append(_not_examined(selection))
+    found.append(concurrency_section(selection))
     found += [_device(selection, name) for name in selection.classes]
     found.append(profiles_section(selection, pictures))
     covered = tuple(coverage.coverage_tables(selection))

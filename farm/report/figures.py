@@ -16,6 +16,7 @@ from farm.contract.record import Record
 from farm.errors import FarmError
 from farm.report import across, charts, drawing, stats, text
 from farm.report.charts import Dot, Spread
+from farm.report.curves import studied
 from farm.report.drawing import Style
 from farm.report.select import Point, Problem, Selection
 from farm.report.stats import Absent
@@ -69,6 +70,12 @@ class Figure:
         return f"{self.key}.png" if self.sheet else f"{self.key}.svg"
 
 
+def _outside(selection: Selection) -> list[Point]:
+    """The points that were timed but those of a study of requests in flight, which has a figure of its own."""
+    inside = studied(selection)
+    return [p for p in selection.ok if p.record.run_id not in inside]
+
+
 def make_figures(selection: Selection, samples: Samples | None = None) -> list[Figure]:
     """Every figure that the selection has data for; a sample file that can't be read becomes a problem, no error."""
     made = (throughput_figure(selection), latency_figure(selection), distribution_figure(selection, samples))
@@ -83,7 +90,7 @@ def series_styles(selection: Selection) -> dict[str, Style]:
 
 def throughput_figure(selection: Selection) -> Figure | None:
     """Throughput (inputs/s) against batch size: a panel for each model and device class, a line for each series."""
-    panelled = _panelled(selection, _with(selection.ok, "throughput_per_s"))
+    panelled = _panelled(selection, _with(_outside(selection), "throughput_per_s"))
     known = [p for of in panelled.values() if _several(of) for p in of]
     if not known:
         return None
@@ -155,7 +162,7 @@ def _newest(points: Sequence[Point]) -> list[Point]:
 
 def latency_figure(selection: Selection) -> Figure | None:
     """Median latency (ms) at the smallest batch size, 1 as a rule: a panel for each model and device class."""
-    known = _smallest(_with(selection.ok, "latency_ms"))
+    known = _smallest(_with(_outside(selection), "latency_ms"))
     if not known:
         return None
     look = series_styles(selection)
@@ -174,7 +181,7 @@ def latency_figure(selection: Selection) -> Figure | None:
 
 def distribution_figure(selection: Selection, samples: Samples | None = None) -> Figure | None:
     """Latency samples at the smallest batch size, in percent off their median: a panel for each model and class."""
-    known = _smallest(_with(selection.ok, "latency_ms"))
+    known = _smallest(_with(_outside(selection), "latency_ms"))
     look = series_styles(selection)
     problems: list[Problem] = []
     panels: list[Panel] = []

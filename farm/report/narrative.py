@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from farm.report import stats, text
+from farm.report import concurrency, curves, stats, text
 from farm.report.coverage import counts, failures
 from farm.report.document import Sentence
 from farm.report.provenance import differences
 from farm.report.select import Point, Selection
-from farm.report.series import scenario
+from farm.report.series import MADE_UP, scenario
 from farm.report.software import differing_software
 from farm.report.stats import Absent, Best, Ratio
 from farm.report.table import at
 from farm.summary import WITHIN_RUN
 
+#: With more of one name, the summary counts protocols instead of naming each.
+MOST_PROTOCOLS = 3
 #: With more models than this, over all device classes, the summary counts instead of naming each.
 MOST_MODELS = 12
 
@@ -27,12 +29,15 @@ def summarise(selection: Selection) -> list[Sentence]:
         return _nothing(selection)
     found = [_what_ran(selection)]
     many = sum(len(selection.models(c)) for c in selection.classes) > MOST_MODELS
+    # A study has a sentence of its own instead of one for each number of requests in flight.
+    inside = curves.studied(selection)
     for device_class in selection.classes:
         if many:
             found += _most_often(selection, device_class)
             continue
         for model in selection.models(device_class):
-            found += _fastest(selection, device_class, model)
+            found += _fastest(selection, device_class, model, inside)
+    found += concurrency.sentences(selection)
     found += _not_ok(selection) + _gaps(selection) + _doubts(selection) + _unused(selection) + _differing(selection)
     return found + _stacks(selection) + _scope(selection)
 
@@ -48,7 +53,7 @@ def _what_ran(selection: Selection) -> Sentence:
     everything = selection.series()
     models = len({s.model for s in everything})
     ways = len({(s.workflow, s.precision) for s in everything})
-    protocols = sorted({p.record.job.protocol.name for p in selection.points})
+    protocols = protocol_names(p.record.job.protocol.name for p in selection.points)
     times = (
         sorted(p.record.started_at for p in selection.points),
         sorted(p.record.finished_at for p in selection.points),
@@ -63,6 +68,18 @@ def _what_ran(selection: Selection) -> Sentence:
     if selection.superseded:
         said += f"; {text.plural(selection.superseded, 'older record')} of repeated points left out"
     return Sentence("ran", said + ".", "outcomes")
+
+
+def protocol_names(names: Iterable[str]) -> list[str]:
+    """Protocols by name; those with other switches of one name together where there are more than three."""
+    found: dict[str, set[str]] = {}
+    for name in names:
+        found.setdefault(MADE_UP.sub("", name), set()).add(name)
+    said = []
+    for base, of in sorted(found.items()):
+        several = f"{base} with {text.plural(len(of), 'set')} of switches"
+        said += [several] if len(of) > MOST_PROTOCOLS else sorted(of)
+    return said
 
 
 def _most_often(selection: Selection, device_class: str) -> list[Sentence]:
@@ -104,14 +121,14 @@ def _scenarios(points: Iterable[Point]) -> dict[str, list[Point]]:
     return dict(sorted(found.items()))
 
 
-def _fastest(selection: Selection, device_class: str, model: str) -> list[Sentence]:
+def _fastest(selection: Selection, device_class: str, model: str, inside: Collection[str]) -> list[Sentence]:
     ran = [p for p in selection.ok if (p.series.device_class, p.series.model) == (device_class, model)]
     name = f"{model} on {device_class}" if len(selection.classes) > 1 else model
     if not ran:
         return [Sentence("fastest", f"{name}: no point ran.", "reasons")]
     return [
         _fastest_of(selection, of, f"{name}, {way}" if way else name, device_class)
-        for way, of in _scenarios(ran).items()
+        for way, of in _scenarios(p for p in ran if p.record.run_id not in inside).items()
     ]
 
 

@@ -17,6 +17,7 @@ from farm.contract.codec import to_json
 from farm.contract.record import Record
 from farm.identity import switches
 from farm.report import text
+from farm.report.curves import studied
 from farm.report.document import SIMULATED
 from farm.report.select import Point, Selection
 from farm.report.table import Cell, Column, Group, Row, Table, run_anchor
@@ -102,10 +103,18 @@ def gather(points: Sequence[Point]) -> list[Fact]:
     return found
 
 
+#: Facts that a study of requests in flight sets.
+_STUDIED = tuple(("Protocol", name) for name in ("name", "streams", "contexts", "sessions", "threads", "inter_threads"))
+
+
 def differences(selection: Selection, device_class: str) -> list[Fact]:
     """Facts that ought to agree inside a device class and don't, each fact that changes by nature left out."""
     points = [p for p in selection.ok if p.series.device_class == device_class]
-    return [f for f in gather(points) if f.section in COMPARED and len(f.values) > 1 and not f.volatile]
+    inside = studied(selection)
+    # What a study varies, it varies on purpose, and its tables say so.
+    meant = _STUDIED if all(p.record.run_id in inside for p in points) else ()
+    found = [f for f in gather(points) if f.section in COMPARED and len(f.values) > 1 and not f.volatile]
+    return [f for f in found if (f.section, f.name) not in meant]
 
 
 def difference_table(selection: Selection) -> Table | None:

@@ -16,7 +16,19 @@ from farm.report.stats import Absent
 from farm.report.table import Cell, Column, Footnotes, Group, Row, Table, absent, run_anchor
 
 #: What sets two rows of the table apart beside model, workflow, precision, batch and device.
-_FACETS = ("options", "calibration", "protocol", "weights", "data", "seed", "input", "stack", "sweep")
+_FACETS = (
+    "scenario",
+    "threads",
+    "options",
+    "calibration",
+    "protocol",
+    "weights",
+    "data",
+    "seed",
+    "input",
+    "stack",
+    "sweep",
+)
 
 
 def rebuild_table(selection: Selection, device_class: str) -> Table:

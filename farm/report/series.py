@@ -16,20 +16,20 @@ from farm.contract.canonical import short_digest
 from farm.contract.catalogue import PRECISIONS
 from farm.contract.job import JobSpec, Protocol
 from farm.contract.record import Record
-from farm.identity import switches
+from farm.identity import switches, telling, threads_text
 
 K = TypeVar("K", bound=Hashable)
 
 #: Facets in the order in which a variant names them. The sweep comes last: it is named only if nothing else differs.
 FACETS = (
-    "scenario", "options", "calibration", "calibration_batch", "rebuild", "protocol", "weights", "data", "seed",
-    "input", "stack", "device", "sweep",
+    "scenario", "threads", "options", "calibration", "calibration_batch", "rebuild", "protocol", "weights", "data",
+    "seed", "input", "stack", "device", "sweep",
 )  # fmt: skip
 
 #: Named wherever there is one: throughput of several requests in flight is another quantity than that of one.
 _ALWAYS = ("scenario",)
 #: What a sweep adds to the name of a protocol whose switches it sets.
-_MADE_UP = re.compile(r"-[0-9a-f]{6}$")
+MADE_UP = re.compile(r"-[0-9a-f]{6}$")
 
 
 @dataclass(frozen=True, order=True)
@@ -102,6 +102,7 @@ def facets(job: JobSpec, records: Sequence[Record]) -> dict[str, str]:
         "calibration_batch": f"calibration batch {job.calibration.batch}" if job.calibration else "",
         "rebuild": "" if build is None else f"build {build.index + 1:02d} of {build.count}, {build.timing_cache}",
         "scenario": scenario(job.protocol),
+        "threads": threads_text(job.protocol),
         "protocol": _protocol(job.protocol),
         "weights": f"weights {job.model.weights[:24]}",
         "data": f"data {job.data}" + (f" {job.data_path}" if job.data_path else ""),
@@ -114,16 +115,18 @@ def facets(job: JobSpec, records: Sequence[Record]) -> dict[str, str]:
 
 
 def scenario(protocol: Protocol) -> str:
-    """`streams 4`, `offline`; '' for one request in flight, which goes without saying."""
+    """`streams 4, contexts 8`, `offline`; '' for one request in flight, which goes without saying."""
     if protocol.scenario == "single":
         return ""
-    return f"streams {protocol.streams}" if protocol.scenario == "streams" else protocol.scenario
+    return protocol.lanes_name if protocol.scenario == "streams" else protocol.scenario
 
 
 def _protocol(protocol: Protocol) -> str:
-    """By name and a digest of all switches but the scenario, which is a facet of its own."""
-    alone = replace(protocol, scenario="single", streams=1)
-    return f"{_MADE_UP.sub('', protocol.name)} {short_digest(switches(alone), 4)}"
+    """By name and a digest of all switches but the scenario and the threads, which are facets of their own."""
+    alone = replace(
+        protocol, scenario="single", streams=1, contexts=None, sessions=None, threads=None, inter_threads=None
+    )
+    return f"{MADE_UP.sub('', protocol.name)} {short_digest(telling(switches(alone)), 4)}"
 
 
 def name_all(jobs: Mapping[JobKey, tuple[JobSpec, Sequence[Record]]]) -> dict[JobKey, Series]:
@@ -162,7 +165,7 @@ def _values(facet: str, described: Mapping[K, Mapping[str, str]]) -> set[str]:
 def _some_lack(facet: str, described: Mapping[K, Mapping[str, str]]) -> bool:
     """Options that one job has and another has not set them apart; a stack or device unknown so far does not."""
     values = {d[facet] for d in described.values()}
-    return facet in ("options", "calibration", "rebuild") and "" in values and len(values) > 1
+    return facet in ("options", "calibration", "rebuild", "threads") and "" in values and len(values) > 1
 
 
 def _join(described: Mapping[K, Mapping[str, str]], names: Sequence[str]) -> dict[K, str]:

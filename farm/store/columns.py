@@ -19,7 +19,7 @@ from farm.contract.canonical import short_digest
 from farm.contract.job import Calibration, Protocol
 from farm.contract.metrics import METRICS
 from farm.contract.record import Record
-from farm.identity import series_id, switches
+from farm.identity import series_id, switches, telling, threads_text
 from farm.store.schema import RecordError, utc_time
 
 #: Longest text kept in the index, in characters. The record has the whole.
@@ -53,7 +53,8 @@ _FACTS = (
     ("precision", "VARCHAR", "the precision asked for"),
     ("options", "VARCHAR", "the workflow's options that differ from their defaults, with commas between"),
     ("series_id", "VARCHAR", "the same for all runs of a point on a device with the same switches, whatever ran it"),
-    ("scenario", "VARCHAR", "single, offline, or how many streams: `streams 4`"),
+    ("scenario", "VARCHAR", "single, offline, or how many streams: `streams 4`, `streams 2, contexts 4`"),
+    ("threads", "VARCHAR", "what the protocol says of threads: `threads 2, inter-op threads 4`"),
     ("point", "VARCHAR", "latency or accuracy: what the run measured"),
     ("calibration", "VARCHAR", "how int8 ranges were found: method, samples and batch"),
     ("batch_size", "BIGINT", "inputs per inference; NULL where the whole job ended without a point"),
@@ -134,7 +135,7 @@ def calibration_text(calibration: Calibration | None) -> str:
 
 def protocol_id(protocol: Protocol) -> str:
     """Name a protocol by its switches: 12 hexadecimal digits."""
-    return short_digest(switches(protocol), 12)
+    return short_digest(telling(switches(protocol)), 12)
 
 
 def _asked(record: Record) -> dict[str, Any]:
@@ -149,7 +150,8 @@ def _asked(record: Record) -> dict[str, Any]:
         "workflow": job.workflow,
         "precision": job.precision,
         "options": options_text(job.options) or None,
-        "scenario": f"streams {protocol.streams}" if protocol.scenario == "streams" else protocol.scenario,
+        "scenario": protocol.lanes_name if protocol.scenario == "streams" else protocol.scenario,
+        "threads": threads_text(protocol) or None,
         "point": record.point,
         "series_id": series_id(record),
         "calibration": calibration_text(job.calibration) or None,

@@ -8,7 +8,9 @@ from typing import Any
 
 from farm.contract.canonical import canonical_json
 from farm.contract.catalogue import WORKFLOWS
+from farm.contract.concurrency import having, switches_of
 from farm.contract.job import Calibration
+from farm.sweep.concurrency import Concurrency, ways
 from farm.sweep.document import SweepDocument
 from farm.sweep.images import data_of, image_problems
 from farm.sweep.options import without_defaults
@@ -19,6 +21,9 @@ from farm.sweep.sequences import sequence_problems
 MAX_JOBS = 100_000
 
 DEFAULT_PRECISIONS = ("fp32",)
+
+#: Axes of a study that only some workflows have, with the switch of a protocol that each sets.
+_SWITCH_OF = {("contexts",): "contexts", ("sessions",): "sessions", ("threads", "inter"): "inter_threads"}
 
 Check = Callable[[SweepDocument], Iterator[Problem]]
 
@@ -84,6 +89,30 @@ def _rebuilds(document: SweepDocument) -> Iterator[Problem]:
     yield Problem(("rebuilds",), message)
 
 
+def _concurrency(document: SweepDocument) -> Iterator[Problem]:
+    """Axes that no workflow of the sweep has, a protocol that says otherwise, and no workflow that can run several."""
+    entry, names = document.concurrency, sorted({workflow.name for workflow in document.workflows or ()})
+    if entry is None or not names:
+        return
+    for loc, axis in entry.axes():
+        switch = _SWITCH_OF.get(loc)
+        if axis and switch and not any(switch in switches_of(WORKFLOWS[name]) for name in names):
+            message = (
+                f"none of the sweep's workflows ({', '.join(names)}) has it; these do: {', '.join(having(switch))}"
+            )
+            yield Problem(("concurrency", *loc), message, axis)
+    if not any("streams" in WORKFLOWS[name].scenarios for name in names):
+        able = ", ".join(name for name, info in WORKFLOWS.items() if "streams" in info.scenarios)
+        message = f"none of the sweep's workflows ({', '.join(names)}) runs several requests at once; these do: {able}"
+        yield Problem(("concurrency",), message)
+    axes = dict(entry.axes())
+    varied = {"threads": axes["threads", "intra"], "inter_threads": axes["threads", "inter"]}
+    for key in ("scenario", "streams", "contexts", "sessions", *varied):
+        given = None if document.protocol is None else getattr(document.protocol, key)
+        if given not in (None, "streams") and varied.get(key, True):
+            yield Problem(("protocol", key), "the study in `concurrency` sets it: leave one of the two out", given)
+
+
 def _calibration_methods(document: SweepDocument, methods: Sequence[str]) -> Iterator[Problem]:
     """Methods that no workflow of the sweep has; where some have it, the others' jobs are refused when matched."""
     infos = [WORKFLOWS[entry.name] for entry in document.workflows or ()]
@@ -138,12 +167,19 @@ def _size(document: SweepDocument) -> Iterator[Problem]:
     precisions = document.precisions or DEFAULT_PRECISIONS
     points = sum(grid if precision == "int8" else 1 for precision in precisions)
     builds = document.rebuilds.count if document.rebuilds else 1
-    ways = sum(builds if WORKFLOWS[entry.name].rebuilds else 1 for entry in document.workflows or ())
+    runs = sum(
+        (builds if WORKFLOWS[e.name].rebuilds else 1) * _ways(document, e.name) for e in document.workflows or ()
+    )
     lengths = len(document.sequence or [1])
     models = sum(lengths if model.is_encoder else 1 for model in document.models or ())
-    jobs = models * ways * points * len(document.devices or [1])
+    jobs = models * runs * points * len(document.devices or [1])
     if jobs > MAX_JOBS:
         yield Problem((), f"describes {jobs} jobs, before exclusions; a sweep has at most {MAX_JOBS}")
+
+
+def _ways(document: SweepDocument, workflow: str) -> int:
+    entry = document.concurrency
+    return 1 if entry is None else len(ways(Concurrency(*(tuple(axis) for _, axis in entry.axes())), workflow))
 
 
 _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
@@ -155,7 +191,11 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (sequence_problems, ("sequence", "models", "weights", "data", "accuracy")),
     (_training, ("workflows", "data", "accuracy")),
     (_rebuilds, ("rebuilds", "workflows")),
+    (_concurrency, ("concurrency", "workflows", "protocol")),
     (_excluded_names, ("exclude", "models", "workflows", "precisions")),
     (_something_left, ("exclude", "models", "workflows", "precisions")),
-    (_size, ("models", "sequence", "workflows", "precisions", "calibration", "devices", "rebuilds")),
+    (
+        _size,
+        ("models", "sequence", "workflows", "precisions", "calibration", "devices", "rebuilds", "concurrency"),
+    ),
 )

@@ -6,14 +6,13 @@ What needs more than one key at a time is in `checks`; what the words mean for j
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic.annotated_handlers import GetJsonSchemaHandler
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from farm.contract.catalogue import (
     ACCURACY_DATA,
@@ -25,14 +24,30 @@ from farm.contract.catalogue import (
     TIMING_CACHES,
     WORKFLOWS,
 )
+from farm.contract.concurrency import disagreement
 from farm.contract.encoders import ENCODERS
-from farm.contract.job import SCENARIOS, WARM_UP_RULES
+from farm.contract.job import SCENARIOS, WARM_UP_RULES, Protocol
 from farm.contract.layers import PROFILES
 from farm.contract.protocols import PROTOCOLS
 from farm.contract.run import STAGES
 from farm.devices import parse_conditions
-from farm.sweep.fields import MODELS, BatchSize, Count, Name, OneOf, OneOrMore, Positive, Seconds, Weights, ascending
+from farm.sweep.concurrency_entry import ConcurrencyEntry, ThreadsEntry
+from farm.sweep.fields import (
+    MODELS,
+    BatchSize,
+    Count,
+    Lanes,
+    Name,
+    OneOf,
+    OneOrMore,
+    Positive,
+    Seconds,
+    Threads,
+    Weights,
+    ascending,
+)
 from farm.sweep.options import option_problems
+from farm.sweep.parts import Part, Shorthand
 from farm.sweep.problems import Problem, custom, several
 
 #: The study that `rebuilds` is for takes 10 to 20 builds.
@@ -45,26 +60,6 @@ _RANGES = (
     ("warmup_min_s", "warmup_max_s"),
     ("processes", "max_processes"),
 )
-
-
-class Part(BaseModel):
-    """A mapping in a sweep: no unknown keys, no conversions."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Shorthand(Part):
-    """A part that may be written shorter. `short_schema` is the JSON schema of the short form."""
-
-    @classmethod
-    def short_schema(cls) -> JsonSchemaValue:
-        """What the short form may be."""
-        return {"type": "string"}
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Allow both forms in an editor."""
-        return {"anyOf": [cls.short_schema(), handler(core_schema)]}
 
 
 class ProtocolEntry(Shorthand):
@@ -81,7 +76,7 @@ class ProtocolEntry(Shorthand):
     inputs: Annotated[str, OneOf(("rotated", "warm"), "kind of input")] | None = None
     rtols: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=8)] | None = None
     atol: Annotated[float, Field(ge=0, lt=1)] | None = None
-    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
+    threads: Threads | None = None
     stage_limits_s: dict[Annotated[str, OneOf((*STAGES, "default"), "stage")], Positive] | None = None
     warmup_rule: Annotated[str, OneOf(WARM_UP_RULES, "warm-up rule")] | None = None
     warmup_max_s: Positive | None = None
@@ -92,8 +87,11 @@ class ProtocolEntry(Shorthand):
     processes_half_width: Annotated[float, Field(gt=0, lt=1)] | None = None
     processes_max_s: Positive | None = None
     scenario: Annotated[str, OneOf(SCENARIOS, "scenario")] | None = None
-    streams: Annotated[int, Field(ge=1, le=64)] | None = None
+    streams: Lanes | None = None
     energy_s: Positive | None = None
+    contexts: Lanes | None = None
+    sessions: Lanes | None = None
+    inter_threads: Threads | None = None
 
     @classmethod
     def short_schema(cls) -> JsonSchemaValue:
@@ -118,12 +116,22 @@ class ProtocolEntry(Shorthand):
         if self.switch(base, "streams") > 1 and self.switch(base, "scenario") != "streams":
             key = "streams" if self.streams is not None else "scenario"
             found.append(Problem((key,), "more than one stream needs `scenario: streams`", getattr(self, key)))
+        found += self._lanes(base)
         if self.switch(base, "scenario") == "offline" and self.switch(base, "boundary") == "end_to_end":
             message = "offline queues inputs that are on the device: it has the boundary `compute` alone"
             found.append(Problem(("scenario",), message, "offline"))
         if found:
             raise several(found)
         return self
+
+    def _lanes(self, base: Protocol) -> list[Problem]:
+        """Contexts and sessions where nothing is in flight beside, or more of one than the others can use."""
+        named = [key for key in ("contexts", "sessions") if getattr(self, key) is not None]
+        if named and self.switch(base, "scenario") != "streams":
+            return [Problem((key,), f"{key} need `scenario: streams`", getattr(self, key)) for key in named]
+        given = {key: self.switch(base, key) for key in ("streams", "contexts", "sessions")}
+        idle = disagreement(dataclasses.replace(base, **given)) if named else None
+        return [] if idle is None else [Problem((named[0],), " ".join(idle), given[named[0]])]
 
     def switch(self, base: Any, name: str) -> Any:
         """A switch as given here, or as `base` has it."""
@@ -360,6 +368,7 @@ class SweepDocument(Part):
     weights: Weights | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     rebuilds: RebuildsEntry | None = None
+    concurrency: ConcurrencyEntry | None = None
     accuracy: AccuracyEntry | None = None
     profile: OneOrMore[Annotated[str, OneOf(PROFILES, "profile")]] | None = None
     exclude: Annotated[list[ExcludeEntry], Field(max_length=1000)] | None = None
@@ -378,6 +387,8 @@ KEYS: dict[tuple[str | int, ...], Sequence[str]] = {
     ("accuracy",): tuple(AccuracyEntry.model_fields),
     ("exclude", 0): tuple(ExcludeEntry.model_fields),
     ("rebuilds",): tuple(RebuildsEntry.model_fields),
+    ("concurrency",): tuple(ConcurrencyEntry.model_fields),
+    ("concurrency", "threads"): tuple(ThreadsEntry.model_fields),
 }
 
 

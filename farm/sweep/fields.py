@@ -78,6 +78,8 @@ def _as_list(value: Any) -> Any:
 Name = Annotated[str, AfterValidator(_safe)]
 Weights = Annotated[str, AfterValidator(_weights)]
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
+Lanes = Annotated[int, Field(ge=1, le=64)]
+Threads = Annotated[int, Field(ge=1, le=4096)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Positive = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from farm.contract.canonical import short_digest
 from farm.contract.catalogue import WORKFLOWS
-from farm.contract.codec import to_json
 from farm.contract.encoders import DEFAULT_SEQUENCE
 from farm.contract.encoders import SOURCE as ENCODER
 from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Protocol
@@ -19,6 +17,8 @@ from farm.contract.layers import PROFILES
 from farm.contract.protocols import PROTOCOLS
 from farm.devices import Selector, parse_conditions
 from farm.sweep.checks import DEFAULT_PRECISIONS
+from farm.sweep.concurrency import Concurrency
+from farm.sweep.concurrency_entry import ConcurrencyEntry
 from farm.sweep.document import (
     AccuracyEntry,
     BatchEntry,
@@ -33,7 +33,7 @@ from farm.sweep.images import data_of
 from farm.sweep.onnx_file import OnnxFile, look_at
 from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
-from farm.sweep.spec import Exclusion, Rebuilds, SweepSpec, WorkflowChoice, protocol_identity
+from farm.sweep.spec import Exclusion, Rebuilds, SweepSpec, WorkflowChoice, named
 
 DEFAULT_PROTOCOL = "quick"
 
@@ -83,6 +83,7 @@ def resolve(document: SweepDocument, files: dict[int, OnnxFile]) -> SweepSpec:
         priority=document.priority,
         accuracy=_accuracy(document.accuracy),
         rebuilds=_rebuilds(document.rebuilds),
+        concurrency=_concurrency(document.concurrency),
         profile=tuple(kind for kind in PROFILES if kind in (document.profile or ())),
     )
     return spec.with_files({file.sha256: file.path for file in files.values()})
@@ -118,14 +119,14 @@ def _protocol(entry: ProtocolEntry | None) -> Protocol:
     given: dict[str, Any] = {
         key: value for key in entry.model_fields_set - {"base"} if (value := getattr(entry, key)) is not None
     }
+    if given.get("inter_threads") == 1:
+        del given["inter_threads"]  # one is what leaving it out means
     if "rtols" in given:
         given["rtols"] = tuple(given["rtols"])
     if "stage_limits_s" in given:
         given["stage_limits_s"] = {**base.stage_limits_s, **given["stage_limits_s"]}
     changed = dataclasses.replace(base, **given)
-    if changed == base:
-        return base
-    return dataclasses.replace(changed, name=f"{base.name}-{short_digest(protocol_identity(to_json(changed)), 6)}")
+    return base if changed == base else named(changed)
 
 
 def _ladder(entry: BatchEntry | None) -> BatchLadder:
@@ -152,6 +153,10 @@ def _rebuilds(entry: RebuildsEntry | None) -> Rebuilds | None:
     if entry is None or entry.is_default:
         return None
     return Rebuilds(entry.count, entry.timing_cache or "cold")
+
+
+def _concurrency(entry: ConcurrencyEntry | None) -> Concurrency | None:
+    return None if entry is None else Concurrency(*(tuple(axis) for _, axis in entry.axes()))
 
 
 def _calibrations(entry: CalibrationEntry | None) -> tuple[Calibration, ...]:

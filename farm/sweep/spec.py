@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from farm.contract.canonical import short_digest
+from farm.contract.codec import to_json
 from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Pin, Protocol
 from farm.devices import Selector
 from farm.errors import IntegrityError
+from farm.sweep.concurrency import Concurrency, Way
 
 #: Schema history: 1 (0.1.0): first.
 SWEEP_SCHEMA = 1
@@ -66,10 +69,21 @@ def protocol_identity(protocol: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in protocol.items() if name not in unset}
 
 
+#: What a protocol's name ends with where switches are set otherwise: `quick-3fa9c1`.
+_MADE_UP = re.compile(r"-[0-9a-f]{6}$")
+
+
+def named(protocol: Protocol) -> Protocol:
+    """A protocol whose switches are not those of its name, with a name that says so: `quick-3fa9c1`."""
+    base = dataclasses.replace(protocol, name=_MADE_UP.sub("", protocol.name))
+    return dataclasses.replace(base, name=f"{base.name}-{short_digest(protocol_identity(to_json(base)), 6)}")
+
+
 class SweepSpec(BaseModel):
     """One sweep. `devices` None means every class known; `calibrations` are used for int8; `again` counts repeats.
 
-    `rebuilds` None means: engines are built once and used again.
+    `rebuilds` None means: engines are built once and used again. `concurrency` are the axes of a study of requests in
+    flight, whose jobs have the protocol with other switches.
 
     `priority` None means: 5 for a new sweep, unchanged for a known one. It is no part of the sweep's identity.
 
@@ -94,12 +108,14 @@ class SweepSpec(BaseModel):
     accuracy: AccuracySpec | None = None
     again: int = 0
     rebuilds: Rebuilds | None = None
+    concurrency: Concurrency | None = None
     pins: tuple[Pin, ...] = ()
     stack: str | None = None
     purpose: str = ""
     profile: tuple[str, ...] = ()
 
     _files: dict[str, Path] = PrivateAttr(default_factory=dict)
+    _protocols: dict[Way, Protocol] = PrivateAttr(default_factory=dict)
     _stored_id: str | None = PrivateAttr(default=None)
 
     @property
@@ -123,6 +139,14 @@ class SweepSpec(BaseModel):
         copy = self.model_copy(update={"again": again})
         copy._stored_id = None
         return copy
+
+    def protocol_for(self, way: Way | None) -> Protocol:
+        """The protocol of the jobs that are run in one way of the study: one object, however many they are."""
+        if way is None:
+            return self.protocol
+        if way not in self._protocols:
+            self._protocols[way] = named(way.applied(self.protocol))
+        return self._protocols[way]
 
     def document(self) -> dict[str, Any]:
         """What the store keeps: JSON, with the id."""
@@ -156,7 +180,7 @@ class SweepSpec(BaseModel):
             del content["again"]
         if self.accuracy is None:
             del content["accuracy"]  # sweeps without it keep the ids that they had before there was any
-        for name in ("rebuilds", "pins", "stack", "purpose", "profile"):
+        for name in ("rebuilds", "concurrency", "pins", "stack", "purpose", "profile"):
             if not content[name]:
                 del content[name]
         content["protocol"] = protocol_identity(content["protocol"])

@@ -103,6 +103,30 @@ def test_one_value_a_side_is_the_treatment_and_said_so(field: str, old: Any, you
     assert field not in found.cells[0].cell
 
 
+def flight(**switches: Any) -> Any:
+    return replace(PROTOCOLS["quick"], name="quick-3fa9c1", scenario="streams", **switches)
+
+
+def test_the_points_of_a_study_are_cells_of_their_own() -> None:
+    ways = [{"streams": 1}, {"streams": 2}, {"streams": 2, "contexts": 4}, {"streams": 2, "threads": 3}]
+    base = [r for way in ways for r in side("base", protocol=flight(**way))]
+    new = [r for way in ways for r in side("new", 9, protocol=flight(**way))]
+    found = compare(base, new)
+    assert found.left_out == ()
+    assert sorted(cell.cell["concurrency"] for cell in found.cells) == [
+        "streams 1", "streams 2", "streams 2, contexts 4", "streams 2, threads 3",
+    ]  # fmt: skip
+    names = [table.name_of(cell.cell) for cell in found.cells]
+    assert any("(streams 2, contexts 4)" in name for name in names)
+
+
+def test_what_is_in_flight_is_compared_when_it_is_named() -> None:
+    sides = side("base", protocol=flight(streams=1, threads=2)), side("new", 12, protocol=flight(streams=4))
+    assert compare(*sides).cells == ()
+    (cell,) = compare(*sides, Rules(treatment=("concurrency",))).cells
+    assert cell.verdict is Verdict.SLOWER
+
+
 def test_options_that_vary_within_a_side_are_cells_and_a_hint_names_the_treatment() -> None:
     base = side("base", options={"latency_ms": 2.0}) + side("base", batch=1, options={}, workflow="pytorch")
     new = side("new", options={"latency_ms": 3.0}) + side("new", options={}, workflow="pytorch")

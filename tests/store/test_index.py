@@ -106,11 +106,13 @@ def test_a_row_shows_what_its_record_says(store: Store) -> None:
 
 def test_options_and_scenario_tell_rows_apart(store: Store) -> None:
     record = make_record()
-    protocol = replace(record.job.protocol, scenario="streams", streams=4)
+    switches = {"streams": 4, "contexts": 8, "threads": 1, "inter_threads": 2}
+    protocol = replace(record.job.protocol, scenario="streams", **switches)
     options = {"optimization_level": 1, "cuda_graph": True}
     store.records.write(replace(record, job=replace(record.job, options=options, protocol=protocol)))
     (row,) = store.index.query().objects()
-    assert (row["options"], row["scenario"]) == ("cuda_graph=true, optimization_level=1", "streams 4")
+    assert row["options"] == "cuda_graph=true, optimization_level=1"
+    assert (row["scenario"], row["threads"]) == ("streams 4, contexts 8", "threads 1, inter-op threads 2")
 
 
 def test_a_refused_job_has_the_device_that_was_asked_for(store: Store) -> None:

@@ -184,3 +184,23 @@ def test_an_energy_pass_has_time_and_the_protocols_own_limits_stay_as_they_are()
     assert "energy" not in STAGE_LIMITS_S, "limits of the named protocols are part of every sweep's id"
     own = replace(PROTOCOLS["quick"], energy_s=5.0, stage_limits_s={"energy": 9.0})
     assert stage_limits_s(make_job(protocol=own))["energy"] == 9.0
+
+
+def judged_flags(switches: dict[str, Any], **effective: Any) -> list[tuple[str, str]]:
+    protocol = replace(PROTOCOLS["quick"], **switches)
+    found = scenario.judged(summarise([S] * 20, batch_size=1, wall_ns=S), protocol, effective, DEFAULTS)
+    return [(flag.name, flag.level) for flag in found.flags if flag.name in ("oversubscribed", "interpreter_bound")]
+
+
+def test_more_threads_than_processors_are_told_and_no_doubt() -> None:
+    assert judged_flags(STREAMS, threads_at_work=5, processors=4) == [("oversubscribed", "info")]
+    assert judged_flags(STREAMS, threads_at_work=4, processors=4) == []
+    assert judged_flags(STREAMS) == []
+    assert judged_flags({}, threads_at_work=5, processors=4) == [], "of several requests in flight alone"
+
+
+def test_an_interpreter_that_hands_over_all_the_time_is_told() -> None:
+    assert judged_flags(STREAMS, enqueue_threads=0.97) == [("interpreter_bound", "info")]
+    assert judged_flags(STREAMS, enqueue_threads=0.4) == []
+    shared = {**STREAMS, "contexts": 4}
+    assert judged_flags(shared, enqueue_threads=1.9) == [], "that holds the wait for a stream that is shared"

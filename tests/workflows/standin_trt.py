@@ -276,6 +276,7 @@ def _type_in(model: bytes) -> str:
 class _Engine:
     num_io_tensors = 2
     num_layers = 1
+    device_memory_size = 2**20
 
     def __init__(self, content: bytes) -> None:
         head, _, model = content.partition(b"\n")
@@ -404,6 +405,12 @@ def pycuda_driver() -> Any:
         array[...] = np.frombuffer(_ARRAYS[address], array.dtype).reshape(array.shape)
 
     class Event:
+        def __init__(self, _flags: int = 0) -> None:
+            pass
+
+        def synchronize(self) -> None:
+            assert threading.get_ident() in pushed, "no context is current in this thread"
+
         def record(self, _stream: Any) -> None:
             self.at_ns = time.perf_counter_ns()
 
@@ -418,6 +425,7 @@ def pycuda_driver() -> Any:
         init=lambda: None,
         Device=kind,
         Event=Event,
+        event_flags=SimpleNamespace(DISABLE_TIMING=2),
         Stream=_stream,
         mem_alloc=Allocation,
         pagelocked_empty=lambda shape, dtype: np.empty(shape, dtype),

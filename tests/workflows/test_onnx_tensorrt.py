@@ -199,6 +199,64 @@ def test_each_lane_has_a_context_a_stream_and_before_tensorrt_10_a_profile(
     assert ("enqueue_threads" in found.effective) == (boundary == "compute")
 
 
+@pytest.mark.parametrize("graph", [{}, {"cuda_graph": True}])
+@pytest.mark.parametrize("boundary", ["compute", "end_to_end"])
+def test_more_contexts_than_streams_take_them_in_turn(
+    run: Run, job: Callable[..., JobSpec], calls: list[Any], boundary: str, graph: dict[str, Any]
+) -> None:
+    spec = streamed(job(sizes=(4,), boundary=boundary, **graph), 2, contexts=5, inputs="warm")
+    ok(run(spec))
+    calls.clear()
+    found = ok(run(spec, 4))
+    effective = found.effective
+    assert (effective["contexts"], effective["streams"], effective["in_flight"]) == (5, 2, 5)
+    assert (effective["profiles"], len(effective["lane_counts"])) == (5, 5), "TensorRT 8: a profile for each"
+    assert found.metrics["context_memory_bytes"] == 2**20
+    assert found.metrics["relative_l2_error"] < 1e-6
+    runs = {call[1:] for call in calls if call[0] == "run"}
+    streams = sorted({stream for stream, _ in runs})
+    assert len(streams) == 2
+    assert {(streams.index(stream), context) for stream, context in runs} in (
+        {(context % 2, context) for context in range(5)},
+        {((context + 1) % 2, context) for context in range(5)},
+    )
+
+
+def test_a_request_on_a_shared_stream_is_waited_for_by_itself(
+    run: Run, job: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait for the whole stream would hold the requests of the others that came behind."""
+    waited: list[str] = []
+    driver = sys.modules["pycuda.driver"]
+    event, stream = driver.Event.synchronize, driver.Stream
+
+    def noted(_flags: int = 0) -> Any:
+        made = stream(_flags)
+        made.synchronize = lambda: waited.append("stream")
+        return made
+
+    monkeypatch.setattr(driver, "Stream", noted)
+    monkeypatch.setattr(driver.Event, "synchronize", lambda self: (waited.append("mark"), event(self)))
+    shared = streamed(job(sizes=(4,)), 1, contexts=3, inputs="warm")
+    ok(run(shared))
+    waited.clear()
+    ok(run(shared, 4))
+    assert waited.count("stream") == 3, "once for each lane, when its input was placed"
+    assert waited.count("mark") >= 3 + 12, "each first request, and each timed one"
+    own = streamed(job(sizes=(4,)), 3, contexts=3, inputs="warm")
+    ok(run(own))
+    waited.clear()
+    ok(run(own, 4))
+    assert "mark" not in waited
+
+
+def test_fewer_contexts_than_streams_are_refused(run: Run, job: Callable[..., JobSpec]) -> None:
+    found = run(streamed(job(sizes=(4,)), 4, contexts=2))
+    assert found.failure is not None
+    assert (found.outcome, found.failure.reference) == ("unsupported", "concurrency-unsupported")
+    assert "one request at a time" in found.failure.message
+
+
 def test_the_accuracy_is_taken_one_at_a_time_with_the_engine_of_the_lanes(
     run: Run, job: Callable[..., JobSpec], calls: list[Any]
 ) -> None:

@@ -209,6 +209,20 @@ def test_lanes_are_threads_of_one_session_or_for_tensorrt_sessions_of_their_own(
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_a_protocol_says_how_many_sessions_the_lanes_share(
+    run: Run, job: Job, tensorrt: standin_ort.TensorRT, workflow: str
+) -> None:
+    spec = with_switches(job(workflow, sizes=(4,)), scenario="streams", streams=3, sessions=2)
+    ok(run(spec))
+    tensorrt.opened.clear()
+    found = ok(run(spec, 4))
+    assert (found.effective["sessions"], len(found.effective["lane_counts"])) == (2, 3)
+    assert found.metrics["relative_l2_error"] < 1e-6
+    if workflow == "onnxruntime_trt":
+        assert (len(tensorrt.opened), len(tensorrt.built)) == (2, 1)
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
 def test_offline_queues_runs_without_waiting_for_each(
     run: Run, job: Job, workflow: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

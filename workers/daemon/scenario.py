@@ -32,7 +32,8 @@ def judged(summary: Summary, protocol: Protocol, effective: Mapping[str, Any], l
     if protocol.scenario != "streams":
         return summary
     flags = [flag for flag in summary.flags if flag.name != "unstable"]
-    return replace(summary, flags=[*flags, *_unsteady(effective.get("window_rates_per_s"), limits)])
+    flags += [*_unsteady(effective.get("window_rates_per_s"), limits), *_held_up(protocol, effective, limits)]
+    return replace(summary, flags=flags)
 
 
 def energy_inputs(protocol: Protocol, effective: Mapping[str, Any], latencies: int, batch_size: int) -> int:
@@ -42,6 +43,22 @@ def energy_inputs(protocol: Protocol, effective: Mapping[str, Any], latencies: i
         return passed
     timed = effective.get("timed_iterations") if protocol.scenario == "offline" else latencies
     return timed * batch_size if isinstance(timed, int) else 0
+
+
+def _held_up(protocol: Protocol, effective: Mapping[str, Any], limits: Limits) -> Iterator[Flag]:
+    """What the number of requests in flight meets before the device: too few processors, or one interpreter.
+
+    Where contexts share a stream, handing over holds the wait for it, and tells nothing of the interpreter.
+    """
+    at_work, processors = effective.get("threads_at_work"), effective.get("processors")
+    if isinstance(at_work, int) and isinstance(processors, int) and at_work > processors:
+        yield Flag("oversubscribed", "info", f"up to {at_work} threads compute on {processors} processors")
+    busy, limit = effective.get("enqueue_threads"), limits["interpreter_threads"]
+    if isinstance(busy, float) and busy >= limit and protocol.in_flight == protocol.streams:
+        evidence = (
+            f"host threads handed requests over for {busy:.2f} of the wall clock, from {limit:g} on they wait for"
+        )
+        yield Flag("interpreter_bound", "info", f"{evidence} the one interpreter that they share")
 
 
 def _unsteady(rates: Any, limits: Limits) -> Iterator[Flag]:

@@ -11,7 +11,7 @@ from farm.contract.job import Protocol
 from workers.runner import concurrent, measure, usage
 from workers.runner.concurrent import Load, Pass
 from workers.runner.lanes import Crew
-from workers.workflows.base import Lane, Workflow
+from workers.workflows.base import Lane, Workflow, default_threads
 from workers.workflows.errors import WorkflowError
 
 #: Two passes in a row of this length with rates this close are a steady state.
@@ -33,17 +33,19 @@ def check(protocol: Protocol) -> None:
         raise WorkflowError("offline has the boundary `compute` alone", None, "bad-request")
     if protocol.streams > 1 and protocol.scenario != "streams":
         raise WorkflowError("more than one stream needs the scenario `streams`", None, "bad-request")
+    if (protocol.contexts or protocol.sessions) and protocol.scenario != "streams":
+        raise WorkflowError("contexts and sessions need the scenario `streams`", None, "bad-request")
 
 
 class Streams:
-    """`protocol.streams` lanes, one host thread with one request in flight each.
+    """`protocol.in_flight` lanes, one host thread with one request in flight each.
 
     Made and closed in the runner's thread. The outputs that are compared are the first lane's.
     """
 
     def __init__(self, workflow: Workflow, protocol: Protocol) -> None:
         self._workflow, self._protocol, self._batch = workflow, protocol, workflow.ctx.batch_size
-        self._lanes = workflow.lanes(protocol.streams)
+        self._lanes = workflow.lanes(protocol.in_flight)
         self._crew = Crew(len(self._lanes))
         self._attached = 0
         self._placed: List[List[Any]] = []
@@ -62,10 +64,13 @@ class Streams:
             return [lane.to_device(item) for item in shares[number]]
 
         self._placed = self._crew.each(work)
+        at_work = self._workflow.threads_at_work()
         return {
             "scenario": "streams",
-            "streams": len(self._lanes),
+            "streams": self._protocol.streams,
+            "in_flight": len(self._lanes),
             "lane_input_counts": [len(placed) for placed in self._placed],
+            **({} if at_work is None else {"threads_at_work": at_work, "processors": default_threads()}),
         }
 
     def first(self) -> int:
@@ -110,7 +115,8 @@ class Streams:
         done = self._pass(measure.timed_limits(self._protocol))
         after = usage.usage()
         metrics = usage.usage_metrics(before, after, done.wall_ns)
-        metrics["throughput_per_s"] = done.count * self._batch / (done.wall_ns / 1e9)
+        metrics["requests_per_s"] = done.count / (done.wall_ns / 1e9)
+        metrics["throughput_per_s"] = metrics["requests_per_s"] * self._batch
         rates = concurrent.window_rates(done)
         return Measured(
             {"latency": done.joined},

@@ -5,6 +5,7 @@ import importlib
 import os
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple
 
+from farm.contract import concurrency
 from farm.contract.canonical import digest
 from farm.contract.catalogue import WORKFLOWS
 from farm.contract.device import DeviceInfo
@@ -218,6 +219,8 @@ class Workflow:
     def lanes(self, count: int) -> List[Lane]:
         """`count` lanes on what `load` made, for as many requests in flight, each used by a thread of its own.
 
+        The protocol's `contexts` and `sessions` say what the lanes share; `unfit` has held them against the workflow.
+
         Raises:
             Unsupported: the workflow has no way to run several at once.
         """
@@ -226,6 +229,10 @@ class Workflow:
             "docs/measuring.md (Scenarios) has the workflows that do.",
             "scenario-unsupported",
         )
+
+    def threads_at_work(self) -> Optional[int]:
+        """How many threads of this process compute at most at once, with as many lanes; None where none need to."""
+        return None
 
     def layer_profiler(self) -> LayerProfiler:
         """What takes an inference apart, asked for after `load` in mode `layers`.
@@ -355,7 +362,7 @@ def check_request(job: JobSpec, kind: str) -> None:
             "It has: {}.".format(", ".join(sorted(info.options)) or "none"),
             "unknown-option",
         )
-    unfit = info.unfit(kind, job.options, job.protocol.scenario)
+    unfit = info.unfit(kind, job.options, job.protocol.scenario) or concurrency.unfit(info, kind, job.protocol)
     if unfit is not None:
         raise Unsupported(unfit.message, unfit.hint, unfit.reference)
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A workflow's file in a session of ONNX Runtime's CPU provider, inputs and outputs bound before the clock starts."""
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from workers.workflows.base import Context, Lane, Workflow, require
 from workers.workflows.layers import LayerProfiler
-from workers.workflows.onnx_session import Bound, SessionLane, open_session
+from workers.workflows.onnx_session import Bound, SessionLane, dealt, open_session
 from workers.workflows.ort_layers import OrtLayers, model_nodes, profile_prefix
 
 
@@ -26,8 +26,12 @@ class CpuSession(Workflow):
 
     def load(self) -> None:
         """Open the session."""
+        self._session = self._open()
+
+    def _open(self) -> Any:
         profile = profile_prefix(self.ctx.control_dir) if self.ctx.taking_apart else None
-        self._session = open_session(self._engine.path, self.ctx.threads, profile=profile)
+        inter = self.ctx.job.protocol.inter_threads
+        return open_session(self._engine.path, self.ctx.threads, profile=profile, inter_threads=inter)
 
     def layer_profiler(self) -> LayerProfiler:
         """The session's own profile."""
@@ -43,8 +47,28 @@ class CpuSession(Workflow):
         self._last = batch
 
     def lanes(self, count: int) -> List[Lane]:
-        """Threads that run the one session at once; its intra-op threads are one pool for all of them."""
-        return [SessionLane(self._session) for _ in range(count)]
+        """Threads that run a session at once; its intra-op threads are one pool for all that share it."""
+        found = dealt(self._open, self._session, self._sessions, count)
+        return [SessionLane(session) for session in found]
+
+    @property
+    def _sessions(self) -> int:
+        return self.ctx.job.protocol.sessions or 1
+
+    def threads_at_work(self) -> Optional[int]:
+        """Each session's pools, and each lane's own thread, which helps but where it only waits for parallel operators.
+
+        ONNX Runtime makes one thread less than it is told for either pool, since the caller is one.
+        """
+        protocol = self.ctx.job.protocol
+        pool = self.ctx.threads - 1
+        if protocol.inter_threads is None:
+            return self._sessions * pool + protocol.in_flight
+        return self._sessions * (pool + protocol.inter_threads - 1)
+
+    def ran(self) -> Dict[str, Any]:
+        """How many sessions there were, where requests shared them."""
+        return {"sessions": self._sessions} if self.ctx.job.protocol.scenario == "streams" else {}
 
     def outputs(self) -> List[Tuple[str, Any]]:
         """Copies of the last inference's outputs."""
@@ -63,4 +87,5 @@ class CpuSession(Workflow):
             "device": "cpu",
             "opset": self._engine.facts["opset"],
             "graph_optimization": "all",
+            "inter_threads": self._session.get_session_options().inter_op_num_threads,
         }

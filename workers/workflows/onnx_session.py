@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime sessions, opened the same way for measuring and for references: on the CPU unless told otherwise."""
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from workers.workflows.base import Lane, require
 from workers.workflows.errors import (
@@ -19,11 +19,18 @@ Providers = List[Tuple[str, Dict[str, str]]]
 _DAMAGED = ("InvalidProtobuf", "InvalidGraph", "NoModel")
 
 
-def open_session(path: str, threads: int, providers: Optional[Providers] = None, profile: Optional[str] = None) -> Any:
-    """Open a session with `threads` intra-op threads, one inter-op thread and all graph optimisations.
+def open_session(
+    path: str,
+    threads: int,
+    providers: Optional[Providers] = None,
+    profile: Optional[str] = None,
+    inter_threads: Optional[int] = None,
+) -> Any:
+    """Open a session with `threads` intra-op threads and all graph optimisations, its operators one after another.
 
-    The first of `providers` is the one asked for; the CPU's takes what the others leave. With `profile`, the session
-    writes a profile to a file whose path begins so, until its `end_profiling`.
+    With `inter_threads`, independent operators run side by side on as many threads. The first of `providers` is the
+    one asked for; the CPU's takes what the others leave. With `profile`, the session writes a profile to a file whose
+    path begins so, until its `end_profiling`.
 
     Raises:
         MissingLibrary: onnxruntime is not installed.
@@ -33,8 +40,10 @@ def open_session(path: str, threads: int, providers: Optional[Providers] = None,
     ort = require("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    modes, several = ort.ExecutionMode, inter_threads is not None and inter_threads > 1
+    # The pool of inter-op threads is used in parallel mode alone.
+    options.inter_op_num_threads = inter_threads if several else 1
+    options.execution_mode = modes.ORT_PARALLEL if several else modes.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     if profile is not None:
         options.enable_profiling = True
@@ -44,7 +53,7 @@ def open_session(path: str, threads: int, providers: Optional[Providers] = None,
         session = strict_session(ort, path, options, asked)
     except Exception as error:
         raise _explained(error, path, ort.__version__) from error
-    _assert_held(session, asked[0][0], threads)
+    _assert_held(session, asked[0][0], threads, options.inter_op_num_threads)
     return session
 
 
@@ -66,16 +75,25 @@ def _explained(error: Exception, path: str, version: str) -> Exception:
     return WorkflowError("ONNX Runtime {} cannot open {}: {}".format(version, path, text), None, "session-failed")
 
 
-def _assert_held(session: Any, provider: str, threads: int) -> None:
+def _assert_held(session: Any, provider: str, threads: int, inter_threads: int) -> None:
     first = (session.get_providers() or ["none"])[0]
     if first != provider:
         raise ProviderFellBack(
             "ONNX Runtime runs {} instead of {}".format(first, provider),
             "Look at the runner's log for why the provider did not load.",
         )
-    held = session.get_session_options().intra_op_num_threads
-    if held != threads:
-        raise SettingNotHeld("ONNX Runtime runs {} threads instead of {}".format(held, threads))
+    found = session.get_session_options()
+    if found.intra_op_num_threads != threads:
+        raise SettingNotHeld("ONNX Runtime runs {} threads instead of {}".format(found.intra_op_num_threads, threads))
+    if found.inter_op_num_threads != inter_threads:
+        held = found.inter_op_num_threads
+        raise SettingNotHeld("ONNX Runtime runs {} inter-op threads instead of {}".format(held, inter_threads))
+
+
+def dealt(opens: Callable[[], Any], first: Any, sessions: int, lanes: int) -> List[Any]:
+    """The session of each of `lanes`: `first` and as many more as it takes for `sessions`, in turn."""
+    opened = [first] + [opens() for _ in range(sessions - 1)]
+    return [opened[lane % sessions] for lane in range(lanes)]
 
 
 class Bound:

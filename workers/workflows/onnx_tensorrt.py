@@ -5,6 +5,7 @@ Engines are built in prepare. Measuring loads one whose digest was recorded and 
 """
 
 import os
+import threading
 from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.canonical import sha256_file
@@ -86,18 +87,25 @@ class OnnxTensorRT(Workflow):
         if self.ctx.job.protocol.scenario != "streams":
             self._lane = self._new_lane(self._engine, self._memory)
 
-    def _new_lane(self, engine: Engine, memory: Any) -> TrtLane:
+    def _new_lane(self, engine: Engine, memory: Any, turns: Any = None) -> TrtLane:
         kind = TrtGraphLane if self._cuda_graph else TrtLane
-        self._lanes.append(kind(engine, memory, self.ctx.job.protocol.boundary == "end_to_end"))
+        self._lanes.append(kind(engine, memory, self.ctx.job.protocol.boundary == "end_to_end", turns))
         return self._lanes[-1]
 
     def lanes(self, count: int) -> List[Lane]:
-        """An execution context, a stream and buffers for each; before TensorRT 10 a profile for each, too."""
+        """An execution context and buffers for each; before TensorRT 10 a profile for each, too.
+
+        Contexts take the protocol's streams in turn; where there are as many, each has one of its own.
+        """
+        streams = self.ctx.job.protocol.streams
+        turns = [threading.Lock() for _ in range(streams)] if count > streams else [None] * streams
         made: List[Lane] = []
+        memories: List[Any] = []
         for number in range(count):
-            memory = self._memory.fork()
-            engine = self._engine.fork(number, memory.stream) if number else self._engine
-            made.append(self._new_lane(engine, memory))
+            turn = number % streams
+            memories.append(self._memory.fork(memories[turn]) if number >= streams else self._memory.fork())
+            engine = self._engine.fork(number, memories[-1].stream) if number else self._engine
+            made.append(self._new_lane(engine, memories[-1], turns[turn]))
         return made
 
     def to_device(self, host_input: Any) -> Any:
@@ -162,7 +170,7 @@ class OnnxTensorRT(Workflow):
             "engine_instead_of": self._entry.facts.get("instead_of"),
             "profile": self._entry.facts["profile"],
             "profiles": self._engine.profiles,
-            "contexts": self.ctx.job.protocol.streams,
+            "contexts": self.ctx.job.protocol.in_flight,
             "optimization_level": self._engines.level,
             "allow_fp16": self._engines.allow_fp16,
             "timing_cache_bytes_before": self._entry.facts["timing_cache_bytes_before"],
@@ -178,6 +186,10 @@ class OnnxTensorRT(Workflow):
     def cache_bytes(self) -> Optional[int]:
         """The GPU's level-2 cache."""
         return int(self._memory.cache_bytes())
+
+    def metrics(self) -> Dict[str, float]:
+        """What each context takes on the device."""
+        return {"context_memory_bytes": float(self._engine.context_bytes)}
 
     def engine_bytes(self) -> int:
         """Size of the engine's file."""

@@ -28,9 +28,11 @@ class OnnxRuntimeCuda(OnnxRuntimeGpu):
 
     def load(self) -> None:
         """Open the session."""
+        self._session = self._opened(self._open)
+
+    def _open(self) -> Any:
         providers = self._providers(self._cuda_graph)
-        threads, profile = self.ctx.threads, self._profile_prefix
-        self._session = self._opened(lambda: onnx_session.open_session(self._engine.path, threads, providers, profile))
+        return onnx_session.open_session(self._engine.path, self.ctx.threads, providers, self._profile_prefix)
 
     def effective(self) -> Dict[str, Any]:
         """As every GPU provider, with how int8 was quantised."""

@@ -12,7 +12,7 @@ from workers.workflows import cuda_driver, cuda_graph, ort_graph, ort_options, o
 from workers.workflows.base import Context, Lane, versions
 from workers.workflows.errors import WorkflowError
 from workers.workflows.layers import LayerProfiler
-from workers.workflows.onnx_session import Bound, SessionLane
+from workers.workflows.onnx_session import Bound, SessionLane, dealt
 from workers.workflows.onnx_workflow import OnnxWorkflow
 from workers.workflows.ort_layers import OrtLayers, model_nodes, profile_prefix
 
@@ -33,6 +33,7 @@ class OnnxRuntimeGpu(OnnxWorkflow):
         self._cuda_graph = cuda_graph.asked(ctx.job.options)
         self._graph: Optional[ort_graph.OrtGraph] = None
         self._unwaited: Any = None
+        self._dealt: List[Any] = []
 
     def setup(self) -> None:
         """Turn TF32 off before a library asks, then load the provider; without a GPU this is where it shows."""
@@ -103,12 +104,23 @@ class OnnxRuntimeGpu(OnnxWorkflow):
         self._last = batch
 
     def lanes(self, count: int) -> List[Lane]:
-        """Threads that run the one session at once: each run takes a stream of its own from the session's."""
-        return [SessionLane(self._session, "cuda", self._end_to_end) for _ in range(count)]
+        """Threads that run a session at once: each run takes a stream of its own from the session's."""
+        self._dealt = dealt(self._open, self._session, self._sessions(count), count)
+        return [SessionLane(session, "cuda", self._end_to_end) for session in self._dealt]
+
+    def _sessions(self, lanes: int) -> int:
+        """How many sessions so many lanes share, where the protocol leaves it open: one."""
+        return self.ctx.job.protocol.sessions or 1
+
+    def _open(self) -> Any:
+        """A session as `load` opens it."""
+        raise NotImplementedError
 
     def ran(self) -> Dict[str, Any]:
-        """Whether CUDA graphs were launched, where they were asked for."""
-        return {"cuda_graph": self._graph.facts(self._end_to_end)} if self._graph is not None else {}
+        """Whether CUDA graphs were launched, where they were asked for; how many sessions the lanes had."""
+        sessions = {"sessions": len({id(session) for session in self._dealt})} if self._dealt else {}
+        graph = {"cuda_graph": self._graph.facts(self._end_to_end)} if self._graph is not None else {}
+        return dict(graph, **sessions)
 
     def _opened(self, opens: Callable[[], Any]) -> Any:
         """A session. Raises GraphNotCaptured where one with CUDA graphs is refused for them."""
@@ -158,6 +170,7 @@ class OnnxRuntimeGpu(OnnxWorkflow):
     def close(self) -> None:
         """Free the bound memory before the session that it is bound to."""
         self._last = self._reused = self._graph = None
+        self._dealt = []
         self._session = None
 
     def _builds(self) -> bool:

@@ -18,7 +18,6 @@ from workers.workflows.base import Context, Lane, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.layers import LayerProfiler
 from workers.workflows.onnx_files import check_batch
-from workers.workflows.onnx_session import SessionLane
 from workers.workflows.onnx_source import assert_fp32
 from workers.workflows.onnxruntime_gpu import OnnxRuntimeGpu
 from workers.workflows.ort_engines import Engines, assert_nothing_new, providers
@@ -42,7 +41,6 @@ class OnnxRuntimeTrt(OnnxRuntimeGpu):
         self._engines: Any = None
         self._directory = os.path.join(ctx.control_dir, "ort_engine")
         self._plan: Any = None
-        self._more: List[Any] = []
 
     def setup(self) -> None:
         """As every GPU provider; then refuse what the provider's TensorRT cannot build."""
@@ -68,10 +66,16 @@ class OnnxRuntimeTrt(OnnxRuntimeGpu):
         assert_nothing_new(self._directory, self._engine.facts["files"])
 
     def lanes(self, count: int) -> List[Lane]:
-        """A session for each: within one, the provider lets a single thread at a time use its engine."""
-        self._more = [self._open() for _ in range(count - 1)]
+        """As every GPU provider, with a session for each: within one, a single thread at a time may use its engine.
+
+        Fewer `sessions` make requests wait for one another inside of the provider.
+        """
+        found = super().lanes(count)
         assert_nothing_new(self._directory, self._engine.facts["files"])
-        return [SessionLane(session, "cuda", self._end_to_end) for session in (self._session, *self._more)]
+        return found
+
+    def _sessions(self, lanes: int) -> int:
+        return self.ctx.job.protocol.sessions or lanes
 
     def _open(self) -> Any:
         path, threads = self._file().path, self.ctx.threads
@@ -115,7 +119,7 @@ class OnnxRuntimeTrt(OnnxRuntimeGpu):
 
     def ran(self) -> Dict[str, Any]:
         """As every GPU provider, with the number of sessions."""
-        return dict(super().ran(), sessions=1 + len(self._more))
+        return dict({"sessions": 1}, **super().ran())
 
     def metrics(self) -> Dict[str, float]:
         """As every GPU provider. Raises NotPrepared where an engine was built after all, between two samples."""
@@ -128,7 +132,6 @@ class OnnxRuntimeTrt(OnnxRuntimeGpu):
 
     def close(self) -> None:
         """Free the session, and the unpacked engines."""
-        self._more = []
         super().close()
         shutil.rmtree(self._directory, ignore_errors=True)
 

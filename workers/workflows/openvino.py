@@ -5,7 +5,7 @@ Measuring imports neither torch nor onnx. Left to itself OpenVINO runs fp32 mode
 precision hint says f32 in both precisions, and what each node runs in is read back from the compiled graph.
 """
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from workers.workflows.base import Context, Lane, require
 from workers.workflows.errors import (
@@ -85,6 +85,10 @@ class OpenVino(OnnxWorkflow):
     def lanes(self, count: int) -> List[Lane]:
         """A request for each, on a model that was compiled for as many streams; they share out its threads."""
         return [_RequestLane(self._new_request(), self._engine.facts["outputs"]) for _ in range(count)]
+
+    def threads_at_work(self) -> Optional[int]:
+        """Those of the compiled model, whatever the number of requests, which only wait."""
+        return self.ctx.threads
 
     def layer_profiler(self) -> LayerProfiler:
         """The request's performance counters."""

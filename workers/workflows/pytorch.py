@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """PyTorch eager: the reference for speed-up and mismatch. fp32 means TF32 and every other shortcut off."""
 
+import copy
 from typing import Any, Dict, List, Optional, Tuple
 
 from farm.contract.run import Mismatch
@@ -29,6 +30,7 @@ class PyTorch(Workflow):
         #: What runs: the module, or its CUDA graphs.
         self._call: Any = None
         self._graphed: List[Graphed] = []
+        self._replicas: List[Any] = []
         self._torch: Any = None
         self._device: Any = None
         self._last: Any = None
@@ -69,10 +71,10 @@ class PyTorch(Workflow):
         if self._cuda_graph and self.ctx.job.protocol.scenario != "streams":
             self._call = self._graphs()
 
-    def _graphs(self) -> Graphed:
-        """Something to call in the module's place, which captures CUDA graphs."""
+    def _graphs(self, module: Any = None) -> Graphed:
+        """Something to call in a module's place, which captures CUDA graphs."""
         reuse = self.ctx.job.protocol.boundary == "end_to_end"
-        self._graphed.append(Graphed(self._torch, self._module, reuse))
+        self._graphed.append(Graphed(self._torch, module or self._module, reuse))
         return self._graphed[-1]
 
     def to_device(self, host_input: Any) -> Any:
@@ -92,22 +94,37 @@ class PyTorch(Workflow):
         self._device.synchronize()
 
     def lanes(self, count: int) -> List[Lane]:
-        """Each with a stream of its own on a GPU, and there, where they were asked for, its own CUDA graphs."""
-        return [self._lane() for _ in range(count)]
+        """Each with a stream of its own on a GPU, and there, where they were asked for, its own CUDA graphs.
 
-    def _lane(self) -> Lane:
-        call, place = self._call, self._tensor
+        They share one module, or as many replicas of it, each with its own weights, as the protocol has `sessions`.
+        """
+        self._replicas = [copy.deepcopy(self._module) for _ in range(self._sessions - 1)]
+        self._device.synchronize()
+        calls = [self._call, *self._replicas]
+        return [self._lane(calls[number % len(calls)]) for number in range(count)]
+
+    @property
+    def _sessions(self) -> int:
+        return self.ctx.job.protocol.sessions or 1
+
+    def threads_at_work(self) -> Optional[int]:
+        """Each lane has threads of its own, on a CPU."""
+        return None if self._device.on_gpu else self.ctx.threads * self.ctx.job.protocol.in_flight
+
+    def _lane(self, module: Any) -> Lane:
+        call, place = module, self._tensor
         if self._cuda_graph:
-            graphs = self._graphs()
+            graphs = self._graphs(module)
             call, place = graphs, lambda host: graphs.place(self._tensor(host))
         return TorchLane(self._torch, call, place, self.ctx.threads, self._device.on_gpu)
 
     def ran(self) -> Dict[str, Any]:
-        """Whether CUDA graphs were launched, where they were asked for."""
+        """Whether CUDA graphs were launched, where they were asked for; how many modules the lanes shared."""
+        ran = {"sessions": self._sessions} if self.ctx.job.protocol.scenario == "streams" else {}
         if not self._cuda_graph:
-            return {}
+            return ran
         found = [graphed.facts() for graphed in self._graphed]
-        return {"cuda_graph": dict(found[0], graphs=sum(facts["graphs"] for facts in found))}
+        return dict(ran, cuda_graph=dict(found[0], graphs=sum(facts["graphs"] for facts in found)))
 
     def layer_profiler(self) -> LayerProfiler:
         """torch.profiler: each leaf module a row."""
@@ -169,7 +186,7 @@ class PyTorch(Workflow):
         if self._inference_mode is not None:
             self._inference_mode.__exit__(None, None, None)
         self._module = self._call = self._last = None
-        self._graphed = []
+        self._graphed, self._replicas = [], []
 
 
 def placed(torch: Any, host_input: Any, device: str, dtype: Any) -> Any:

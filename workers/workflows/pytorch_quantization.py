@@ -72,6 +72,11 @@ class PytorchQuantization(Workflow):
         found: List[Lane] = self._backend.lanes(count)
         return found
 
+    def threads_at_work(self) -> Optional[int]:
+        """As the back end has them."""
+        found: Optional[int] = self._backend.threads_at_work()
+        return found
+
     def layer_profiler(self) -> LayerProfiler:
         """As the back end has it."""
         found: LayerProfiler = self._backend.layer_profiler()

@@ -71,11 +71,7 @@ def dla_cores(trt: Any) -> int:
 
 
 def check(trt: Any, level: Optional[int]) -> None:
-    """Refuse what this version cannot do, before anything is made.
-
-    Raises:
-        Unsupported: naming the way out.
-    """
+    """Refuse what this version cannot do, before anything is made. Raises Unsupported, naming the way out."""
     able = features(trt)
     if not able["named_tensors"]:
         raise Unsupported(
@@ -193,12 +189,7 @@ class Network:
         }
 
     def build(self, plan: Plan, timing_cache: bytes = b"", calibrator: Any = None) -> Built:
-        """Build an engine.
-
-        Raises:
-            MemoryError: TensorRT says that memory ran out.
-            WorkflowError: it gave no engine for another reason.
-        """
+        """Build an engine. Raises MemoryError where TensorRT says that memory ran out, else WorkflowError."""
         config = self._config(plan, calibrator)
         cache = config.create_timing_cache(timing_cache)
         if cache is None or not config.set_timing_cache(cache, False):
@@ -308,6 +299,14 @@ class Engine:
     def profiles(self) -> int:
         """How many optimization profiles it was built with."""
         return int(self._engine.num_optimization_profiles)
+
+    @property
+    def context_bytes(self) -> int:
+        """Device memory that a context takes for activations, by the profile that takes most."""
+        engine = self._engine
+        return int(
+            engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size
+        )
 
     def fork(self, number: int, stream: int) -> "Engine":
         """The same engine with a further context, set up on a stream: with a profile of its own if there are so many.

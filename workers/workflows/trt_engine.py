@@ -57,8 +57,8 @@ class Engines:
 
     def profiles(self) -> int:
         """How often an engine has its profile: for K contexts at once K times, where TensorRT shares none."""
-        streams = self._ctx.job.protocol.streams
-        return 1 if streams == 1 or features(require("tensorrt"))["shared_profiles"] else streams
+        contexts = self._ctx.job.protocol.in_flight
+        return 1 if contexts == 1 or features(require("tensorrt"))["shared_profiles"] else contexts
 
     def batches(self) -> List[int]:
         """One batch for each engine to build, in the ladder's order; a file with a fixed batch has one."""

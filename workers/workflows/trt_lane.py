@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from workers.workflows import cuda_graph
 from workers.workflows.base import Lane
 from workers.workflows.trt_compat import Engine
-from workers.workflows.trt_memory import Memory
+from workers.workflows.trt_memory import Mark, Memory
 
 
 class Placed:
@@ -22,10 +22,14 @@ class TrtLane(Lane):
     """`engine` is one context, bound here to outputs in `memory`, on whose stream it runs.
 
     `reuse`: all inputs go through the memory of the first, which is then filled while the stream is at work.
+    `turns`: the stream is shared, and this is what all of its lanes hold while they put one request on it; each then
+    waits for a mark behind its own request, since the stream may go on with those of others for ever.
     """
 
-    def __init__(self, engine: Engine, memory: Memory, reuse: bool) -> None:
+    def __init__(self, engine: Engine, memory: Memory, reuse: bool, turns: Any = None) -> None:
         self._engine: Any = engine
+        self._turns: Any = turns
+        self._mark: Optional[Mark] = None if turns is None else memory.mark()
         self._memory, self._reuse, self._stream = memory, reuse, memory.stream
         self._reused: Optional[Placed] = None
         self._outputs: Dict[str, Tuple[Any, int]] = {}
@@ -50,18 +54,31 @@ class TrtLane(Lane):
 
     def infer(self, batch: Placed) -> None:
         """Put one inference on the stream."""
+        if self._mark is None:
+            self._enqueue(batch)
+            return
+        with self._turns:
+            self._enqueue(batch)
+            self._mark.put()
+
+    def _enqueue(self, batch: Placed) -> None:
         self._engine.bind(self._engine.input, batch.address)
         self._engine.run(self._stream)
 
     def synchronize(self) -> None:
-        """Wait for the stream."""
-        self._memory.synchronize()
+        """Wait for the stream, or of a shared one for this lane's last request."""
+        if self._mark is None:
+            self._memory.synchronize()
+        else:
+            self._mark.wait()
 
     def outputs(self) -> List[Tuple[str, Any]]:
         """Copies of the last inference's outputs."""
         for staged, address in self._outputs.values():
             self._memory.to_host(staged, address)
-        self._memory.synchronize()
+        if self._mark is not None:
+            self._mark.put()
+        self.synchronize()
         return [(name, staged.copy()) for name, (staged, _) in self._outputs.items()]
 
     def graph_facts(self) -> List[int]:
@@ -74,7 +91,7 @@ class TrtLane(Lane):
 
     def let_go(self) -> None:
         """Free the context, which goes before the memory that it is bound to."""
-        self._engine = self._reused = None
+        self._engine = self._reused = self._mark = None
         self._outputs = {}
 
     def close(self) -> None:
@@ -86,8 +103,8 @@ class TrtLane(Lane):
 class TrtGraphLane(TrtLane):
     """As `TrtLane`, with a CUDA graph of each input's inference, which is all that `infer` launches."""
 
-    def __init__(self, engine: Engine, memory: Memory, reuse: bool) -> None:
-        super().__init__(engine, memory, reuse)
+    def __init__(self, engine: Engine, memory: Memory, reuse: bool, turns: Any = None) -> None:
+        super().__init__(engine, memory, reuse, turns)
         self._graphs = cuda_graph.DriverGraphs()
         self._captured: List[Any] = []
 
@@ -98,8 +115,7 @@ class TrtGraphLane(TrtLane):
             placed.graph = self._capture(placed)
         return placed
 
-    def infer(self, batch: Placed) -> None:
-        """Launch the input's graph."""
+    def _enqueue(self, batch: Placed) -> None:
         batch.graph.launch(self._stream)
 
     def graph_facts(self) -> List[int]:
@@ -115,7 +131,7 @@ class TrtGraphLane(TrtLane):
 
     def _capture(self, placed: Placed) -> Any:
         # TensorRT settles what depends on shapes and addresses at the first run, which a capture must not hold.
-        super().infer(placed)
+        super()._enqueue(placed)
         self._memory.synchronize()
         self._captured.append(self._graphs.capture(self._stream, lambda: self._engine.run(self._stream)))
         return self._captured[-1]

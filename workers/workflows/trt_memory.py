@@ -4,13 +4,27 @@
 import copy
 import ctypes
 import importlib
-from typing import Any, List
+from typing import Any, List, Optional
 
 from workers.workflows.base import DeviceTimer
 from workers.workflows.errors import MissingLibrary, Unsupported, WorkflowError
 
 #: CU_STREAM_NON_BLOCKING and cudaStreamNonBlocking: no waiting for work on the default stream.
 _NON_BLOCKING = 1
+#: cudaEventDisableTiming.
+_DISABLE_TIMING = 2
+
+
+class Mark:
+    """An event without a time."""
+
+    def put(self) -> None:
+        """Behind all that is on the stream now."""
+        raise NotImplementedError
+
+    def wait(self) -> None:
+        """Until the stream has come to where it was put last."""
+        raise NotImplementedError
 
 
 class Memory:
@@ -51,8 +65,15 @@ class Memory:
         """The stream's handle."""
         raise NotImplementedError
 
-    def fork(self) -> "Memory":
-        """Another stream, which waits for no other, and memory of its own, for a thread that calls `attach`."""
+    def fork(self, beside: Optional["Memory"] = None) -> "Memory":
+        """Another stream, which waits for no other, and memory of its own, for a thread that calls `attach`.
+
+        With `beside`, what was forked before, memory of its own on that one's stream.
+        """
+        raise NotImplementedError
+
+    def mark(self) -> Mark:
+        """A place on the stream that can be waited for, whatever comes after it."""
         raise NotImplementedError
 
     def attach(self) -> None:
@@ -139,11 +160,16 @@ class PycudaMemory(Memory):
         """The stream's handle."""
         return int(self._stream.handle)
 
-    def fork(self) -> Memory:
-        """Another stream in the same context."""
+    def fork(self, beside: Optional[Memory] = None) -> Memory:
+        """Another stream in the same context, or memory of its own on a stream that was forked before."""
         other = copy.copy(self)
-        other._stream, other._kept, other._forked = self._driver.Stream(_NON_BLOCKING), [], True
+        other._stream = beside._stream if isinstance(beside, PycudaMemory) else self._driver.Stream(_NON_BLOCKING)
+        other._kept, other._forked = [], True
         return other
+
+    def mark(self) -> Mark:
+        """An event on the stream."""
+        return _PycudaMark(self._driver, self._stream)
 
     def attach(self) -> None:
         """pycuda keeps a stack of contexts for each thread."""
@@ -177,6 +203,7 @@ class CudaPythonMemory(Memory):
             raise _no_gpu("{} GPUs are visible".format(count))
         self._call("cudaSetDevice", 0)
         (self._stream,) = self._call("cudaStreamCreate")
+        self._owns = True
         self._device: List[int] = []
         self._host: List[int] = []
 
@@ -224,12 +251,19 @@ class CudaPythonMemory(Memory):
         """The stream's handle."""
         return int(self._stream)
 
-    def fork(self) -> Memory:
-        """Another stream on the same device."""
+    def fork(self, beside: Optional[Memory] = None) -> Memory:
+        """Another stream on the same device, or memory of its own on a stream that was forked before."""
         other = copy.copy(self)
-        (other._stream,) = self._call("cudaStreamCreateWithFlags", _NON_BLOCKING)
+        if isinstance(beside, CudaPythonMemory):
+            other._stream, other._owns = beside._stream, False
+        else:
+            ((other._stream,), other._owns) = self._call("cudaStreamCreateWithFlags", _NON_BLOCKING), True
         other._device, other._host = [], []
         return other
+
+    def mark(self) -> Mark:
+        """An event on the stream."""
+        return _CudaPythonMark(self._call, self._stream)
 
     def attach(self) -> None:
         """Make the device this thread's."""
@@ -242,7 +276,8 @@ class CudaPythonMemory(Memory):
         for address in self._host:
             self._call("cudaFreeHost", address)
         self._device, self._host = [], []
-        self._call("cudaStreamDestroy", self._stream)
+        if self._owns:
+            self._call("cudaStreamDestroy", self._stream)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         code, *values = getattr(self._runtime, name)(*arguments)
@@ -252,6 +287,29 @@ class CudaPythonMemory(Memory):
         if text != "cudaSuccess":
             raise WorkflowError("{} failed: {}".format(name, text), None, "cuda-error")
         return values
+
+
+class _PycudaMark(Mark):
+    def __init__(self, driver: Any, stream: Any) -> None:
+        self._stream, self._event = stream, driver.Event(driver.event_flags.DISABLE_TIMING)
+
+    def put(self) -> None:
+        self._event.record(self._stream)
+
+    def wait(self) -> None:
+        self._event.synchronize()
+
+
+class _CudaPythonMark(Mark):
+    def __init__(self, call: Any, stream: Any) -> None:
+        self._call, self._stream = call, stream
+        (self._event,) = call("cudaEventCreateWithFlags", _DISABLE_TIMING)
+
+    def put(self) -> None:
+        self._call("cudaEventRecord", self._event, self._stream)
+
+    def wait(self) -> None:
+        self._call("cudaEventSynchronize", self._event)
 
 
 class _PycudaTimer(DeviceTimer):

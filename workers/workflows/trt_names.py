@@ -73,6 +73,7 @@ OPTIONAL: Dict[str, Dict[str, Tuple[Optional[Tuple[int, int]], Optional[Tuple[in
         "int8_calibrator": (None, (10, 99)),
         "set_calibration_profile": (None, (10, 99)),
     },
+    "ICudaEngine": {"device_memory_size": (None, (10, 99)), "device_memory_size_v2": ((10, 1), None)},
     "ParserError": {"node_name": ((10, 0), None), "node_operator": ((10, 0), None)},
     "IInt8EntropyCalibrator2": {"get_batch": (None, (10, 99)), "get_batch_size": (None, (10, 99))},
     "IInt8MinMaxCalibrator": {"get_batch": (None, (10, 99)), "get_batch_size": (None, (10, 99))},
