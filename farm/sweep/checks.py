@@ -14,6 +14,7 @@ from farm.sweep.images import data_of, image_problems
 from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
 from farm.sweep.reader import Loc
+from farm.sweep.study_checks import study_problems
 
 MAX_JOBS = 100_000
 
@@ -151,6 +152,7 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (image_problems, ("accuracy", "data", "weights", "models", "calibration")),
     (_training, ("workflows", "data", "accuracy")),
     (_rebuilds, ("rebuilds", "workflows")),
+    (study_problems, ("study", "pipeline", "protocol", "models", "accuracy", "rebuilds", "profile")),
     (_excluded_names, ("exclude", "models", "workflows", "precisions")),
     (_something_left, ("exclude", "models", "workflows", "precisions")),
     (_size, ("models", "workflows", "precisions", "calibration", "devices", "rebuilds")),

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.annotated_handlers import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -31,9 +31,10 @@ from farm.contract.layers import PROFILES
 from farm.contract.protocols import PROTOCOLS
 from farm.contract.run import STAGES
 from farm.devices import parse_conditions
-from farm.sweep.fields import BatchSize, Count, Name, OneOf, OneOrMore, Positive, Seconds, Weights, ascending
+from farm.sweep.fields import BatchSize, Count, Name, OneOf, OneOrMore, Part, Positive, Seconds, Weights, ascending
 from farm.sweep.options import option_problems
 from farm.sweep.problems import Problem, custom, several
+from farm.sweep.study import STUDIES, ArrivalEntry, PipelineEntry, WorkersEntry
 
 #: The study that `rebuilds` is for takes 10 to 20 builds.
 MAX_REBUILDS = 100
@@ -45,12 +46,6 @@ _RANGES = (
     ("warmup_min_s", "warmup_max_s"),
     ("processes", "max_processes"),
 )
-
-
-class Part(BaseModel):
-    """A mapping in a sweep: no unknown keys, no conversions."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Shorthand(Part):
@@ -352,6 +347,8 @@ class SweepDocument(Part):
     rebuilds: RebuildsEntry | None = None
     accuracy: AccuracyEntry | None = None
     profile: OneOrMore[Annotated[str, OneOf(PROFILES, "profile")]] | None = None
+    study: Annotated[str, OneOf(STUDIES, "study")] | None = None
+    pipeline: PipelineEntry | None = None
     exclude: Annotated[list[ExcludeEntry], Field(max_length=1000)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] | None = None
 
@@ -368,6 +365,9 @@ KEYS: dict[tuple[str | int, ...], Sequence[str]] = {
     ("accuracy",): tuple(AccuracyEntry.model_fields),
     ("exclude", 0): tuple(ExcludeEntry.model_fields),
     ("rebuilds",): tuple(RebuildsEntry.model_fields),
+    ("pipeline",): tuple(PipelineEntry.model_fields),
+    ("pipeline", "workers"): tuple(WorkersEntry.model_fields),
+    ("pipeline", "arrival"): tuple(ArrivalEntry.model_fields),
 }
 
 
