@@ -33,7 +33,8 @@ class ArrivalSpec:
     """Images that come one by one, whether or not the pipeline keeps up; batches are put together of what is there.
 
     `of_capacity` are rates as shares of the overlapped throughput that the same run measured, `per_s` rates in images a
-    second. A batch is closed when it is full (the ladder's batch size) or `max_wait_ms` after its first image was ready.
+    second. A batch is closed when it is full (the ladder's batch size), or `max_wait_ms` after its first image was
+    ready, once the device can take it.
     """
 
     of_capacity: Tuple[float, ...] = ()

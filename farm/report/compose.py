@@ -16,6 +16,7 @@ from farm.report.choice import choice_section
 from farm.report.document import Document, Section
 from farm.report.figures import across_figure, make_figures
 from farm.report.findings import findings_section
+from farm.report.pipeline import pipeline_section
 from farm.report.profiles import profiles_section
 from farm.report.render import ReportFiles, write_document
 from farm.report.select import Selection, select
@@ -58,7 +59,7 @@ def compose(
 ) -> Document:
     """Everything that a report says, in order, in no form yet."""
     selection = select(records, expected)
-    figures = make_figures(selection, samples) if selection.ok else []
+    figures = make_figures(selection.timed, samples) if selection.ok else []
     problems = {p for figure in figures for p in figure.problems}
     noted = replace(selection, problems=(*selection.problems, *sorted(problems, key=lambda p: (p.where, p.problem))))
     subtitle = f"Made {generated_at}" if generated_at else ""
@@ -69,12 +70,14 @@ def compose(
 
 
 def _sections(selection: Selection) -> list[Section]:
-    found = [_grid(selection), _across(selection)]
+    timed = selection.timed
+    found = [_grid(selection), _across(timed)]
     if len(selection.points) <= MOST_EXAMINED:
-        found += [findings_section(selection), choice_section(selection)]
+        found += [findings_section(timed), choice_section(timed)]
     else:
         found.append(_not_examined(selection))
-    found += [_device(selection, name) for name in selection.classes]
+    found += [_device(timed, name) for name in timed.classes]
+    found.append(pipeline_section(selection))
     found.append(profiles_section(selection))
     covered = tuple(coverage.coverage_tables(selection))
     if covered:
@@ -142,7 +145,7 @@ def _device_words(selection: Selection, name: str) -> str:
 def _agreement(selection: Selection) -> str:
     if any(provenance.differences(selection, name) for name in selection.classes):
         return "Some facts differ between runs that stand side by side."
-    if len(selection.ok) < 2:
+    if len(selection.ran) < 2:
         return ""
     return (
         "Within each device class, the runs agree in host, stack, protocol and versions, so far as they recorded them."

@@ -62,7 +62,7 @@ def facts(record: Record) -> dict[tuple[str, str], str]:
     parts: dict[str, Any] = {
         "Host": record.host,
         "Protocol": {"name": record.job.protocol.name, **switches(record.job.protocol)},
-        "Effective": record.effective,
+        "Effective": {name: fact for name, fact in record.effective.items() if name != "pipeline"},
         "Environment": record.environment,
         "Provenance": record.provenance,
     }
@@ -104,7 +104,7 @@ def gather(points: Sequence[Point]) -> list[Fact]:
 
 def differences(selection: Selection, device_class: str) -> list[Fact]:
     """Facts that ought to agree inside a device class and don't, each fact that changes by nature left out."""
-    points = [p for p in selection.ok if p.series.device_class == device_class]
+    points = [p for p in selection.ran if p.series.device_class == device_class]
     return [f for f in gather(points) if f.section in COMPARED and len(f.values) > 1 and not f.volatile]
 
 

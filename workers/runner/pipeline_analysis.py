@@ -25,6 +25,7 @@ FILLING = 0.25
 GROWTH = 0.02
 #: And the last third's median is to be so much above the first one's.
 GROWN = 1.5
+_CALLED = {"copy_in": "copying in", "copy_out": "copying out", "infer": "inference", "device": "the device"}
 #: Fewer arrivals tell nothing about growth.
 _LEAST_ARRIVALS = 9
 
@@ -123,24 +124,18 @@ def bottleneck(loads: Sequence[WorkerLoad], serial: Optional[SerialPass], thread
 
 
 def _said(busiest: WorkerLoad, stage: str, expected: Optional[str], confirmed: Optional[bool]) -> str:
-    who = _called(stage)
-    if busiest.name == "device":
-        who += " (of the device's worker)"
-    said = "The bottleneck is {}: its worker is busy {:.0f} % of the time".format(who, 100 * busiest.utilisation)
+    worker = "the worker of the device is" if busiest.name == "device" else "its worker is"
     if busiest.threads > 1:
-        said = said.replace("its worker is", "its {} threads are".format(busiest.threads))
-    if confirmed is None:
-        return said + "; no serial pass was made to confirm it."
-    if confirmed:
-        return said + ", and one stage after the other its worker has the most time for an image, too."
-    return said + "; one stage after the other it would be {}'s worker: with all at once they share processors.".format(
-        _called(str(expected))
+        worker = "its {} threads are".format(busiest.threads)
+    said = "The bottleneck is {}: {} busy {:.0f} % of the time".format(
+        _CALLED.get(stage, stage), worker, 100 * busiest.utilisation
     )
-
-
-def _called(name: str) -> str:
-    return {"copy_in": "copying in", "copy_out": "copying out", "infer": "inference", "device": "the device"}.get(
-        name, name
+    if confirmed is None:
+        return said + "; there is no serial pass to confirm it."
+    if confirmed:
+        return said + ", and it takes longest for an image in the serial pass, too."
+    return said + "; in the serial pass {} takes longer for an image: all at once, stages share the host.".format(
+        _CALLED.get(str(expected), expected)
     )
 
 
