@@ -44,10 +44,7 @@ def studied(name: str, store: Store, find: Callable[[str], str]) -> tuple[Record
     Raises:
         UsageError: there is no such run or sweep, or the sweep has several studies.
     """
-    if _is_run(name, store):
-        records = [store.records.read(name)]
-    else:
-        records = _of_sweep(name, store, find)
+    records = [store.records.read(name)] if _is_run(name, store) else _of_sweep(name, store, find)
     found = [(record, result) for record in records if (result := pipeline_of(record)) is not None]
     if len(found) > 1:
         listed = [f"{record.run_id}  {record.job.name}, batch {record.batch_size}" for record, _ in found]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`farm explain`: where the time of a run goes, by layer or by stage; for two runs, which layers make the difference."""
+"""`farm explain`: where the time of a run goes, by layer or stage; for two runs, which layers make the difference."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def _open(control: Control, report: Report, request: RunRequest) -> Workflow:
     kind = workflow_class(request.job.workflow)
     check_request(request.job, request.device.kind)
     if request.job.pipeline is not None:
-        jpeg_files.check(request.job, request.job.pipeline)
+        jpeg_files.check(request.job)
     threads = request.job.protocol.threads or default_threads()
     cache = Cache(request.cache_dir, writable=request.mode == "prepare", clock=measure.now_ns)
     report.context = Context(

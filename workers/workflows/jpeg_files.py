@@ -49,7 +49,7 @@ class JpegFiles:
         self.sha256 = found.hexdigest()
 
 
-def check(job: JobSpec, spec: PipelineSpec) -> None:
+def check(job: JobSpec) -> None:
     """Refuse what no image can be made into. Raises Unsupported, MissingLibrary."""
     shape = tuple(job.model.input_shape)
     if len(shape) != 3 or shape[0] != 3:
@@ -58,8 +58,7 @@ def check(job: JobSpec, spec: PipelineSpec) -> None:
             "Choose models with an input of [3, H, W].",
             "input-shape-unsupported",
         )
-    if spec.images == GENERATED:
-        require("numpy")
+    require("numpy")
     require("PIL.Image")
 
 
