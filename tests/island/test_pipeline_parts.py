@@ -104,6 +104,8 @@ def test_the_serial_pass_confirms_a_bottleneck_or_names_another() -> None:
     helped = analysis.bottleneck(loads(decode=0.97), serial(decode=30.0, infer=50.0), {**ONE, "decode": 8})
     assert helped.expected == "device", "eight threads decode eight images at a time"
     assert analysis.bottleneck(loads(decode=0.97), None, ONE).confirmed is None
+    idle = analysis.bottleneck(loads(decode=0.6), None, ONE)
+    assert "no worker more" in idle.said and "no worker more" not in slow.said
 
 
 def test_the_gain_is_held_against_the_serial_pass_and_against_its_longest_stage() -> None:

@@ -25,6 +25,8 @@ FILLING = 0.25
 GROWTH = 0.02
 #: And the last third's median is to be so much above the first one's.
 GROWN = 1.5
+#: A worker that is busy for less is not what alone holds a pipeline up.
+SATURATED = 0.85
 _CALLED = {"copy_in": "copying in", "copy_out": "copying out", "infer": "inference", "device": "the device"}
 #: Fewer arrivals tell nothing about growth.
 _LEAST_ARRIVALS = 9
@@ -130,6 +132,8 @@ def _said(busiest: WorkerLoad, stage: str, expected: Optional[str], confirmed: O
     said = "The bottleneck is {}: {} busy {:.0f} % of the time".format(
         _CALLED.get(stage, stage), worker, 100 * busiest.utilisation
     )
+    if busiest.utilisation < SATURATED:
+        said += ", and no worker more: handing over, and the lock that threads of Python share, take the rest"
     if confirmed is None:
         return said + "; there is no serial pass to confirm it."
     if confirmed:
