@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `farm explain` reads from the store: the run that a name stands for, and the table of its layers."""
+"""What `farm explain` reads from the store: the run that a name stands for, and its layers or its pipeline."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from farm.contract.codec import DecodeError, from_json
+from farm.contract.codec import DecodeError, from_json, to_json
 from farm.contract.layers import LAYERS_ARTIFACT, LayerTable
+from farm.contract.pipeline import PipelineResult
 from farm.contract.record import Record
 from farm.errors import IntegrityError, UsageError
 from farm.explain import (
@@ -22,10 +23,11 @@ from farm.explain import (
     top,
     total_of,
 )
+from farm.explain.pipeline import pipeline_of
 from farm.selecting import split, words_of
 from farm.store import BadRecord, Store
 
-_HINT = "Measure it with `profile: layers` in the sweep (docs/profiling.md)."
+_HINT = "Measure it with `profile: layers` in the sweep (docs/profiling.md), or `study: pipeline` (docs/pipeline.md)."
 
 
 def profiled(name: str, store: Store, find: Callable[[str], str]) -> Profiled:
@@ -47,6 +49,27 @@ def profiled(name: str, store: Store, find: Callable[[str], str]) -> Profiled:
         raise IntegrityError(f"the table of layers of run {record.run_id} cannot be used: {error}") from error
 
 
+def studied(name: str, store: Store, find: Callable[[str], str]) -> tuple[Record, PipelineResult] | None:
+    """The study of a pipeline called `name`, in the same way; None where it stands for none.
+
+    Raises:
+        UsageError: there is no such run or sweep, or the sweep has several studies.
+    """
+    records = [store.records.read(name)] if _is_run(name, store) else _of_sweep(name, store, find)
+    found = [(record, result) for record in records if (result := pipeline_of(record)) is not None]
+    if len(found) > 1:
+        listed = [f"{record.run_id}  {record.job.name}, batch {record.batch_size}" for record, _ in found]
+        hint = f"Name a run, or say more: `{name}:{found[0][0].job.workflow}:b{found[0][0].batch_size}`."
+        raise UsageError(f"{name!r} stands for {len(found)} pipelines", problems=listed, hint=hint)
+    return found[0] if found else None
+
+
+def _of_sweep(name: str, store: Store, find: Callable[[str], str]) -> list[Record]:
+    sweep, words = split(name)
+    every = [r for r in store.records.iterate(find(sweep)) if not isinstance(r, BadRecord)]
+    return [record for record in every if words <= _words(record)]
+
+
 def _is_run(name: str, store: Store) -> bool:
     try:
         return store.records.exists(name)
@@ -55,9 +78,7 @@ def _is_run(name: str, store: Store) -> bool:
 
 
 def _only(name: str, store: Store, find: Callable[[str], str]) -> Record:
-    sweep, words = split(name)
-    every = [r for r in store.records.iterate(find(sweep)) if not isinstance(r, BadRecord)]
-    records = [record for record in every if words <= _words(record)]
+    records = _of_sweep(name, store, find)
     having = [record for record in records if any(ref.kind == LAYERS_ARTIFACT for ref in record.artifacts)]
     if len(having) == 1:
         return having[0]
@@ -82,6 +103,11 @@ def _why(record: Record) -> str:
         return ""
     failure = told.get("failure") or {}
     return f": its profile ended as {told.get('outcome')}, {failure.get('message', 'without a message')}"
+
+
+def study_as_json(record: Record, found: PipelineResult) -> dict[str, Any]:
+    """A study for another program."""
+    return {"run": record.run_id, "name": record.job.name, "pipeline": to_json(found)}
 
 
 def as_json(found: Profiled, count: int) -> dict[str, Any]:

@@ -109,6 +109,8 @@ def conditions(record: Record) -> dict[str, str]:
         # The protocol may leave the number to the host, whose cores may have become more or fewer.
         "threads": record.effective.get("threads", record.job.protocol.threads),
     }
+    if record.job.pipeline is not None:
+        found["pipeline"] = to_json(record.job.pipeline)
     return {name: _text(value) for name, value in found.items()}
 
 

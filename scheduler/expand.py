@@ -114,6 +114,7 @@ def make_job(spec: SweepSpec, case: Case, place: str, target: Target, sweep_id: 
         pins=spec.pins,
         stack=spec.stack,
         profile=spec.profile,
+        pipeline=spec.pipeline,
     )
 
 

@@ -53,7 +53,10 @@ class Predictor:
     def predicted_s(self, job: JobSpec) -> float:
         """The device-seconds of a job: its preparation, every point of its ladder, its accuracy."""
         wanted = self._wanted(job)
-        points = sum(self._point_s(wanted, size) for size in job.batches.sizes)
+        points = sum(
+            self._point_s(wanted, size) if job.pipeline is None else predict.ladder_point_s(job, 0.0)
+            for size in job.batches.sizes
+        )
         largest = max(job.batches.sizes, default=1)
         input_s = self._call_s(wanted, largest) / largest
         return self._prepare_s(job, wanted) + points + predict.accuracy_s(job, input_s)

@@ -25,7 +25,7 @@ STOP_CALLS = 600
 
 def predicted_s(job: JobSpec) -> float:
     """Estimate the device-seconds of a job: its preparation, every point of its ladder, its accuracy."""
-    points = sum(point_s(job.protocol, call_s(size)) for size in job.batches.sizes)
+    points = sum(ladder_point_s(job, call_s(size)) for size in job.batches.sizes)
     return prepare_s(job) + points + accuracy_s(job, INFERENCE_S)
 
 
@@ -44,6 +44,13 @@ def prepare_s(job: JobSpec) -> float:
 def accuracy_s(job: JobSpec, input_s: float) -> float:
     """A job's accuracy, where one input takes `input_s`."""
     return PROCESS_S + job.accuracy.images * input_s if job.accuracy else 0.0
+
+
+def ladder_point_s(job: JobSpec, call: float) -> float:
+    """One point of a job's ladder: an inference's processes, or the passes of a pipeline."""
+    if job.pipeline is None:
+        return point_s(job.protocol, call)
+    return PROCESS_S + job.pipeline.seconds
 
 
 def point_s(protocol: Protocol, call: float) -> float:

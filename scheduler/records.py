@@ -62,7 +62,7 @@ def cancelled_records(job: JobSpec, attempt: int, now: str) -> list[Record]:
     found = [
         Record(
             job.run_id(size), Outcome.CANCELLED, job, size, attempt, now, now, failure,
-            ladder_stop="cancelled" if size == last else None,
+            ladder_stop="cancelled" if size == last else None, point=job.ladder_point,
         )
         for size in job.batches.sizes
     ]  # fmt: skip

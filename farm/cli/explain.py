@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`farm explain`: where the time of a run goes, layer by layer; for two runs, which layers make the difference."""
+"""`farm explain`: where the time of a run goes, by layer or stage; for two runs, which layers make the difference."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import click
 from farm.cli.common import open_farm, print_json, print_table
 
 if TYPE_CHECKING:
+    from farm.contract.pipeline import PipelineResult, QueueFill
+    from farm.contract.record import Record
     from farm.explain import Profiled
 
 #: So many kinds of operator are shown: the rest makes no difference.
@@ -28,9 +30,13 @@ def explain(ctx: click.Context, run: str, other: str | None, count: int, form: s
     """Show where the time of RUN goes; with OTHER, which layers make OTHER slower or faster than RUN.
 
     Both are run ids, or sweeps, with words to say which of its runs is meant: `SWEEP:pytorch:fp16:b1`. They were
-    measured with `profile: layers` in the sweep.
+    measured with `profile: layers` in the sweep; or RUN with `study: pipeline`: then its stages are shown.
     """
     farm = open_farm(ctx)
+    study = farm.pipeline(run) if other is None else None
+    if study is not None:
+        _show_study(*study, form)
+        return 0
     base = farm.layers(run)
     new = None if other is None else farm.layers(other)
     if form == "json":
@@ -65,6 +71,39 @@ def _show(found: Profiled, count: int) -> None:
     ]  # fmt: skip
     title = f"The {len(rows)} longest of {len(table.layers)} rows"
     print_table(title, ["us", "%", "layer", "kind", "precision", "where", "tactic"], rows)
+
+
+def _show_study(record: Record, found: PipelineResult, form: str) -> None:
+    from farm.explain.pipeline import STAGE_WORDS, pipeline_lines
+    from farm.explaining import study_as_json
+
+    if form == "json":
+        print_json(study_as_json(record, found))
+        return
+    click.echo(f"{record.run_id}  {record.job.name}")
+    for line in pipeline_lines(found):
+        click.echo(f"  {line}")
+    if found.serial is not None:
+        rows = [
+            [STAGE_WORDS[stage.name], stage.per, stage.median_ns / 1e6,
+             None if stage.p95_ns is None else stage.p95_ns / 1e6, round(100 * stage.share, 1)]
+            for stage in found.serial.stages
+        ]  # fmt: skip
+        print_table("One stage after the other", ["stage", "of one", "median ms", "p95 ms", "%"], rows)
+    if found.overlapped is not None:
+        queues = {queue.name: queue for queue in found.overlapped.queues}
+        loads = [
+            [load.name, load.threads, round(100 * load.utilisation, 1), *_queue(queues.get(load.name))]
+            for load in found.overlapped.workers
+        ]
+        columns = ["worker", "threads", "busy %", "queue in front", "of", "full %", "empty %"]
+        print_table("All at once", columns, loads)
+
+
+def _queue(found: QueueFill | None) -> list[float | int | None]:
+    if found is None:
+        return [None, None, None, None]
+    return [round(found.mean, 2), found.capacity, round(100 * found.full_share, 1), round(100 * found.empty_share, 1)]
 
 
 def total_lines(found: Profiled) -> list[str]:

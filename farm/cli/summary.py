@@ -19,7 +19,8 @@ def finish(farm: Farm, submission: Any, report_dir: Path | None) -> int:
     sweep_id = submission.sweep_id
     table = farm.results(sweep_id)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    _print_latencies([row for row in rows if row["point"] != "accuracy"])
+    _print_latencies([row for row in rows if row["point"] not in ("accuracy", "pipeline")])
+    _print_pipelines([row for row in rows if row["point"] == "pipeline" and row["outcome"] == "ok"])
     _print_accuracies([row for row in rows if row["point"] == "accuracy" and row["outcome"] == "ok"])
     bad = [row for row in rows if row["outcome"] != "ok"]
     _print_bad(bad)
@@ -34,6 +35,8 @@ def finish(farm: Farm, submission: Any, report_dir: Path | None) -> int:
 
 def _print_latencies(rows: list[dict[str, Any]]) -> None:
     """One line per model, workflow and precision on a device; one column per batch size."""
+    if not rows:
+        return
     batches = sorted({row["batch_size"] for row in rows if row["batch_size"] is not None})
     lines: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
     for row in rows:
@@ -42,6 +45,31 @@ def _print_latencies(rows: list[dict[str, Any]]) -> None:
     columns = ["model", "workflow", "precision", "device", *[f"b{b} ms" for b in batches], "best inputs/s"]
     table = [[*key, *[_latency(points.get(b)) for b in batches], _best(points)] for key, points in lines.items()]
     print_table("Median latency (* flagged)", columns, table)
+
+
+def _print_pipelines(rows: list[dict[str, Any]]) -> None:
+    """One line per study of a pipeline."""
+    if rows:
+        columns = [
+            "model",
+            "workflow",
+            "precision",
+            "device",
+            "batch",
+            "serial/s",
+            "overlapped/s",
+            "speed-up",
+            "infer %",
+        ]
+        table = [[r["model"], r["workflow"], _precision(r), r["device_id"], *_passes(r)] for r in rows]
+        print_table("Pipeline, from JPEG file to top-5, images a second (* flagged)", columns, table)
+
+
+def _passes(row: dict[str, Any]) -> list[Any]:
+    share = row["pipeline_infer_share"]
+    rates = [row["pipeline_serial_per_s"], row["pipeline_overlapped_per_s"], row["pipeline_speed_up"]]
+    shown = [cell(rate) + ("*" if row["flags"] else "") for rate in rates]
+    return [row["batch_size"], *shown, None if share is None else round(100 * share, 1)]
 
 
 def _print_accuracies(rows: list[dict[str, Any]]) -> None:

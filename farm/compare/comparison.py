@@ -14,7 +14,7 @@ from farm.compare import ranks, verdict
 from farm.compare.model import Cell, Comparison, LeftOut, Process, Rules, Side, Verdict
 from farm.compare.pairing import Pair, pair, software_differences, treatment_of
 from farm.contract.metrics import METRICS, Metric
-from farm.contract.record import ACCURACY, LATENCY, ProcessFacts, Record
+from farm.contract.record import ACCURACY, LATENCY, PIPELINE, ProcessFacts, Record
 from farm.errors import UsageError
 
 #: The clock that a device's times are multiplied with. A CPU's is the mean over its cores, idle ones too.
@@ -56,7 +56,7 @@ def compare(base: Sequence[Record], new: Sequence[Record], rules: Rules | None =
 
 def _of_metric(records: Sequence[Record], metric: Metric) -> list[Record]:
     """The runs that could have the metric: a job's accuracy is no further sample of the batch size it was taken at."""
-    point = ACCURACY if metric.name in SHARES else LATENCY
+    point = ACCURACY if metric.name in SHARES else PIPELINE if metric.name.startswith("pipeline_") else LATENCY
     return [r for r in records if r.point == point or (r.batch_size is None and r.point == LATENCY)]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
 from farm.contract.encoders import SOURCE as ENCODER
+from farm.contract.pipeline import PipelineSpec
 
 JOB_SCHEMA = 1
 
@@ -196,6 +197,7 @@ class JobSpec:
     `accuracy` asks for one evaluation after the ladder, a run of its own. `data_path` is the folder of `imagenet`.
     `profile` are runs under a profiler (`farm.contract.layers.PROFILES`) that follow each point, each a process.
     `pins` are files to take from the store instead of making them; `stack` is the one stack that may run it.
+    With `pipeline`, the points of the ladder are studies of the whole pipeline, and no inference is timed by itself.
     """
 
     job_id: str
@@ -218,6 +220,7 @@ class JobSpec:
     pins: Tuple[Pin, ...] = ()
     stack: Optional[str] = None
     profile: Tuple[str, ...] = ()
+    pipeline: Optional[PipelineSpec] = None
     schema: int = JOB_SCHEMA
 
     @property
@@ -229,6 +232,11 @@ class JobSpec:
         if self.rebuild is None:
             return name
         return "{}/build-{}-of-{}".format(name, self.rebuild.index + 1, self.rebuild.count)
+
+    @property
+    def ladder_point(self) -> str:
+        """The `point` of its ladder's records: `latency`, or `pipeline`."""
+        return "latency" if self.pipeline is None else "pipeline"
 
     def run_id(self, batch_size: Optional[int]) -> str:
         """The id of one measured point: the same point of the same generation always has the same id."""

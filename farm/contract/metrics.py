@@ -134,6 +134,14 @@ _ROWS: Tuple[Union[str, Tuple[str, str, Optional[str], str]], ...] = (
         "Share of the test images whose class is among the five largest outputs; from 5 classes on",
     ),
     ("accuracy_samples", "1", None, "Number of test images that top1 and top5 are taken on"),
+    "The whole pipeline",
+    ("pipeline_serial_per_s", "inputs/s", "higher", "From JPEG file to top-5, one stage after the other"),
+    ("pipeline_overlapped_per_s", "inputs/s", "higher", "From JPEG file to top-5, all stages at once"),
+    ("pipeline_speed_up", "1", "higher", "Overlapped over serial throughput of the pipeline"),
+    ("pipeline_bound_share", "1", "higher", "Overlapped throughput over 1 / the longest worker's time for an image"),
+    ("pipeline_infer_share", "1", None, "Share of the serial pass's wall clock that inference itself takes"),
+    ("pipeline_decode_share", "1", None, "Share of the serial pass's wall clock that decoding JPEG files takes"),
+    ("pipeline_busiest_share", "1", None, "Share of time in which the busiest worker of the overlapped pass was busy"),
 )
 
 

@@ -18,6 +18,7 @@ RECORD_SCHEMA = 2
 
 LATENCY = "latency"
 ACCURACY = "accuracy"
+PIPELINE = "pipeline"
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,9 @@ class Record:
 
     `metrics` are named in `farm.contract.metrics`; a value that could not be had is null, never 0.
     `withheld` says why a metric that people look for is not there (`latency_p99_ms`: `needs 662 samples, has 90`).
-    `point` is `latency` (a batch size of the ladder, or a whole job that came to nothing) or `accuracy` (the job's
-    evaluation; `batch_size` is the one it ran at, None where it was not run).
+    `point` is `latency` (a batch size of the ladder, or a whole job that came to nothing), `accuracy` (the job's
+    evaluation; `batch_size` is the one it ran at, None where it was not run) or `pipeline` (a batch size of a job with
+    `pipeline`: `effective.pipeline` has what was found).
     `processes` are those of a point whose protocol asks for several: its metrics are over them (docs/measuring.md),
     what is no number is the last one's. Empty: there was one, or none.
     `ladder_stop` is set on the last latency point of a job: `end`, `out_of_memory`, `saturated`, `failed`, ...

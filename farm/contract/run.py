@@ -13,6 +13,7 @@ RUN_SCHEMA = 1
 #: The stages of a run, in order. Each is one event with monotonic start and end.
 STAGES = (
     "start",
+    "images",
     "load_model",
     "export",
     "calibrate",
@@ -27,6 +28,7 @@ STAGES = (
     "outputs",
     "accuracy",
     "profile",
+    "pipeline",
     "finish",
 )
 
@@ -46,7 +48,8 @@ class RunRequest:
     """The whole of what one runner process is told.
 
     `mode` is `prepare` (export, calibrate, build, reference: no timing, fills the cache), `measure` (one point),
-    `accuracy` (the test images, at one batch size: no timing), `layers` or `timeline` (one point under a profiler).
+    `accuracy` (the test images, at one batch size: no timing), `layers` or `timeline` (one point under a profiler),
+    `pipeline` (one point of a job with `pipeline`).
     `cache_dir` is shared by the jobs of this worker: prepared files are found there by what they depend on.
     `model_file` is the local path of the ONNX file of a `source: onnx` model, or of a state dict given by sha256.
     `pinned` are the files that the job pins.

@@ -43,14 +43,14 @@ FIELDS = {
     "images": "accuracy_samples",
 }
 
-#: Runs with their night; canaries and what was measured to settle something are left out.
+#: Runs with their night; canaries, pipelines and what was measured to settle something are left out.
 RUNS = """
 WITH named AS (SELECT unnest($sweeps::VARCHAR[]) AS sweep_id, unnest($nights::VARCHAR[]) AS named_night),
 apart AS (SELECT unnest($apart::VARCHAR[]) AS sweep_id),
 dated AS (
     SELECT r.*, coalesce(named_night, strftime(started_at, '%Y-%m-%d')) AS night
     FROM records r LEFT JOIN named USING (sweep_id) ANTI JOIN apart USING (sweep_id)
-    WHERE NOT (sweep = 'canary' AND protocol = 'canary')
+    WHERE NOT (sweep = 'canary' AND protocol = 'canary') AND point <> 'pipeline'
         AND finished_at >= $since
 ),
 runs AS (SELECT * FROM dated WHERE night BETWEEN $first AND $last)

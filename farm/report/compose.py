@@ -17,6 +17,7 @@ from farm.report.concurrency import concurrency_section
 from farm.report.document import Document, Section
 from farm.report.figures import across_figure, make_figures
 from farm.report.findings import findings_section
+from farm.report.pipeline import pipeline_section
 from farm.report.profiles import Pictures, no_picture, profiles_section
 from farm.report.render import ReportFiles, write_document
 from farm.report.select import Selection, select
@@ -65,8 +66,8 @@ def compose(
 ) -> Document:
     """Everything that a report says, in order, in no form yet."""
     selection = select(records, expected)
-    figures = make_figures(selection, samples) if selection.ok else []
-    lengths = sequence_figure(selection)
+    figures = make_figures(selection.timed, samples) if selection.ok else []
+    lengths = sequence_figure(selection.timed)
     figures += [lengths] if lengths is not None else []
     problems = {p for figure in figures for p in figure.problems}
     noted = replace(selection, problems=(*selection.problems, *sorted(problems, key=lambda p: (p.where, p.problem))))
@@ -78,13 +79,15 @@ def compose(
 
 
 def _sections(selection: Selection, pictures: Pictures) -> list[Section]:
-    found = [_grid(selection), _across(selection)]
+    timed = selection.timed
+    found = [_grid(selection), _across(timed)]
     if len(selection.points) <= MOST_EXAMINED:
-        found += [findings_section(selection), choice_section(selection)]
+        found += [findings_section(timed), choice_section(timed)]
     else:
         found.append(_not_examined(selection))
-    found.append(concurrency_section(selection))
-    found += [_device(selection, name) for name in selection.classes]
+    found.append(concurrency_section(timed))
+    found += [_device(timed, name) for name in timed.classes]
+    found.append(pipeline_section(selection))
     found.append(profiles_section(selection, pictures))
     covered = tuple(coverage.coverage_tables(selection))
     if covered:
@@ -152,7 +155,7 @@ def _device_words(selection: Selection, name: str) -> str:
 def _agreement(selection: Selection) -> str:
     if any(provenance.differences(selection, name) for name in selection.classes):
         return "Some facts differ between runs that stand side by side."
-    if len(selection.ok) < 2:
+    if len(selection.ran) < 2:
         return ""
     return (
         "Within each device class, the runs agree in host, stack, protocol and versions, so far as they recorded them."

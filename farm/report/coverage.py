@@ -100,7 +100,9 @@ def _group(selection: Selection, series: Series) -> str:
 def _failure_row(point: Point) -> Row:
     record = point.record
     failure = record.failure
-    where = at(point) if point.batch is not None or not point.stands_for else f"all of {text.sizes(point.stands_for)}"
+    where = (
+        at(point) if record.batch_size is not None or not point.stands_for else f"all of {text.sizes(point.stands_for)}"
+    )
     cells = (
         Cell(where, anchor=run_anchor(record)),
         Cell(text.plain(record.outcome)),

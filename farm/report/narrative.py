@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+from farm.explain.pipeline import STAGE_WORDS, pipeline_of
 from farm.report import concurrency, curves, stats, text
 from farm.report.coverage import counts, failures
 from farm.report.document import Sentence
@@ -33,11 +34,12 @@ def summarise(selection: Selection) -> list[Sentence]:
     inside = curves.studied(selection)
     for device_class in selection.classes:
         if many:
-            found += _most_often(selection, device_class)
+            found += _most_often(selection.timed, device_class)
             continue
-        for model in selection.models(device_class):
-            found += _fastest(selection, device_class, model, inside)
-    found += concurrency.sentences(selection)
+        for model in selection.timed.models(device_class):
+            found += _fastest(selection.timed, device_class, model, inside)
+    found += concurrency.sentences(selection.timed)
+    found += _pipelines(selection)
     found += _not_ok(selection) + _gaps(selection) + _doubts(selection) + _unused(selection) + _differing(selection)
     return found + _stacks(selection) + _scope(selection)
 
@@ -107,6 +109,17 @@ def _most_often_in(selection: Selection, device_class: str, way: str) -> list[Se
             said.append(f"{what}: {shares}")
     where = f"{device_class}, {way}" if way else device_class
     return [Sentence("fastest", f"{where}: {'; '.join(said)}.", f"latency-{device_class}")] if said else []
+
+
+def _pipelines(selection: Selection) -> list[Sentence]:
+    """Which stage holds how many of the pipelines up."""
+    found = [result for point in selection.pipelines if (result := pipeline_of(point.record)) is not None]
+    stages = Counter(STAGE_WORDS[of.overlapped.bottleneck.stage] for of in found if of.overlapped is not None)
+    if not stages:
+        return []
+    ranked = sorted(stages.items(), key=lambda item: (-item[1], item[0]))
+    said = text.listed(f"{stage} in {text.number(count, 0)}" for stage, count in ranked)
+    return [Sentence("fastest", f"The bottleneck of {text.plural(stages.total(), 'pipeline')}: {said}.", "pipeline")]
 
 
 def _timed(point: Point) -> bool:
@@ -196,7 +209,7 @@ def _gaps(selection: Selection) -> list[Sentence]:
 
 
 def _doubts(selection: Selection) -> list[Sentence]:
-    doubtful = [p for p in selection.ok if p.doubts]
+    doubtful = [p for p in selection.ran if p.doubts]
     if not doubtful:
         return []
     names = Counter(text.plain(f.name) for p in doubtful for f in p.doubts)
@@ -232,7 +245,7 @@ def _differing(selection: Selection) -> list[Sentence]:
 
 def _stacks(selection: Selection) -> list[Sentence]:
     """Names what differs between device classes besides the devices: no gap between them is the hardware's alone."""
-    names = differing_software(selection) if selection.ok else ()
+    names = differing_software(selection) if selection.ran else ()
     if not names:
         return []
     shown = text.listed(names) if len(names) <= 6 else f"{text.listed(names[:5])} and {len(names) - 5} more"

@@ -63,7 +63,7 @@ def facts(record: Record) -> dict[tuple[str, str], str]:
     parts: dict[str, Any] = {
         "Host": record.host,
         "Protocol": {"name": record.job.protocol.name, **switches(record.job.protocol)},
-        "Effective": record.effective,
+        "Effective": {name: fact for name, fact in record.effective.items() if name != "pipeline"},
         "Environment": record.environment,
         "Provenance": record.provenance,
     }
@@ -109,7 +109,7 @@ _STUDIED = tuple(("Protocol", name) for name in ("name", "streams", "contexts", 
 
 def differences(selection: Selection, device_class: str) -> list[Fact]:
     """Facts that ought to agree inside a device class and don't, each fact that changes by nature left out."""
-    points = [p for p in selection.ok if p.series.device_class == device_class]
+    points = [p for p in selection.ran if p.series.device_class == device_class]
     inside = studied(selection)
     # What a study varies, it varies on purpose, and its tables say so.
     meant = _STUDIED if all(p.record.run_id in inside for p in points) else ()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.contract.metrics import METRICS
-from farm.contract.record import ACCURACY, LATENCY, Record
+from farm.contract.record import ACCURACY, Record
 from farm.report import stats, text
 from farm.report.select import Gap, Point, Selection, record_path
 from farm.report.series import device_id
@@ -145,7 +145,7 @@ def _gap_line(gap: Gap) -> dict[str, Any]:
         "workflow": series.workflow,
         "precision": series.precision,
         "variant": series.variant,
-        "point": ACCURACY if gap.accuracy else LATENCY,
+        "point": ACCURACY if gap.accuracy else job.ladder_point,
         "batch_size": gap.batch,
         "outcome": gap.kind,
         "message": gap.reason,

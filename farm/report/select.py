@@ -7,7 +7,7 @@ Pure: the same records give the same selection, in whatever order they come.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +15,7 @@ from farm.contract.canonical import canonical_json
 from farm.contract.codec import to_json
 from farm.contract.job import JobSpec
 from farm.contract.outcome import Outcome
-from farm.contract.record import ACCURACY, RECORD_SCHEMA, Flag, Record
+from farm.contract.record import ACCURACY, PIPELINE, RECORD_SCHEMA, Flag, Record
 from farm.report.series import JobKey, Series, device_id, model_order, name_all
 
 
@@ -43,8 +43,13 @@ class Point:
 
     @property
     def batch(self) -> int | None:
-        """The batch size that was timed, or None where the record is of the whole job or of the accuracy."""
-        return None if self.is_accuracy else self.record.batch_size
+        """The batch size that was timed, or None where the record is of the whole job, the accuracy or a pipeline."""
+        return None if self.is_accuracy or self.is_pipeline else self.record.batch_size
+
+    @property
+    def is_pipeline(self) -> bool:
+        """Whether this is the record of a study of the pipeline."""
+        return self.record.point == PIPELINE
 
     @property
     def is_accuracy(self) -> bool:
@@ -105,6 +110,22 @@ class Selection:
     def ok(self) -> tuple[Point, ...]:
         """The points that were timed, flagged or not."""
         return tuple(p for p in self.points if p.ok and p.batch is not None)
+
+    @property
+    def ran(self) -> tuple[Point, ...]:
+        """The points that were timed and the pipelines that were studied."""
+        return tuple(p for p in self.points if p.ok and (p.batch is not None or p.is_pipeline))
+
+    @property
+    def pipelines(self) -> tuple[Point, ...]:
+        """The studies of the pipeline, ok or not."""
+        return tuple(p for p in self.points if p.is_pipeline)
+
+    @cached_property
+    def timed(self) -> Selection:
+        """The same without the studies of the pipeline, which have no latency to stand beside others."""
+        gaps = tuple(g for g in self.gaps if g.job.pipeline is None)
+        return replace(self, points=tuple(p for p in self.points if not p.is_pipeline), gaps=gaps)
 
     @property
     def accuracy(self) -> tuple[Point, ...]:

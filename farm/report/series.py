@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from farm.contract.canonical import short_digest
 from farm.contract.catalogue import PRECISIONS
 from farm.contract.job import JobSpec, Protocol
+from farm.contract.pipeline import GENERATED, PipelineSpec
 from farm.contract.record import Record
 from farm.identity import switches, telling, threads_text
 
@@ -22,12 +23,12 @@ K = TypeVar("K", bound=Hashable)
 
 #: Facets in the order in which a variant names them. The sweep comes last: it is named only if nothing else differs.
 FACETS = (
-    "scenario", "threads", "options", "calibration", "calibration_batch", "rebuild", "protocol", "weights", "data",
-    "seed", "input", "stack", "device", "sweep",
+    "study", "scenario", "threads", "options", "calibration", "calibration_batch", "rebuild", "protocol", "workers",
+    "images", "weights", "data", "seed", "input", "stack", "device", "sweep",
 )  # fmt: skip
 
-#: Named wherever there is one: throughput of several requests in flight is another quantity than that of one.
-_ALWAYS = ("scenario",)
+#: Named wherever there is one: throughput of several requests in flight, or of a whole pipeline, is another quantity.
+_ALWAYS = ("study", "scenario")
 #: What a sweep adds to the name of a protocol whose switches it sets.
 MADE_UP = re.compile(r"-[0-9a-f]{6}$")
 
@@ -101,6 +102,9 @@ def facets(job: JobSpec, records: Sequence[Record]) -> dict[str, str]:
         "calibration": job.calibration.summary if job.calibration else "",
         "calibration_batch": f"calibration batch {job.calibration.batch}" if job.calibration else "",
         "rebuild": "" if build is None else f"build {build.index + 1:02d} of {build.count}, {build.timing_cache}",
+        "study": "pipeline" if job.pipeline is not None else "",
+        "workers": _workers(job.pipeline) if job.pipeline is not None else "",
+        "images": _images(job.pipeline) if job.pipeline is not None else "",
         "scenario": scenario(job.protocol),
         "threads": threads_text(job.protocol),
         "protocol": _protocol(job.protocol),
@@ -112,6 +116,16 @@ def facets(job: JobSpec, records: Sequence[Record]) -> dict[str, str]:
         "device": "on " + "+".join(devices) if devices else "",
         "sweep": f"sweep {job.sweep_id}",
     }
+
+
+def _workers(spec: PipelineSpec) -> str:
+    return f"decode x{spec.decode_workers}, preprocess x{spec.preprocess_workers}, queues {spec.queue_depth}"
+
+
+def _images(spec: PipelineSpec) -> str:
+    if spec.images != GENERATED:
+        return f"images {spec.images}"
+    return f"images {spec.width}x{spec.height}, quality {spec.quality}"
 
 
 def scenario(protocol: Protocol) -> str:

@@ -41,7 +41,7 @@ def differing_software(selection: Selection) -> tuple[str, ...]:
 
 def _versions(selection: Selection) -> dict[str, dict[str, tuple[str, ...]]]:
     """The versions of each library on each class, sorted."""
-    return {place: _of(p for p in selection.ok if p.series.device_class == place) for place in selection.classes}
+    return {place: _of(p for p in selection.ran if p.series.device_class == place) for place in selection.classes}
 
 
 def _of(points: Iterable[Point]) -> dict[str, tuple[str, ...]]:

@@ -98,9 +98,11 @@ def listed_points(points: Iterable[Point]) -> str:
 
 
 def at(point: Point) -> str:
-    """`batch 8`, `accuracy` or `whole job`."""
+    """`batch 8`, `accuracy` or `whole job`. A pipeline's series has its name."""
     if point.is_accuracy:
         return "accuracy"
+    if point.is_pipeline and point.record.batch_size is not None:
+        return f"batch {point.record.batch_size}"
     return "whole job" if point.batch is None else f"batch {point.batch}"
 
 

@@ -17,6 +17,7 @@ from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
 from farm.sweep.reader import Loc
 from farm.sweep.sequences import sequence_problems
+from farm.sweep.study_checks import study_problems
 
 MAX_JOBS = 100_000
 
@@ -192,6 +193,7 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_training, ("workflows", "data", "accuracy")),
     (_rebuilds, ("rebuilds", "workflows")),
     (_concurrency, ("concurrency", "workflows", "protocol")),
+    (study_problems, ("study", "pipeline", "protocol", "models", "accuracy", "rebuilds", "profile")),
     (_excluded_names, ("exclude", "models", "workflows", "precisions")),
     (_something_left, ("exclude", "models", "workflows", "precisions")),
     (

@@ -49,6 +49,7 @@ from farm.sweep.fields import (
 from farm.sweep.options import option_problems
 from farm.sweep.parts import Part, Shorthand
 from farm.sweep.problems import Problem, custom, several
+from farm.sweep.study import STUDIES, ArrivalEntry, PipelineEntry, WorkersEntry
 
 #: The study that `rebuilds` is for takes 10 to 20 builds.
 MAX_REBUILDS = 100
@@ -371,6 +372,8 @@ class SweepDocument(Part):
     concurrency: ConcurrencyEntry | None = None
     accuracy: AccuracyEntry | None = None
     profile: OneOrMore[Annotated[str, OneOf(PROFILES, "profile")]] | None = None
+    study: Annotated[str, OneOf(STUDIES, "study")] | None = None
+    pipeline: PipelineEntry | None = None
     exclude: Annotated[list[ExcludeEntry], Field(max_length=1000)] | None = None
     priority: Annotated[int, Field(ge=0, le=9)] | None = None
 
@@ -389,6 +392,9 @@ KEYS: dict[tuple[str | int, ...], Sequence[str]] = {
     ("rebuilds",): tuple(RebuildsEntry.model_fields),
     ("concurrency",): tuple(ConcurrencyEntry.model_fields),
     ("concurrency", "threads"): tuple(ThreadsEntry.model_fields),
+    ("pipeline",): tuple(PipelineEntry.model_fields),
+    ("pipeline", "workers"): tuple(WorkersEntry.model_fields),
+    ("pipeline", "arrival"): tuple(ArrivalEntry.model_fields),
 }
 
 

@@ -14,6 +14,7 @@ from farm.contract.encoders import DEFAULT_SEQUENCE
 from farm.contract.encoders import SOURCE as ENCODER
 from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Protocol
 from farm.contract.layers import PROFILES
+from farm.contract.pipeline import PipelineSpec
 from farm.contract.protocols import PROTOCOLS
 from farm.devices import Selector, parse_conditions
 from farm.sweep.checks import DEFAULT_PRECISIONS
@@ -34,6 +35,7 @@ from farm.sweep.onnx_file import OnnxFile, look_at
 from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
 from farm.sweep.spec import Exclusion, Rebuilds, SweepSpec, WorkflowChoice, named
+from farm.sweep.study import PipelineEntry
 
 DEFAULT_PROTOCOL = "quick"
 
@@ -85,6 +87,7 @@ def resolve(document: SweepDocument, files: dict[int, OnnxFile]) -> SweepSpec:
         rebuilds=_rebuilds(document.rebuilds),
         concurrency=_concurrency(document.concurrency),
         profile=tuple(kind for kind in PROFILES if kind in (document.profile or ())),
+        pipeline=_pipeline(document),
     )
     return spec.with_files({file.sha256: file.path for file in files.values()})
 
@@ -147,6 +150,10 @@ def _accuracy(entry: AccuracyEntry | None) -> AccuracySpec | None:
         return None
     path = None if entry.path is None else os.path.normpath(entry.path)
     return AccuracySpec(entry.dataset, path, entry.limit)
+
+
+def _pipeline(document: SweepDocument) -> PipelineSpec | None:
+    return None if document.study is None else (document.pipeline or PipelineEntry()).spec()
 
 
 def _rebuilds(entry: RebuildsEntry | None) -> Rebuilds | None:

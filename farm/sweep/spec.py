@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from farm.contract.canonical import short_digest
 from farm.contract.codec import to_json
 from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Pin, Protocol
+from farm.contract.pipeline import PipelineSpec
 from farm.devices import Selector
 from farm.errors import IntegrityError
 from farm.sweep.concurrency import Concurrency, Way
@@ -89,6 +90,7 @@ class SweepSpec(BaseModel):
 
     `pins` and `stack` are those of each of its jobs, and `purpose` says what it was made for (`farm.history.purpose`).
     People's sweeps have none of the three. `profile` are the runs under a profiler that follow each point.
+    With `pipeline`, each point is a study of the whole pipeline.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -113,6 +115,7 @@ class SweepSpec(BaseModel):
     stack: str | None = None
     purpose: str = ""
     profile: tuple[str, ...] = ()
+    pipeline: PipelineSpec | None = None
 
     _files: dict[str, Path] = PrivateAttr(default_factory=dict)
     _protocols: dict[Way, Protocol] = PrivateAttr(default_factory=dict)
@@ -180,7 +183,7 @@ class SweepSpec(BaseModel):
             del content["again"]
         if self.accuracy is None:
             del content["accuracy"]  # sweeps without it keep the ids that they had before there was any
-        for name in ("rebuilds", "concurrency", "pins", "stack", "purpose", "profile"):
+        for name in ("rebuilds", "concurrency", "pins", "stack", "purpose", "profile", "pipeline"):
             if not content[name]:
                 del content[name]
         content["protocol"] = protocol_identity(content["protocol"])

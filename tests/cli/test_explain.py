@@ -14,11 +14,12 @@ from farm.api import Farm
 from farm.cli.main import cli
 from farm.contract.codec import to_json
 from farm.contract.layers import LAYERS_ARTIFACT, TENSORRT, LayerTable
-from farm.contract.record import BlobRef
+from farm.contract.record import PIPELINE, BlobRef
 from farm.errors import UsageError
 from farm.settings import Settings
 from tests.compare.stored import put, sweep
 from tests.explain.tables import layer, table
+from tests.report.test_pipeline import result as study_result
 
 Type = Callable[..., Result]
 
@@ -108,3 +109,18 @@ def test_a_run_without_a_table_says_why(run: Type, store: Callable[..., str]) ->
     assert error.hint is not None
     assert "profile: layers" in error.hint
     assert isinstance(run("explain", "nothing").exception, UsageError)
+
+
+def test_a_study_of_the_pipeline_is_shown_by_stage(run: Type, farm: Farm) -> None:
+    fields = {"point": PIPELINE, "effective": {"pipeline": to_json(study_result())}, "metrics": {}}
+    put(farm, sweep("study", batch="1, 2"), 1.0, **fields)
+    shown = run("explain", "study:b2").output
+    assert "The bottleneck is inference" in shown
+    assert "infer has 40 % of the time" in shown
+    assert "at 120 images/s (120 % of capacity): overloaded" in shown
+    assert "copy out" in shown and "queue in front" in shown
+    told = json.loads(run("explain", "study:b2", "--format", "json").output)
+    assert told["pipeline"]["overlapped"]["bottleneck"]["stage"] == "infer"
+    several = run("explain", "study").exception
+    assert isinstance(several, UsageError)
+    assert "stands for 2 pipelines" in several.message and several.hint is not None

@@ -156,7 +156,7 @@ def test_224_pixels_are_cut_from_256(folder: Folder) -> None:
     )
     mean = np.array((0.485, 0.456, 0.406), dtype=np.float32)[:, None, None]
     std = np.array((0.229, 0.224, 0.225), dtype=np.float32)[:, None, None]
-    found = image_folder._to_input(image, (3, 224, 224)) * std + mean
+    found = image_folder.to_input(image, (3, 224, 224)) * std + mean
     assert abs(found - usual(image).numpy()).max() < 1e-6
 
 

@@ -146,9 +146,13 @@ def not_run(
     failure: Failure,
     at: str,
     log: RunFacts | None = None,
-    point: str = LATENCY,
+    point: str | None = None,
 ) -> Collected:
-    """The record of a run that was not tried; `log`: the preparation that failed, if one did."""
+    """The record of a run that was not tried; `log`: the preparation that failed, if one did.
+
+    `point` is that of the job's ladder, unless it is given.
+    """
+    point = point or facts.job.ladder_point
     keeper = _Keeper(facts.cache_dir, lambda _sha256: False)
     if log is not None:
         keeper.log("log:prepare", log.control)
@@ -176,7 +180,7 @@ def not_run(
 
 def _doubts(run: RunFacts, point: str) -> list[Flag]:
     """What was found before the run. A busy or hot host makes times doubtful, and takes nothing from right answers."""
-    return run.preflight.flags if point == LATENCY else []
+    return [] if point == ACCURACY else run.preflight.flags
 
 
 def _run_id(job: JobSpec, batch_size: int | None, point: str) -> str:

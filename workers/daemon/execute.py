@@ -22,7 +22,7 @@ from farm.contract.canonical import sha256_file
 from farm.contract.job import JobSpec
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.protocols import stage_limits_s
-from farm.contract.record import ACCURACY, LATENCY
+from farm.contract.record import ACCURACY, LATENCY, PIPELINE
 from farm.contract.run import PinnedFile, RunRequest
 from farm.devices import Refusal, choose_stack
 from farm.errors import FarmError, IntegrityError, UnavailableError, UsageError
@@ -57,6 +57,9 @@ log = logging.getLogger(__name__)
 
 #: Outcomes that are results rather than faults: a job of only such points is `done`, not `failed`.
 RESULTS = frozenset({Outcome.OK, Outcome.UNSUPPORTED, Outcome.OUT_OF_MEMORY})
+
+#: What a run of each mode leaves a record of.
+_POINTS = {"measure": LATENCY, "accuracy": ACCURACY, "pipeline": PIPELINE}
 
 #: A job that is handed back comes again at once: never faster than this.
 _HAND_BACK_S = 5.0
@@ -189,7 +192,7 @@ class _Execution:
         if isinstance(step, Stop):
             return None
         if isinstance(step, int):
-            return Run("measure", step)
+            return Run("measure" if self._job.pipeline is None else "pipeline", step)
         if step.batch_size is not None:
             return Run("accuracy", step.batch_size)
         self._ledger.record_no_accuracy(self._facts)
@@ -251,18 +254,16 @@ class _Execution:
         return None
 
     def _run(self, what: Run, prepared: RunFacts) -> None:
-        """Measure a point in its processes, or take the accuracy in one, and record it."""
-        latency = what.mode == "measure"
+        """Measure a point in its processes, or take the accuracy or a pipeline in one, and record it."""
+        latency, point = what.mode == "measure", _POINTS[what.mode]
         wanted = replication(self._job.protocol) if latency else Replication()
 
         def make(process: Run) -> Collected:
-            run = self._launch(process, self._settled(process) if latency else self._preflight(timed=False))
-            point = LATENCY if latency else ACCURACY
+            run = self._launch(process, self._preflight(timed=False) if point == ACCURACY else self._settled(process))
             return collect(self._facts, what.batch_size or 0, run, prepared, self._ledger.is_stored, point)
 
         retries = self._retries if latency else Retries(0)
-        point = Point(wanted, make, retries, self._lease.ended.is_set, self._facts.limits)
-        collected = point.measure(what)
+        collected = Point(wanted, make, retries, self._lease.ended.is_set, self._facts.limits).measure(what)
         if latency:
             collected = with_profiles(
                 collected, what, lambda run: self._launch(run, self._preflight()), self._lease.ended.is_set

@@ -52,7 +52,7 @@ def choose(policy: WarmPolicy, job: JobSpec, kind: str, mode: str) -> Choice:
     modules = info.preloads(kind, mode) if info is not None else None
     if modules is None:
         return Choice(None, f"{job.workflow} is not forked on a {kind}")
-    if policy == "auto" and mode == "measure":
+    if policy == "auto" and mode in ("measure", "pipeline"):
         if kind == "gpu":
             return Choice(None, "no comparison has yet shown that forks measure the same on a gpu")
         if replication(job.protocol).several:

@@ -10,11 +10,11 @@ from farm.contract.job import Protocol
 from farm.contract.layers import PROFILES
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.run import Mismatch, RunRequest, RunResult, SampleFile
-from workers.runner import accuracy, concurrent, environment, measure, profiling, scenarios, usage
+from workers.runner import accuracy, concurrent, environment, measure, pipeline, profiling, scenarios, usage
 from workers.runner.control import Control
 from workers.runner.failures import explain
 from workers.runner.steady import SteadyState
-from workers.workflows import reference
+from workers.workflows import jpeg_files, reference
 from workers.workflows.base import Context, Workflow, check_request, default_threads
 from workers.workflows.cache import Cache
 from workers.workflows.errors import PrecisionNotHeld, SettingNotHeld, WorkflowError
@@ -74,10 +74,13 @@ def _work(control: Control, report: Report) -> None:
         workflow = _open(control, report, request)
         workflow.setup()
     if request.mode == "prepare":
+        _images(control, workflow)
         workflow.prepare()
         report.environment = environment.capture()
     elif request.mode == "accuracy":
         _evaluate(control, report, workflow)
+    elif request.mode == "pipeline":
+        _pipeline(control, report, workflow)
     elif request.mode in PROFILES:
         _profile(control, report, workflow)
     else:
@@ -87,10 +90,10 @@ def _work(control: Control, report: Report) -> None:
 
 
 def _open(control: Control, report: Report, request: RunRequest) -> Workflow:
-    if request.mode not in ("prepare", "measure", "accuracy", *PROFILES):
-        known = "`prepare`, `measure`, `accuracy`, `layers` or `timeline`"
+    if request.mode not in ("prepare", "measure", "accuracy", "pipeline", *PROFILES):
+        known = "`prepare`, `measure`, `accuracy`, `pipeline`, `layers` or `timeline`"
         raise WorkflowError("there is no mode {!r}: {}".format(request.mode, known), None, "bad-request")
-    if request.mode == "accuracy":
+    if request.mode in ("accuracy", "pipeline"):
         # Each input is placed once: with `end_to_end` a workflow uses the same memory for all of them. One at a time,
         # with what was built for the sweep's number of streams.
         protocol = replace(request.job.protocol, boundary="end_to_end", scenario="single")
@@ -99,6 +102,8 @@ def _open(control: Control, report: Report, request: RunRequest) -> Workflow:
         request = replace(request, job=profiling.alone(request.job))
     kind = workflow_class(request.job.workflow)
     check_request(request.job, request.device.kind)
+    if request.job.pipeline is not None:
+        jpeg_files.check(request.job)
     threads = request.job.protocol.threads or default_threads()
     cache = Cache(request.cache_dir, writable=request.mode == "prepare", clock=measure.now_ns)
     report.context = Context(
@@ -244,6 +249,25 @@ def _evaluate(control: Control, report: Report, workflow: Workflow) -> None:
         found = accuracy.evaluate(workflow)
     report.metrics.update(found.metrics())
     report.effective.update(found.facts(), batch_size=workflow.ctx.batch_size)
+
+
+def _images(control: Control, workflow: Workflow) -> None:
+    """Make, or look at, the images of a study of the pipeline."""
+    spec = workflow.ctx.job.pipeline
+    if spec is not None:
+        with control.stage("images"):
+            jpeg_files.prepare(workflow.ctx, spec)
+
+
+def _pipeline(control: Control, report: Report, workflow: Workflow) -> None:
+    with control.stage("load_engine"):
+        _load(report, workflow)
+    report.effective.update(batch_size=workflow.ctx.batch_size)
+    found, samples = pipeline.make(control, workflow)
+    report.samples += samples
+    report.metrics.update(pipeline.metrics(found))
+    report.effective.update(pipeline.facts(found))
+    _tell_memory(report, workflow)
 
 
 def _load(report: Report, workflow: Workflow) -> None:

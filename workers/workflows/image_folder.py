@@ -63,7 +63,7 @@ class ImageFolder:
         image = require("PIL.Image")
         try:
             with image.open(path) as opened:
-                return _to_input(opened.convert("RGB"), self._shape)
+                return to_input(opened.convert("RGB"), self._shape)
         except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as error:
             raise DataUnavailable(
                 "{} cannot be read as an image: {}".format(path, error),
@@ -126,7 +126,7 @@ def _listing_digest(root: str) -> str:
     return digest([list(file) for file in _listing(root)[1]])
 
 
-def _to_input(image: Any, shape: Tuple[int, ...]) -> Any:
+def to_input(image: Any, shape: Tuple[int, ...]) -> Any:
     """float32 (C, H, W) as torchvision's Resize, CenterCrop, ToTensor and Normalize make it."""
     import numpy as np
 
