@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Make .venv with the project in it. Usage: tools/setup.sh cpu | dev
+# Make .venv with the project in it. Usage: tools/setup.sh cpu | dev | tensorflow
 #   cpu: what `make demo` needs.   dev: that, and what the tests and checks need (Chromium too, where apt and root are).
+#   tensorflow: .venv-tensorflow, a stack apart with TensorFlow for CPUs and nothing of the project.
 # PYTHON names the interpreter (3.11 or newer); PIP_ARGS goes to every `pip install`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-want=${1:?usage: tools/setup.sh cpu|dev}
+want=${1:?usage: tools/setup.sh cpu|dev|tensorflow}
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -56,6 +57,22 @@ make_venv() {
   "$python" -m venv .venv
 }
 
+make_tensorflow() { # its wheels are for Python 3.10 to 3.13
+  local name python='' wanted=tensorflow
+  [ "$(uname -m)" = x86_64 ] && wanted=tensorflow-cpu
+  for name in ${PYTHON:-python3.13 python3.12 python3.11 python3.10 python3}; do
+    if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null
+    then python=$(command -v "$name"); break; fi
+  done
+  [ -n "$python" ] || { say "no Python 3.10 to 3.13 for TensorFlow; name one: PYTHON=/path make setup-tensorflow"; return 1; }
+  say "making .venv-tensorflow with $python and $wanted"
+  "$python" -m venv .venv-tensorflow
+  # shellcheck disable=SC2086
+  retry .venv-tensorflow/bin/pip install -q --no-compile ${PIP_ARGS:-} "$wanted==2.21.0"
+  touch .venv-tensorflow/.ready
+}
+
+if [ "$want" = tensorflow ]; then make_tensorflow; exit; fi
 [ -x .venv/bin/pip ] || make_venv
 say "installing the project ($want); the first time takes a minute or two"
 # shellcheck disable=SC2086

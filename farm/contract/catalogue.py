@@ -25,7 +25,8 @@ class FeatureNeed:
     """A feature of a stack, true or false, that some jobs of a workflow need.
 
     Which: those of `precisions`, of models of `sources` and with all of `options` set so (an option that is not there
-    has its default); an empty one means any. `lacking` says what a stack without it has not, `hint` the way out.
+    has its default); an empty one means any. `lacking` says what a stack without it has not, `hint` the way out; why a
+    stack has it not, the probe may tell in the feature of that name with `_problem` at its end.
     """
 
     feature: str

@@ -20,6 +20,7 @@ from farm.contract.catalogue import (
     CALIBRATION_METHODS,
     DATA,
     DEVICE_KINDS,
+    KERAS_MODELS,
     LADDER_STOPS,
     PRECISIONS,
     TIMING_CACHES,
@@ -132,17 +133,18 @@ class ProtocolEntry(Shorthand):
 
 
 class ModelEntry(Shorthand):
-    """A torchvision model by name, perhaps with other weights or input, or an ONNX file."""
+    """A model of torchvision or Keras by name, perhaps with other weights or input, or a file: ONNX, a SavedModel."""
 
     name: Name
     weights: Weights | None = None
     onnx: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    saved_model: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     input: Annotated[list[Annotated[int, Field(ge=1, le=65_536)]], Field(min_length=1, max_length=6)] | None = None
 
     @classmethod
     def short_schema(cls) -> JsonSchemaValue:
-        """A torchvision model's name."""
-        return {"enum": list(TORCHVISION_MODELS)}
+        """A model's name."""
+        return {"enum": [*TORCHVISION_MODELS, *KERAS_MODELS]}
 
     @model_validator(mode="before")
     @classmethod
@@ -151,14 +153,27 @@ class ModelEntry(Shorthand):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.onnx is None and self.name not in TORCHVISION_MODELS:
+        known = (*TORCHVISION_MODELS, *KERAS_MODELS)
+        if not self.is_file and self.name not in known:
             message = "torchvision has no classification model of this name; a file needs `onnx: FILE`"
-            raise several([Problem(("name",), message, self.name, TORCHVISION_MODELS)])
-        if self.onnx is not None and self.weights is not None:
-            raise several([Problem(("weights",), "an ONNX file brings its own weights", self.weights)])
+            raise several([Problem(("name",), message, self.name, known)])
+        if self.onnx is not None and self.saved_model is not None:
+            raise several([Problem(("saved_model",), "give either `onnx` or `saved_model`", self.saved_model)])
+        what = "an ONNX file" if self.onnx is not None else "a SavedModel"
+        if self.is_file and self.weights is not None:
+            raise several([Problem(("weights",), f"{what} brings its own weights", self.weights)])
         if self.onnx is not None and self.input is None:
             raise custom("an ONNX file needs `input: [C, H, W]`, one sample's shape without the batch")
+        if self.saved_model is not None and self.input is None:
+            raise custom("a SavedModel needs `input: [H, W, C]`, one sample's shape in its own order")
+        if self.name in KERAS_MODELS and self.weights is not None and not self.weights.startswith("random:"):
+            raise several([Problem(("weights",), "a model of Keras has weights `random:SEED` alone", self.weights)])
         return self
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the model comes as a file, with its weights."""
+        return self.onnx is not None or self.saved_model is not None
 
 
 class WorkflowEntry(Shorthand):

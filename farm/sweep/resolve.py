@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from farm.contract.canonical import short_digest
-from farm.contract.catalogue import WORKFLOWS
+from farm.contract.catalogue import KERAS_MODELS, WORKFLOWS
 from farm.contract.codec import to_json
 from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Protocol
 from farm.contract.layers import PROFILES
 from farm.contract.protocols import PROTOCOLS
 from farm.devices import Selector, parse_conditions
+from farm.sweep import onnx_file, saved_model
 from farm.sweep.checks import DEFAULT_PRECISIONS
 from farm.sweep.document import (
     AccuracyEntry,
@@ -28,7 +29,7 @@ from farm.sweep.document import (
     SweepDocument,
 )
 from farm.sweep.images import data_of
-from farm.sweep.onnx_file import OnnxFile, look_at
+from farm.sweep.onnx_file import ModelFile
 from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
 from farm.sweep.spec import Exclusion, Rebuilds, SweepSpec, WorkflowChoice, protocol_identity
@@ -36,22 +37,31 @@ from farm.sweep.spec import Exclusion, Rebuilds, SweepSpec, WorkflowChoice, prot
 DEFAULT_PROTOCOL = "quick"
 
 #: torchvision's own input where 224 x 224 does not run.
-_INPUTS = {"inception_v3": (3, 299, 299)}
+_INPUTS = {"inception_v3": (3, 299, 299), "keras_inception_v3": (3, 299, 299)}
 
 
-def find_files(models: Sequence[ModelEntry], directory: Path) -> tuple[dict[int, OnnxFile], list[Problem]]:
-    """Look at the ONNX files of a sweep; return them by the model's index, and what is wrong with the others."""
+_LOOKS: dict[str, Callable[[str, Path], ModelFile]] = {
+    "onnx": onnx_file.look_at,
+    "saved_model": saved_model.look_at,
+}
+
+
+def find_files(models: Sequence[ModelEntry], directory: Path) -> tuple[dict[int, ModelFile], list[Problem]]:
+    """Look at the files of a sweep; return them by the model's index, and what is wrong with the others."""
     found, problems = {}, []
     for index, entry in enumerate(models):
-        if entry.onnx is not None:
+        for key, look in _LOOKS.items():
+            written = getattr(entry, key)
+            if written is None:
+                continue
             try:
-                found[index] = look_at(entry.onnx, directory)
+                found[index] = look(written, directory)
             except ValueError as error:
-                problems.append(Problem(("models", index, "onnx"), str(error), entry.onnx))
+                problems.append(Problem(("models", index, key), str(error), written))
     return found, problems
 
 
-def resolve(document: SweepDocument, files: dict[int, OnnxFile]) -> SweepSpec:
+def resolve(document: SweepDocument, files: dict[int, ModelFile]) -> SweepSpec:
     """Make the spec of a document that has no mistakes."""
     weights = document.weights or "random:0"
     precisions = tuple(document.precisions or DEFAULT_PRECISIONS)
@@ -81,17 +91,17 @@ def resolve(document: SweepDocument, files: dict[int, OnnxFile]) -> SweepSpec:
     return spec.with_files({file.sha256: file.path for file in files.values()})
 
 
-def _model(entry: ModelEntry, weights: str, file: OnnxFile | None) -> ModelSpec:
+def _model(entry: ModelEntry, weights: str, file: ModelFile | None) -> ModelSpec:
     if file is not None:
-        # An ONNX file brings its weights: the field says which, so that two files never look alike.
-        own = f"sha256:{file.sha256}"
-        return ModelSpec(entry.name, "onnx", tuple(entry.input or ()), own, file.sha256)
+        # A file brings its weights: the field says which, so that two files never look alike.
+        own, source = f"sha256:{file.sha256}", "onnx" if entry.onnx is not None else "saved_model"
+        return ModelSpec(entry.name, source, tuple(entry.input or ()), own, file.sha256)
     shape = tuple(entry.input) if entry.input else _INPUTS.get(entry.name, (3, 224, 224))
     chosen = entry.weights or weights
     kind, _, seed = chosen.partition(":")
     if kind in ("random", "digits"):
         chosen = f"{kind}:{int(seed)}"
-    return ModelSpec(entry.name, "torchvision", shape, chosen)
+    return ModelSpec(entry.name, "keras" if entry.name in KERAS_MODELS else "torchvision", shape, chosen)
 
 
 def _protocol(entry: ProtocolEntry | None) -> Protocol:

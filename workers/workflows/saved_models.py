@@ -177,8 +177,9 @@ def source_of(ctx: Context, tensorflow: ImportTensorFlow) -> SavedModelSource:
 class Served:
     """The serving signature of a loaded SavedModel. The object is kept, since its variables live as long as it does."""
 
-    def __init__(self, loaded: Any, function: Any, name: str) -> None:
-        self.loaded, self.function, self._name = loaded, function, name
+    def __init__(self, loaded: Any, function: Any) -> None:
+        self.loaded, self.function = loaded, function
+        (self._name,) = function.structured_input_signature[1]
 
     def __call__(self, batch: Any) -> Dict[str, Any]:
         """Outputs by name."""
@@ -191,7 +192,7 @@ def open_saved_model(tf: Any, entry: CachedFile, directory: str) -> Served:
     if not os.path.isdir(directory):
         unpack(entry.path, directory)
     loaded = tf.saved_model.load(directory)
-    return Served(loaded, loaded.signatures[SIGNATURE], entry.facts["input"])
+    return Served(loaded, loaded.signatures[SIGNATURE])
 
 
 def as_arrays(found: Dict[str, Any]) -> Outputs:

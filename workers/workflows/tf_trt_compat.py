@@ -20,11 +20,12 @@ Version = Tuple[int, ...]
 
 
 def features(tf: Any) -> Dict[str, Any]:
-    """For the probe: whether there is TF-TRT, why not, and which TensorRT it loads."""
+    """For the probe: the CUDA that it was built for, whether there is TF-TRT, why not, and which TensorRT it loads."""
+    found = {"tensorflow_cuda": tf.sysconfig.get_build_info().get("cuda_version")}
     problem = lacking(tf)
     if problem is not None:
-        return {"tf_trt": False, "tf_trt_problem": problem}
-    return {"tf_trt": True, "tf_trt_tensorrt": dotted(versions(tf)[1])}
+        return dict(found, tf_trt=False, tf_trt_problem=problem)
+    return dict(found, tf_trt=True, tf_trt_tensorrt=dotted(versions(tf)[1]))
 
 
 def lacking(tf: Any) -> Optional[str]:
