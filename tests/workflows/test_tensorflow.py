@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -159,7 +160,7 @@ def test_a_model_of_keras_is_built_settled_and_measured(island: Island) -> None:
 
 def test_the_same_seed_gives_the_same_archive_and_another_one_does_not(island: Island, tmp_path: Path) -> None:
     """Two builds of ten seconds: run where a stack is named, and not in CI."""
-    if VARIABLE not in __import__("os").environ:
+    if VARIABLE not in os.environ:
         pytest.skip(f"name a stack in {VARIABLE}")
     alone = Island(island.bundle, tmp_path, island.python)
     mine, again, other = (

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -63,7 +63,7 @@ def test_products_outside_of_segments_have_types() -> None:
 def test_no_engine_is_a_failure_and_another_precision_is_one(recorded: Functions) -> None:
     built = frozenset([FIRST, SECOND])
     tf_trt_build.check(recorded, partition(recorded, built), built, "INT8")
-    with pytest.raises(PrecisionNotHeld, match="FP16 was asked for, and TRTEngineOp_000_00. is INT8"):
+    with pytest.raises(PrecisionNotHeld, match=r"FP16 was asked for, and TRTEngineOp_000_00. is INT8"):
         tf_trt_build.check(recorded, partition(recorded, built), built, "FP16")
     with pytest.raises(WorkflowError, match="2 could not be built") as caught:
         tf_trt_build.check(recorded, partition(recorded, frozenset()), frozenset(), "INT8")
@@ -89,8 +89,11 @@ def test_the_tensorrt_that_loads_must_be_one_that_tensorflow_takes(
 def test_settings_leave_the_librarys_defaults_alone() -> None:
     plain = tf_trt_build.settings("tf32", {})
     assert plain == {
-        "precision_mode": "FP32", "maximum_cached_engines": 1, "use_calibration": False, "allow_build_at_runtime": False,
-    }  # fmt: skip
+        "precision_mode": "FP32",
+        "maximum_cached_engines": 1,
+        "use_calibration": False,
+        "allow_build_at_runtime": False,
+    }
     asked = tf_trt_build.settings("int8", {"minimum_segment_size": 5, "workspace_mib": 2})
     assert (asked["precision_mode"], asked["use_calibration"]) == ("INT8", True)
     assert (asked["minimum_segment_size"], asked["max_workspace_size_bytes"]) == (5, 2 << 20)
@@ -100,7 +103,7 @@ class _Converter:
     """Stands in for `TrtGraphConverterV2`, whose engines need a GPU. Keeps what it was asked, and may fail."""
 
     error: Exception | None = None
-    calls: list[tuple[str, Any]] = []
+    calls: ClassVar[list[tuple[str, Any]]] = []
 
     def __init__(self, **arguments: Any) -> None:
         self.calls.append(("new", arguments))
@@ -154,15 +157,15 @@ def test_other_precisions_are_not_calibrated(monkeypatch: pytest.MonkeyPatch, re
     assert ("convert", {}) in _Converter.calls
 
 
+class ResourceExhaustedError(Exception):
+    """Named as TensorFlow's own."""
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "reference"),
     [
         (RuntimeError("Incompatible TensorRT major version"), WorkflowError, "build-failed"),
-        (
-            type("ResourceExhaustedError", (Exception,), {})("OOM when allocating"),
-            BuildOutOfMemory,
-            "out-of-memory-build",
-        ),
+        (ResourceExhaustedError("OOM when allocating"), BuildOutOfMemory, "out-of-memory-build"),
     ],
 )
 def test_what_the_converter_raises_is_explained(
