@@ -7,7 +7,7 @@
 OUT gets part-000, part-001, ... (56 MB each at most), manifest.json (sizes, sha256, versions), the zstd program and
 unpack.sh. On the GPU host, which needs bash, tar and sha256sum:
 
-    OUT/unpack.sh STACK
+    bash OUT/unpack.sh STACK
     python benchmarks/gpu/run.py --stack tf=STACK/python/bin/python3.10,STACK/env.sh --home DIR --out DIR \\
         benchmarks/gpu/sweeps/tf-trt.yaml
 
@@ -64,7 +64,9 @@ parts=$(cd "$(dirname "$0")" && pwd)
 target=${1:?usage: unpack.sh STACK}
 mkdir -p "$target"
 (cd "$parts" && sha256sum --quiet -c sha256sums)
-cat "$parts"/part-* | "$parts/zstd" -d --long=27 -q | tar xf - -C "$target"
+zstd=$parts/zstd
+[ -x "$zstd" ] || { zstd=$target/zstd; cp "$parts/zstd" "$zstd"; chmod +x "$zstd"; } # copying may lose that bit
+cat "$parts"/part-* | "$zstd" -d --long=27 -q | tar xf - -C "$target"
 """
 
 
