@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 3
 WITH_LAB := FARM_TEST_DEPLOY=1 PATH=$$PATH:$(CURDIR)/.venv-deploy/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-together test-alone test-images lint-images test-arm64 test-deploy lab lint-deploy chaos check fuzz fix setup setup-dev clean
+.PHONY: help demo setup-tensorflow test test-together test-alone test-images lint-images test-arm64 test-deploy lab lint-deploy chaos check fuzz fix setup setup-dev clean
 
 help:            ## List the targets
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,11 @@ fix: setup-dev   ## Format, and mend what ruff can
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
+setup-tensorflow: .venv-tensorflow/.ready ## Make a stack with TensorFlow for CPUs in .venv-tensorflow
+
+.venv-tensorflow/.ready: tools/setup.sh
+	tools/setup.sh tensorflow
+
 setup: .venv/.ready-cpu
 
 setup-dev: .venv/.ready-dev
@@ -85,4 +90,4 @@ setup-dev: .venv/.ready-dev
 	tools/setup.sh dev
 
 clean:           ## Remove .venv, caches and the demo's farm
-	rm -rf .venv .venv-deploy .farm .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf .venv .venv-deploy .venv-tensorflow .farm .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -184,9 +184,15 @@ def _no_feature(
     told = []
     for stack in stacks:
         versions = ", ".join(f"{name} {stack.libraries[name]}" for name in info.requires if name in stack.libraries)
-        told.append(f"stack {stack.name!r} ({versions}) has {', '.join(n.lacking for n in _unmet(needs, stack))}")
+        told.append(f"stack {stack.name!r} ({versions}) has {', '.join(_told(n, stack) for n in _unmet(needs, stack))}")
     reason = f"{info.name} in {precision}: {'; '.join(told)}"
     return Refusal("feature-missing", reason, _unmet(needs, stacks[0])[0].hint)
+
+
+def _told(need: FeatureNeed, stack: StackInfo) -> str:
+    """What a stack has not, and why, where its probe could tell."""
+    why = stack.features.get(f"{need.feature}_problem")
+    return f"{need.lacking} ({why})" if why else need.lacking
 
 
 def _lacks(info: WorkflowInfo, kind: str, stack: StackInfo) -> list[str]:

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Make .venv with the project in it. Usage: tools/setup.sh cpu | dev | deploy | lab
+# Make .venv with the project in it. Usage: tools/setup.sh cpu | dev | tensorflow | deploy | lab
 #   cpu: what `make demo` needs.   dev: that, and what the tests and checks need (Chromium too, where apt and root are).
+#   tensorflow: .venv-tensorflow, a stack apart with TensorFlow for CPUs and nothing of the project.
 #   deploy: .venv-deploy with Ansible and the checks of deploy/.   lab: what `make test-deploy` makes hosts of (apt, root).
 # PYTHON names the interpreter (3.11 or newer); PIP_ARGS goes to every `pip install`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-want=${1:?usage: tools/setup.sh cpu|dev|deploy|lab}
+want=${1:?usage: tools/setup.sh cpu|dev|tensorflow|deploy|lab}
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -55,6 +56,21 @@ make_venv() { # DIR
   fi
   say "making $1 with $python"
   "$python" -m venv "$1"
+}
+
+install_tensorflow() { # its wheels are for Python 3.10 to 3.13
+  local name python='' wanted=tensorflow
+  [ "$(uname -m)" = x86_64 ] && wanted=tensorflow-cpu
+  for name in ${PYTHON:-python3.13 python3.12 python3.11 python3.10 python3}; do
+    if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null
+    then python=$(command -v "$name"); break; fi
+  done
+  [ -n "$python" ] || { say "no Python 3.10 to 3.13 for TensorFlow; name one: PYTHON=/path make setup-tensorflow"; return 1; }
+  say "making .venv-tensorflow with $python and $wanted"
+  "$python" -m venv .venv-tensorflow
+  # shellcheck disable=SC2086
+  retry .venv-tensorflow/bin/pip install -q --no-compile ${PIP_ARGS:-} "$wanted==2.21.0"
+  touch .venv-tensorflow/.ready
 }
 
 # One call for all extras: pip looks for what goes together only once.
@@ -111,6 +127,7 @@ dev)
   install_programs
   touch .venv/.ready-dev
   ;;
+tensorflow) install_tensorflow ;;
 deploy) install_deploy ;;
 lab) install_lab ;;
 *)

@@ -25,7 +25,8 @@ class FeatureNeed:
     """A feature of a stack, true or false, that some jobs of a workflow need.
 
     Which: those of `precisions`, of models of `sources` and with all of `options` set so (an option that is not there
-    has its default); an empty one means any. `lacking` says what a stack without it has not, `hint` the way out.
+    has its default); an empty one means any. `lacking` says what a stack without it has not, `hint` the way out; why a
+    stack has it not, the probe may tell in the feature of that name with `_problem` at its end.
     """
 
     feature: str
@@ -164,6 +165,13 @@ _IMPLICIT_INT8 = FeatureNeed(
 )
 _NAMED_TENSORS = FeatureNeed(
     feature="named_tensors", lacking="no named tensors", hint="Use a stack with TensorRT 8.5 or later."
+)
+
+_TF_TRT = FeatureNeed(
+    feature="tf_trt",
+    lacking="no TF-TRT",
+    hint="Use a stack whose TensorFlow (2.17 or older) was built with TensorRT, with that TensorRT's libraries on its "
+    "LD_LIBRARY_PATH: benchmarks/gpu/pack_tensorflow.py makes one. Without: `tensorflow`, or `onnx_tensorrt`.",
 )
 
 _NUMPY, _TORCH = ("numpy",), ("numpy", "torch", "torchvision")
@@ -383,6 +391,36 @@ _WORKFLOWS = (
         scenarios=("single", "offline"),
     ),
     WorkflowInfo(
+        name="tensorflow",
+        summary="TensorFlow's own run-time on a SavedModel: what TF-TRT is held against",
+        precisions=("fp32", "tf32", "fp16"),
+        device_kinds=("cpu", "gpu"),
+        requires=("tensorflow", "numpy"),
+        options={},
+        sources=("keras", "saved_model"),
+        precisions_by_kind={"cpu": ("fp32",)},
+        scenarios=("single", "offline"),
+    ),
+    WorkflowInfo(
+        name="tf_trt",
+        summary="TF-TRT: TensorRT engines inside of a SavedModel, the rest of it run by TensorFlow",
+        precisions=("fp32", "tf32", "fp16", "int8"),
+        device_kinds=("gpu",),
+        requires=("tensorflow", "numpy"),
+        options={
+            "minimum_segment_size": "fewest nodes that make an engine (default: the library's own, 3)",
+            "workspace_mib": "most memory that an engine's kernels may take as scratch (default: the library's own)",
+        },
+        values={
+            "minimum_segment_size": OptionValues("int", minimum=1),
+            "workspace_mib": OptionValues("int", minimum=1),
+        },
+        sources=("keras", "saved_model"),
+        calibration_methods=("entropy",),
+        needs_of_jobs=(_TF_TRT,),
+        scenarios=("single", "offline"),
+    ),
+    WorkflowInfo(
         name="fake",
         summary="No model at all: known latencies and failures on request, to test the farm itself",
         precisions=("fp32", "fp16", "int8"),
@@ -411,6 +449,9 @@ _WORKFLOWS = (
 
 WORKFLOWS: Dict[str, WorkflowInfo] = {w.name: w for w in _WORKFLOWS}
 
+#: In fp32 these are what speed-ups and mismatches are taken against; no model has more than one of them.
+BASELINES = ("pytorch", "tensorflow")
+
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 CALIBRATION_METHODS = ("minmax", "entropy", "percentile", "mse")
 TIMING_CACHES = ("cold", "shared")
@@ -433,5 +474,16 @@ TORCHVISION_MODELS = tuple(
     resnext50_32x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0 squeezenet1_0
     squeezenet1_1 swin_b swin_s swin_t swin_v2_b swin_v2_s swin_v2_t vgg11 vgg11_bn vgg13 vgg13_bn vgg16
     vgg16_bn vgg19 vgg19_bn vit_b_16 vit_b_32 vit_h_14 vit_l_16 vit_l_32 wide_resnet101_2 wide_resnet50_2
+    """.split()
+)
+
+#: Those of keras.applications that torchvision has, too, under its names. None is the same network to the last layer
+#: (Keras' ResNets put the stride in another convolution), so they are never called by torchvision's name.
+KERAS_PREFIX = "keras_"
+KERAS_MODELS = tuple(
+    KERAS_PREFIX + name
+    for name in """
+    densenet121 densenet169 densenet201 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4
+    efficientnet_b5 efficientnet_b6 efficientnet_b7 inception_v3 mobilenet_v2 resnet50 resnet101 resnet152 vgg16 vgg19
     """.split()
 )

@@ -11,14 +11,18 @@ JOB_SCHEMA = 1
 
 WARM_UP_RULES = ("fixed", "steady")
 SCENARIOS = ("single", "streams", "offline")
+#: Sources of models that are a file in the store.
+FILE_SOURCES = ("onnx", "saved_model")
 
 
 @dataclass(frozen=True)
 class ModelSpec:
     """A model to measure.
 
-    `source` is `torchvision` or `encoder` (by name), `onnx` (a file, by sha256, fetched from the store) or `fake`.
-    `input_shape` is one sample's shape without the batch dimension, e.g. (3, 224, 224), of an encoder (128,).
+    `source` is `torchvision`, `keras` or `encoder` (by name), `onnx` (a file, by sha256, fetched from the store),
+    `saved_model` (TensorFlow's directory, as one archive of `farm.contract.archive`) or `fake`.
+    `input_shape` is one sample's shape without the batch dimension, e.g. (3, 224, 224), of an encoder (128,); channels
+    come first, but for a SavedModel, whose shape is its own. `onnx_sha256` is the file's, of whichever source it is.
     `weights` is `random:SEED`, `default` (the published ones), `digits:SEED` (trained once on the digits data set) or
     `sha256:HEX` (a state dict in the store).
     """

@@ -17,6 +17,7 @@ from statistics import NormalDist
 
 from farm import identity
 from farm.accuracy import CONFIDENCE, wilson
+from farm.contract.catalogue import BASELINES
 from farm.contract.codec import to_json
 from farm.contract.job import Calibration
 from farm.contract.record import ACCURACY, Record
@@ -109,8 +110,8 @@ def _parts(calibration: Calibration | None) -> dict[str, str]:
 
 
 def _fp32(near: Sequence[Taken], worse: Taken) -> Taken | None:
-    """fp32 through the same workflow, else through PyTorch, with the plainest options."""
-    for workflow in (worse.record.job.workflow, "pytorch"):
+    """fp32 through the same workflow, else through PyTorch or TensorFlow, with the plainest options."""
+    for workflow in (worse.record.job.workflow, *BASELINES):
         known = [
             taken
             for taken in near

@@ -37,7 +37,8 @@ RULES: dict[str, Rule] = {
         Rule(
             pairs.SLOWER,
             "TensorRT slower than plain PyTorch",
-            "A workflow that builds engines takes more than 2 % longer than PyTorch as it is, in the same precision.",
+            "A workflow that builds engines takes more than 2 % longer than plain PyTorch, or TensorFlow, in the same"
+            " precision.",
             "It says nothing of other builder settings: an engine built at a low optimisation level stays one.",
             _OWN,
             pairs.tensorrt_slower,

@@ -82,7 +82,8 @@ def _engine(cell: Cell) -> str:
 
 def _counts(record: Record) -> str:
     """` (5 of 66)`, where the record counts them."""
-    left, total = (record.effective.get(f"operators_{name}") for name in ("in_pytorch", "total"))
+    told, total = record.effective.get, record.effective.get("operators_total")
+    left = told("operators_in_pytorch", told("operators_in_tensorflow"))
     return f" ({left} of {total})" if isinstance(left, int) and isinstance(total, int) else ""
 
 

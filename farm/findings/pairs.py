@@ -5,15 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from farm.contract.catalogue import BASELINES
 from farm.findings import cells, judging, words
 from farm.findings.cells import Cell
 from farm.findings.model import Candidate, Finding
 from farm.findings.scene import Scene, candidate, subset
 
-TENSORRT = ("onnx_tensorrt", "onnxruntime_trt", "torch_tensorrt")
+TENSORRT = ("onnx_tensorrt", "onnxruntime_trt", "torch_tensorrt", "tf_trt")
 
 #: A workflow that has int8 alone is held against the one that runs the same engine or session without quantisation.
 _PLAIN = {"pytorch_quantization": {"gpu": "onnx_tensorrt", "soc": "onnx_tensorrt", "cpu": "onnxruntime_cpu"}}
+
+#: How people call what a baseline runs on.
+_LIBRARIES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}
 
 INT8, SLOWER = "int8-not-faster", "tensorrt-slower"
 
@@ -32,9 +36,9 @@ def int8_not_faster(scene: Scene) -> Iterator[Candidate]:
 
 
 def tensorrt_slower(scene: Scene) -> Iterator[Candidate]:
-    """A TensorRT workflow against PyTorch as it is, in the same precision."""
+    """A TensorRT workflow against PyTorch, or TensorFlow, as it is, in the same precision."""
     for new, near in _each(scene, lambda cell: cell.identity["workflow"] in TENSORRT):
-        base = _nearest([c for c in near if c.identity["workflow"] == "pytorch"], new, new.identity["precision"])
+        base = _nearest([c for c in near if c.identity["workflow"] in BASELINES], new, new.identity["precision"])
         if base is not None:
             yield _candidate(scene, SLOWER, base, new, 1 + scene.rules.threshold)
 
@@ -95,7 +99,7 @@ def _int8_words(base: Cell, new: Cell, ratio: float) -> str:
 
 
 def _tensorrt_words(base: Cell, new: Cell, ratio: float) -> str:
-    return f"{new.way} takes {words.more(ratio)} plain PyTorch, {base.way}"
+    return f"{new.way} takes {words.more(ratio)} plain {_LIBRARIES[base.identity['workflow']]}, {base.way}"
 
 
 def _cell(base: Cell, new: Cell) -> dict[str, str]:

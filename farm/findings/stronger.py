@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from farm.compare.model import Side
+from farm.contract.catalogue import BASELINES
 from farm.findings import cells, judging, words
 from farm.findings.cells import Cell
 from farm.findings.model import Candidate, Finding
@@ -64,7 +65,7 @@ def ratios_of(weak: Mapping[_Key, Cell], strong: Mapping[_Key, Cell]) -> dict[st
     for key in weak.keys() & strong.keys():
         cell = weak[key]
         batch = int(cell.identity["batch"] or 0)
-        plain = cell.identity["workflow"] == "pytorch" and cell.identity["precision"] == "fp32"
+        plain = cell.identity["workflow"] in BASELINES and cell.identity["precision"] == "fp32"
         if plain and not cell.identity["options"]:
             found = (batch, weak[key].side.median / strong[key].side.median)
             largest[key.model] = max(found, largest.get(key.model, found))

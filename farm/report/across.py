@@ -70,7 +70,8 @@ QUANTITIES = (
     Quantity("accuracy-across", "Top-1 accuracy", "top1", "%",
              "Share of the test images that are told rightly. Higher is better.", _percent),
     Quantity("mismatch-across", "Mismatch", "mismatch_1e-3_pct", "%",
-             "Share of the outputs not close to pytorch fp32 at rtol 1e-3." + _LARGEST + " Lower is better.",
+             "Share of the outputs not close to pytorch fp32, of models of TensorFlow to tensorflow fp32, at rtol 1e-3."
+             + _LARGEST + " Lower is better.",
              text.percent),
 )  # fmt: skip
 

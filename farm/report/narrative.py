@@ -12,7 +12,7 @@ from farm.report.coverage import counts, failures
 from farm.report.document import Sentence
 from farm.report.provenance import differences
 from farm.report.select import Point, Selection
-from farm.report.series import MADE_UP, scenario
+from farm.report.series import MADE_UP, reference_of, scenario
 from farm.report.software import differing_software
 from farm.report.stats import Absent, Best, Ratio
 from farm.report.table import at
@@ -163,7 +163,7 @@ def _lowest(selection: Selection, latency: Best, among: list[Point], batch: int)
     said = f"lowest latency at batch {batch} is {text.number(latency.value)} ms, with {latency.point.series.label}"
     faster = stats.speed_up(latency.point, selection.references(latency.point.series))
     if isinstance(faster, Ratio) and faster.base is not latency.point:
-        said += f" ({text.number(faster.value)} times as fast as pytorch fp32)"
+        said += f" ({text.number(faster.value)} times as fast as {reference_of(faster.base.series.workflow)})"
     rivals = [p for p in among if p is not latency.point and not p.doubts]
     close = [p for p in rivals if stats.overlap(p.record, latency.point.record, "latency_ms")]
     if close:

@@ -167,7 +167,7 @@ class Selection:
         return tuple(g for g in self.gaps if g.series == series)
 
     def references(self, series: Series) -> tuple[Point, ...]:
-        """What the points of a series are compared with: pytorch fp32 of its model and device class, as far as ok."""
+        """What the points of a series are compared with: the baseline of its model and device class, as far as ok."""
         near = self.series(series.device_class, series.model)
         return tuple(p for s in near if s.is_reference for p in self.of(s) if p.ok)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from farm.contract.canonical import short_digest
-from farm.contract.catalogue import PRECISIONS
+from farm.contract.catalogue import BASELINES, PRECISIONS, WORKFLOWS
 from farm.contract.job import JobSpec, Protocol
 from farm.contract.pipeline import GENERATED, PipelineSpec
 from farm.contract.record import Record
@@ -63,13 +63,20 @@ class Series:
     @property
     def is_reference(self) -> bool:
         """Whether this is what speed-ups and mismatches are taken against."""
-        return (self.workflow, self.precision) == ("pytorch", "fp32")
+        return self.workflow in BASELINES and self.precision == "fp32"
 
     @property
     def sort_key(self) -> tuple[Any, ...]:
-        """Class, model, pytorch with the reference first, then workflows by name; precisions from wide to narrow."""
+        """Class, model, baseline with the reference first, then workflows by name; precisions from wide to narrow."""
         rank = PRECISIONS.index(self.precision) if self.precision in PRECISIONS else len(PRECISIONS)
-        order = (self.workflow != "pytorch", self.workflow, not self.is_reference, rank, self.precision, self.variant)
+        order = (
+            self.workflow not in BASELINES,
+            self.workflow,
+            not self.is_reference,
+            rank,
+            self.precision,
+            self.variant,
+        )
         return (self.device_class, model_order(self.model), order)
 
 
@@ -77,6 +84,12 @@ def model_order(label: str) -> tuple[str, int, str]:
     """By name, and encoders of one name by the length of their sequences."""
     name, _, tokens = label.partition("@")
     return (name, int(tokens) if tokens.isdecimal() else 0, label)
+
+
+def reference_of(workflow: str) -> str:
+    """What a workflow's speed-ups are taken against, in words: of models of TensorFlow it is TensorFlow."""
+    info = WORKFLOWS.get(workflow)
+    return "tensorflow fp32" if info is not None and "keras" in info.sources else "pytorch fp32"
 
 
 def device_class(job: JobSpec, records: Sequence[Record] = ()) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from farm.contract.record import Interval, Record
 from farm.identity import switches
 from farm.report.select import Point
-from farm.report.series import device_id
+from farm.report.series import device_id, reference_of
 from farm.summary import WITHIN_RUN
 
 _ONE_RUN = "within one run"
@@ -126,13 +126,13 @@ def ratio(base: Point, other: Point) -> Ratio | Absent:
     """
     over, under = value(base.record, "latency_ms"), value(other.record, "latency_ms")
     if isinstance(over, Absent):
-        return Absent(f"pytorch fp32 has no median here ({over.reason})")
+        return Absent(f"{_base(base)} has no median here ({over.reason})")
     if isinstance(under, Absent):
         return under
     if under <= 0 or over <= 0:
         return Absent("a median is not above zero")
     if base.invalid or other.invalid:
-        who = "pytorch fp32" if base.invalid else "this point"
+        who = _base(base) if base.invalid else "this point"
         return Absent(f"{who} is flagged invalid, so it is not compared")
     doubtful = bool(base.doubts or other.doubts)
     i, j = interval(base.record, "latency_ms"), interval(other.record, "latency_ms")
@@ -145,23 +145,29 @@ def ratio(base: Point, other: Point) -> Ratio | Absent:
     return Ratio(over / under, base, i.low / j.high, i.high / j.low, confidence, doubtful, scope=scope)
 
 
-def speed_up(point: Point, references: Iterable[Point]) -> Ratio | Absent:
-    """Speed-up of a point over pytorch fp32 of the same model, batch and device, or why there is none.
+def _base(point: Point) -> str:
+    """What a point's speed-up is taken against, as people call it."""
+    return reference_of(point.series.workflow)
 
-    `references` are the pytorch fp32 points that ran with this model on this device class.
+
+def speed_up(point: Point, references: Iterable[Point]) -> Ratio | Absent:
+    """Speed-up of a point over the reference of the same model, batch and device, or why there is none.
+
+    `references` are the points of the reference, pytorch or tensorflow in fp32, that ran with this model on this device
+    class.
     """
     if isinstance(value(point.record, "latency_ms"), Absent):
         return ratio(point, point)
     near = [p for p in references if p.batch == point.batch]
     if not near:
-        return Absent("there is no pytorch fp32 run of this model, batch and device class")
+        return Absent(f"there is no {_base(point)} run of this model, batch and device class")
     fair = [p for p in near if not_comparable(p.record, point.record) is None]
     if not fair:
-        return Absent(f"not compared with pytorch fp32: {not_comparable(near[0].record, point.record)}")
+        return Absent(f"not compared with {_base(point)}: {not_comparable(near[0].record, point.record)}")
     base = min(fair, key=lambda p: _distance(p, point))
     found = ratio(base, point)
     if isinstance(found, Ratio) and device_id(base.record) != device_id(point.record):
-        where = f"pytorch fp32 ran on {device_id(base.record)}, this on {device_id(point.record)}"
+        where = f"{_base(base)} ran on {device_id(base.record)}, this on {device_id(point.record)}"
         return replace(found, caveat=f"{where}: same class, not same unit")
     return found
 

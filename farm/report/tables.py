@@ -36,7 +36,7 @@ def speed_up_table(selection: Selection, device_class: str) -> Table:
     scopes = sorted({r.scope for r in ratios if isinstance(r, Ratio) and r.scope})
     caption = (
         "Median latency of pytorch fp32 over that of this row, at the same model, batch size and device. Above 1 is"
-        " faster than pytorch fp32."
+        " faster than pytorch fp32. For models of TensorFlow it is tensorflow fp32."
     )
     if scopes:
         caption += (
@@ -110,7 +110,8 @@ def mismatch_table(selection: Selection, device_class: str) -> Table:
     )
     groups = _series_groups(selection, device_class, lambda s: _mismatch_cells(selection.of(s), notes), once=True)
     caption = (
-        "Outputs against pytorch fp32 (for an ONNX file: ONNX Runtime on a CPU) on the same inputs and weights, the"
+        "Outputs against pytorch fp32 (for an ONNX file: ONNX Runtime on a CPU; for models of TensorFlow:"
+        " TensorFlow fp32 on a CPU) on the same inputs and weights, the"
         " worst batch size of each row. Not close:"
         " |test \u2212 reference| > 1e-8 + rtol \u00b7 |reference|, lower is better. Top-1 agreement: inputs whose"
         f" largest output is the reference's, higher is better.{_made_by(selection, device_class)}"

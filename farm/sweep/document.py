@@ -19,6 +19,7 @@ from farm.contract.catalogue import (
     CALIBRATION_METHODS,
     DATA,
     DEVICE_KINDS,
+    KERAS_MODELS,
     LADDER_STOPS,
     PRECISIONS,
     TIMING_CACHES,
@@ -141,11 +142,12 @@ class ProtocolEntry(Shorthand):
 
 
 class ModelEntry(Shorthand):
-    """A torchvision model or a text encoder by name, perhaps with other weights or input, or an ONNX file."""
+    """A model by name (torchvision, text encoders, Keras), perhaps with other weights or input, or a file."""
 
     name: Name
     weights: Weights | None = None
     onnx: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    saved_model: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     input: Annotated[list[Annotated[int, Field(ge=1, le=65_536)]], Field(min_length=1, max_length=6)] | None = None
 
     @classmethod
@@ -160,23 +162,33 @@ class ModelEntry(Shorthand):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.onnx is None and self.name not in MODELS:
-            message = (
-                "no classification model of torchvision and no text encoder has this name; a file needs `onnx: FILE`"
-            )
+        if not self.is_file and self.name not in MODELS:
+            message = "no model of torchvision or Keras and no text encoder has this name; a file needs `onnx: FILE`"
             raise several([Problem(("name",), message, self.name, MODELS)])
         if self.is_encoder and self.input is not None:
             raise several([Problem(("input",), "a text encoder takes tokens: set the sweep's `sequence`", self.input)])
-        if self.onnx is not None and self.weights is not None:
-            raise several([Problem(("weights",), "an ONNX file brings its own weights", self.weights)])
+        if self.onnx is not None and self.saved_model is not None:
+            raise several([Problem(("saved_model",), "give either `onnx` or `saved_model`", self.saved_model)])
+        what = "an ONNX file" if self.onnx is not None else "a SavedModel"
+        if self.is_file and self.weights is not None:
+            raise several([Problem(("weights",), f"{what} brings its own weights", self.weights)])
         if self.onnx is not None and self.input is None:
             raise custom("an ONNX file needs `input: [C, H, W]`, one sample's shape without the batch")
+        if self.saved_model is not None and self.input is None:
+            raise custom("a SavedModel needs `input: [H, W, C]`, one sample's shape in its own order")
+        if self.name in KERAS_MODELS and self.weights is not None and not self.weights.startswith("random:"):
+            raise several([Problem(("weights",), "a model of Keras has weights `random:SEED` alone", self.weights)])
         return self
 
     @property
     def is_encoder(self) -> bool:
         """Whether it is one of the text encoders, and no file that has the name of one."""
-        return self.onnx is None and self.name in ENCODERS
+        return not self.is_file and self.name in ENCODERS
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the model comes as a file, with its weights."""
+        return self.onnx is not None or self.saved_model is not None
 
 
 class WorkflowEntry(Shorthand):

@@ -14,7 +14,7 @@ from pydantic.annotated_handlers import GetCoreSchemaHandler, GetJsonSchemaHandl
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from farm.contract.catalogue import TORCHVISION_MODELS
+from farm.contract.catalogue import KERAS_MODELS, TORCHVISION_MODELS
 from farm.contract.encoders import ENCODERS
 from farm.contract.names import check_name
 from farm.sweep.problems import custom
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 MAX_BATCH = 65_536
 #: Models that go by their names.
-MODELS = (*TORCHVISION_MODELS, *ENCODERS)
+MODELS = (*TORCHVISION_MODELS, *ENCODERS, *KERAS_MODELS)
 #: A sweep's id is its name and 13 characters more, and ids are held to 128.
 MAX_NAME = 100
 

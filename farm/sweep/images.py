@@ -49,7 +49,7 @@ def _weights(document: SweepDocument, dataset: str) -> Iterator[Problem]:
     told: set[Loc] = set()
     for index, model in enumerate(document.models or ()):
         weights, loc = chosen_weights(document, model, index)
-        if model.onnx is None and weights.partition(":")[0] not in _FITTING[dataset] and loc not in told:
+        if not model.is_file and weights.partition(":")[0] not in _FITTING[dataset] and loc not in told:
             told.add(loc)
             yield Problem(loc, _WEIGHTS[dataset].format(weights), weights)
 
@@ -57,7 +57,7 @@ def _weights(document: SweepDocument, dataset: str) -> Iterator[Problem]:
 def _published(document: SweepDocument) -> Iterator[Problem]:
     for index, model in enumerate(document.models or ()):
         weights, loc = chosen_weights(document, model, index)
-        if model.onnx is None and weights == "default":
+        if not model.is_file and weights == "default":
             yield Problem(loc, "the published weights have 1000 classes, digits has 10: use `digits:SEED`", weights)
 
 

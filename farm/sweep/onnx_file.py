@@ -13,8 +13,9 @@ MAX_BYTES = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
-class OnnxFile:
-    """A file that was looked at. `checked` says how: `onnx.checker`, or `first byte` where `onnx` is not installed."""
+class ModelFile:
+    """A file that was looked at. `checked` says how: `onnx.checker`, or `first byte` where `onnx` is not installed;
+    `files` of a SavedModel, whose `path` is an archive that lasts as long as this process."""
 
     path: Path
     sha256: str
@@ -22,7 +23,7 @@ class OnnxFile:
     checked: str
 
 
-def look_at(written: str, directory: Path) -> OnnxFile:
+def look_at(written: str, directory: Path) -> ModelFile:
     """Find the file that a sweep names and see that it can be what it says.
 
     A relative path is taken from the sweep's directory and may not leave it, by `..` or by a link.
@@ -31,19 +32,22 @@ def look_at(written: str, directory: Path) -> OnnxFile:
         ValueError: what is wrong with it, in words.
     """
     try:
-        path = _locate(written, directory)
+        path = locate(written, directory)
+        if not path.is_file():
+            raise ValueError(f"not a regular file: {path}")
         size = path.stat().st_size
         if size == 0:
             raise ValueError("the file is empty")
         if size > MAX_BYTES:
             raise ValueError(f"the file has {size} bytes; an ONNX file has at most {MAX_BYTES}")
         checked = _check(path)
-        return OnnxFile(path, sha256_file(str(path)), size, checked)
+        return ModelFile(path, sha256_file(str(path)), size, checked)
     except OSError as error:
         raise ValueError(f"the file cannot be read: {error.strerror or error}") from error
 
 
-def _locate(written: str, directory: Path) -> Path:
+def locate(written: str, directory: Path) -> Path:
+    """What a sweep in `directory` means by a path. Raises ValueError: it is not there, or may not be named so."""
     if "\0" in written:
         raise ValueError("a path cannot hold a NUL character")
     path = Path(written)
@@ -55,8 +59,6 @@ def _locate(written: str, directory: Path) -> Path:
     resolved = full.resolve()
     if not path.is_absolute() and not resolved.is_relative_to(directory.resolve()):
         raise ValueError(f"the path leads out of the sweep's directory, to {resolved}; give an absolute path instead")
-    if not resolved.is_file():
-        raise ValueError(f"not a regular file: {full}")
     return resolved
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from farm.contract.catalogue import WORKFLOWS
+from farm.contract.catalogue import KERAS_MODELS, WORKFLOWS
 from farm.contract.encoders import DEFAULT_SEQUENCE
 from farm.contract.encoders import SOURCE as ENCODER
 from farm.contract.job import AccuracySpec, BatchLadder, Calibration, ModelSpec, Protocol
@@ -17,6 +17,7 @@ from farm.contract.layers import PROFILES
 from farm.contract.pipeline import PipelineSpec
 from farm.contract.protocols import PROTOCOLS
 from farm.devices import Selector, parse_conditions
+from farm.sweep import onnx_file, saved_model
 from farm.sweep.checks import DEFAULT_PRECISIONS
 from farm.sweep.concurrency import Concurrency
 from farm.sweep.concurrency_entry import ConcurrencyEntry
@@ -31,7 +32,7 @@ from farm.sweep.document import (
     SweepDocument,
 )
 from farm.sweep.images import data_of
-from farm.sweep.onnx_file import OnnxFile, look_at
+from farm.sweep.onnx_file import ModelFile
 from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
 from farm.sweep.spec import Exclusion, Rebuilds, SweepSpec, WorkflowChoice, named
@@ -40,22 +41,31 @@ from farm.sweep.study import PipelineEntry
 DEFAULT_PROTOCOL = "quick"
 
 #: torchvision's own input where 224 x 224 does not run.
-_INPUTS = {"inception_v3": (3, 299, 299)}
+_INPUTS = {"inception_v3": (3, 299, 299), "keras_inception_v3": (3, 299, 299)}
 
 
-def find_files(models: Sequence[ModelEntry], directory: Path) -> tuple[dict[int, OnnxFile], list[Problem]]:
-    """Look at the ONNX files of a sweep; return them by the model's index, and what is wrong with the others."""
+_LOOKS: dict[str, Callable[[str, Path], ModelFile]] = {
+    "onnx": onnx_file.look_at,
+    "saved_model": saved_model.look_at,
+}
+
+
+def find_files(models: Sequence[ModelEntry], directory: Path) -> tuple[dict[int, ModelFile], list[Problem]]:
+    """Look at the files of a sweep; return them by the model's index, and what is wrong with the others."""
     found, problems = {}, []
     for index, entry in enumerate(models):
-        if entry.onnx is not None:
+        for key, look in _LOOKS.items():
+            written = getattr(entry, key)
+            if written is None:
+                continue
             try:
-                found[index] = look_at(entry.onnx, directory)
+                found[index] = look(written, directory)
             except ValueError as error:
-                problems.append(Problem(("models", index, "onnx"), str(error), entry.onnx))
+                problems.append(Problem(("models", index, key), str(error), written))
     return found, problems
 
 
-def resolve(document: SweepDocument, files: dict[int, OnnxFile]) -> SweepSpec:
+def resolve(document: SweepDocument, files: dict[int, ModelFile]) -> SweepSpec:
     """Make the spec of a document that has no mistakes."""
     weights = document.weights or "random:0"
     precisions = tuple(document.precisions or DEFAULT_PRECISIONS)
@@ -92,7 +102,7 @@ def resolve(document: SweepDocument, files: dict[int, OnnxFile]) -> SweepSpec:
     return spec.with_files({file.sha256: file.path for file in files.values()})
 
 
-def _models(entry: ModelEntry, weights: str, file: OnnxFile | None, lengths: Sequence[int]) -> list[ModelSpec]:
+def _models(entry: ModelEntry, weights: str, file: ModelFile | None, lengths: Sequence[int]) -> list[ModelSpec]:
     """One model; a text encoder once for each length of a sequence, since compilers make another one of each."""
     if not entry.is_encoder:
         return [_model(entry, weights, file)]
@@ -100,13 +110,14 @@ def _models(entry: ModelEntry, weights: str, file: OnnxFile | None, lengths: Seq
     return [ModelSpec(entry.name, ENCODER, (length,), chosen) for length in lengths]
 
 
-def _model(entry: ModelEntry, weights: str, file: OnnxFile | None) -> ModelSpec:
+def _model(entry: ModelEntry, weights: str, file: ModelFile | None) -> ModelSpec:
     if file is not None:
-        # An ONNX file brings its weights: the field says which, so that two files never look alike.
-        own = f"sha256:{file.sha256}"
-        return ModelSpec(entry.name, "onnx", tuple(entry.input or ()), own, file.sha256)
+        # A file brings its weights: the field says which, so that two files never look alike.
+        own, source = f"sha256:{file.sha256}", "onnx" if entry.onnx is not None else "saved_model"
+        return ModelSpec(entry.name, source, tuple(entry.input or ()), own, file.sha256)
     shape = tuple(entry.input) if entry.input else _INPUTS.get(entry.name, (3, 224, 224))
-    return ModelSpec(entry.name, "torchvision", shape, _seeded(entry.weights or weights))
+    source = "keras" if entry.name in KERAS_MODELS else "torchvision"
+    return ModelSpec(entry.name, source, shape, _seeded(entry.weights or weights))
 
 
 def _seeded(weights: str) -> str:

@@ -25,7 +25,7 @@ NOT_REFERENCES = {
     "auto-generated", "daemon-reload", "tensorrt-cu11", "tensorrt-cu12", "tensorrt-cu13", "cuda-python",
     "onnxruntime-gpu", "onnxruntime-training", "onnxruntime-openvino", "pytorch-eager", "tz-seconds",
     "max-autotune", "reduce-overhead", "nvidia-modelopt", "pytorch-quantization", "pillow-simd",
-    "gpu-thermal", "tj-thermal", "tj-therm", "jetson-agx", "jetson-agx-xavier",
+    "gpu-thermal", "tj-thermal", "tj-therm", "jetson-agx", "jetson-agx-xavier", "tensorflow-cpu",
 }  # fmt: skip
 
 

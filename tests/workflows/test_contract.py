@@ -17,10 +17,12 @@ from tests.island.harness import NOTHING, Island, model_job, with_protocol
 from workers.workflows.registry import TABLE
 
 pytestmark = [pytest.mark.long, pytest.mark.models]
+#: In a stack of its own: test_tensorflow.
+_APART = ("tensorflow",)
 _CASES = [
     (name, precision)
     for name in sorted(TABLE)
-    if "cpu" in WORKFLOWS[name].device_kinds
+    if "cpu" in WORKFLOWS[name].device_kinds and name not in _APART
     for precision in WORKFLOWS[name].precisions_on("cpu")
 ]
 _MEASURED = ("start", "load_engine", "first_inference", "warm_up", "measure", "outputs", "finish")

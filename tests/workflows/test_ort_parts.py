@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from farm.contract.archive import pack
 from tests.workflows.onnx_models import save_model
 
 pytest.importorskip("onnxruntime")
@@ -249,7 +250,7 @@ def test_an_archive_comes_back_as_it_was_and_damage_shows(tmp_path: Path) -> Non
     source, path = tmp_path / "source", tmp_path / "engine.zip"
     source.mkdir()
     (source / "a.engine").write_bytes(os.urandom(4096))
-    archive.pack(str(source), ["a.engine"], str(path))
+    pack(str(source), ["a.engine"], str(path))
     archive.unpack(str(path), str(tmp_path / "target"))
     assert (tmp_path / "target/a.engine").read_bytes() == (source / "a.engine").read_bytes()
     content = bytearray(path.read_bytes())

@@ -19,7 +19,7 @@ import redis
 
 from farm.broker.jobs import Claim, JobState, JobStore
 from farm.contract.canonical import sha256_file
-from farm.contract.job import JobSpec
+from farm.contract.job import FILE_SOURCES, JobSpec
 from farm.contract.outcome import Failure, Outcome
 from farm.contract.protocols import stage_limits_s
 from farm.contract.record import ACCURACY, LATENCY, PIPELINE
@@ -232,7 +232,7 @@ class _Execution:
         """The model's file, copied from the store where it is kept there."""
         model = self._job.model
         kind, _, value = model.weights.partition(":")
-        sha256 = model.onnx_sha256 if model.source == "onnx" else value if kind == "sha256" else None
+        sha256 = model.onnx_sha256 if model.source in FILE_SOURCES else value if kind == "sha256" else None
         if sha256 is None:
             return None
         path = self._settings.cache_dir / "inputs" / sha256

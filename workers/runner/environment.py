@@ -23,8 +23,9 @@ LIBRARIES = (
     "modelopt",
     "pytorch_quantization",
     "tensorflow",
+    "keras",
 )
-_VARIABLES = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "ATEN_", "MALLOC_")
+_VARIABLES = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "ATEN_", "MALLOC_", "TF_")
 _SINGLE_VARIABLES = (
     "LD_PRELOAD",
     "LD_LIBRARY_PATH",

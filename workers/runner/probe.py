@@ -7,7 +7,7 @@ import importlib.util
 import platform
 import sys
 import warnings
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 from farm.contract.codec import to_json
 from farm.contract.device import StackInfo
@@ -17,6 +17,7 @@ from workers.runner.environment import LIBRARIES, cpu_flags, version_of
 from workers.workflows import ort_providers
 from workers.workflows.base import default_threads
 from workers.workflows.openvino_setup import import_openvino
+from workers.workflows.tf_trt_compat import features as tensorflow_features
 from workers.workflows.torch_setup import import_torchvision
 from workers.workflows.trt_compat import features
 
@@ -68,7 +69,13 @@ def _version(name: str) -> Optional[str]:
 
 def _features(libraries: Dict[str, str], problems: Dict[str, str]) -> Dict[str, Any]:
     found: Dict[str, Any] = {"cpu_count": default_threads(), "machine": platform.machine(), "cpu_flags": cpu_flags()}
-    for name, ask in (("torch", _torch_features), ("onnxruntime", ort_providers.probe), ("tensorrt", features)):
+    asked: Tuple[Tuple[str, Callable[[Any], Dict[str, Any]]], ...] = (
+        ("torch", _torch_features),
+        ("onnxruntime", ort_providers.probe),
+        ("tensorrt", features),
+        ("tensorflow", tensorflow_features),
+    )
+    for name, ask in asked:
         if name not in libraries:
             continue
         try:

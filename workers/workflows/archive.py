@@ -1,22 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A directory that a library keeps its compiled code in, as one file: packed in prepare, unpacked to be measured."""
+"""A directory that a library keeps its compiled code in, packed in prepare: here it is unpacked to be measured."""
 
 import contextlib
 import os
-import shutil
 import zipfile
-from typing import Iterable, Iterator
+from typing import Iterator
 
 from workers.workflows.errors import WorkflowError
-
-
-def pack(directory: str, names: Iterable[str], path: str) -> None:
-    """Write the files `names` of a directory to one archive, with a fixed date: the same code gives the same file."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(names):
-            with open(os.path.join(directory, name), "rb") as source:
-                with archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as target:
-                    shutil.copyfileobj(source, target)
 
 
 def unpack(path: str, directory: str) -> None:

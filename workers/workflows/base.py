@@ -303,6 +303,7 @@ _DISTRIBUTIONS = {
     "PIL": ("pillow",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-training"),
     "pytorch_quantization": ("pytorch-quantization",),
+    "tensorflow": ("tensorflow", "tensorflow-cpu"),
     "tensorrt": ("tensorrt", "tensorrt-cu11", "tensorrt-cu12", "tensorrt-cu13"),
 }
 

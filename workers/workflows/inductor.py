@@ -13,8 +13,8 @@ import shutil
 import subprocess
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+from farm.contract import archive
 from farm.contract.canonical import short_digest
-from workers.workflows import archive
 from workers.workflows.errors import Unsupported, WorkflowError, is_out_of_memory
 
 RECIPE = 1

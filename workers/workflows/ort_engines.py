@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from typing import Any, Callable, Dict, List, Optional
 
+from farm.contract.archive import pack
 from farm.contract.canonical import sha256_file, short_digest
 from workers.workflows import archive, inputs, onnx_session, ort_placement, ort_providers, ort_table
 from workers.workflows.base import Context, platform_key, require
@@ -115,7 +116,7 @@ class Engines:
             names = sorted(os.listdir(kept))
             if not any(name.endswith(".engine") for name in names):
                 raise WorkflowError("ONNX Runtime built no engine: {}".format(names), None, "build-failed")
-            archive.pack(kept, names, path)
+            pack(kept, names, path)
             return dict(built, files=digests(kept), engine_bytes=engine_bytes(kept), timing_cache_bytes_before=before)
 
     def _first_run(self, batch: int, kept: str, work: str) -> Dict[str, Any]:

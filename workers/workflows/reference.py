@@ -35,6 +35,11 @@ def torch_key(ctx: Context, model_key: Dict[str, Any]) -> Dict[str, Any]:
     return {"engine": "pytorch", "model": model_key, "versions": versions("torch", "numpy"), "threads": ctx.threads}
 
 
+def prepare_with(ctx: Context, key: Dict[str, Any], forward: Callable[[], Callable[[Any], Outputs]]) -> None:
+    """Make the references with what `forward` gives; `key` is as that of `torch_key`."""
+    _prepare(ctx, key, forward, ctx.job.batches.sizes)
+
+
 def prepare_onnx(ctx: Context, path: str, sha256: str, fixed_batch: Optional[int]) -> None:
     """Make the references with ONNX Runtime on the original file; only for its batch where that is fixed."""
     sizes = tuple(size for size in ctx.job.batches.sizes if fixed_batch in (None, size))

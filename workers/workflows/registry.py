@@ -17,6 +17,8 @@ TABLE = {
     "onnx_tensorrt": "workers.workflows.onnx_tensorrt:OnnxTensorRT",
     "pytorch_quantization": "workers.workflows.pytorch_quantization:PytorchQuantization",
     "torch_tensorrt": "workers.workflows.torch_tensorrt:TorchTensorRT",
+    "tensorflow": "workers.workflows.tensorflow:TensorFlow",
+    "tf_trt": "workers.workflows.tf_trt:TfTrt",
     "fake": "workers.workflows.fake:Fake",
 }
 
