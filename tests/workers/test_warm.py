@@ -142,6 +142,23 @@ def test_forks_draw_numbers_of_their_own(
     assert all(a != b for a, b in zip(first, second, strict=True))
 
 
+def test_a_forked_runner_collects_no_garbage_of_what_its_parent_imported(
+    plan: MakePlan, control: Any, runners: WarmRunners, island_bundle: Path
+) -> None:
+    """Its own it does collect."""
+    script = """
+    import gc, weakref
+    import numpy
+    class Loop: pass
+    loop = Loop(); loop.own = loop; gone = weakref.ref(loop); del loop
+    left_out = any(one is vars(numpy) for one in gc.get_objects())
+    gc.collect()
+    print(gc.get_freeze_count() > 10000, left_out, gone() is None)
+    """
+    run(plan(script), runners, key_of(island_bundle, "numpy"))
+    assert control.log.read_text().split() == ["True", "False", "True"]
+
+
 def test_a_forked_runner_has_the_memory_of_a_fresh_one(
     plan: MakePlan, control: Any, runners: WarmRunners, island_bundle: Path
 ) -> None:
