@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The key `concurrency` of a sweep: the axes of a study of requests in flight, their types and ranges."""
+"""Requests in flight in a sweep: the axes of a study (the key `concurrency`), and the switches of a protocol."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from farm.contract.concurrency import disagreement
+from farm.contract.job import Protocol
 from farm.sweep.fields import Lanes, OneOrMore, T, Threads
 from farm.sweep.parts import Part
 from farm.sweep.problems import Problem, custom, several
@@ -50,3 +52,16 @@ class ConcurrencyEntry(Part):
             (("threads", "inter"), threads.inter),
         ]
         return [(loc, axis or []) for loc, axis in found]
+
+
+#: The switches of a protocol that say what is in flight on what.
+LANES = ("scenario", "streams", "contexts", "sessions")
+
+
+def lanes_problems(protocol: Protocol) -> list[Problem]:
+    """Contexts and sessions of a protocol where nothing else is in flight, or more of one than the others can use."""
+    named = [key for key in ("contexts", "sessions") if getattr(protocol, key) is not None]
+    if named and protocol.scenario != "streams":
+        return [Problem((key,), f"{key} need `scenario: streams`", getattr(protocol, key)) for key in named]
+    idle = disagreement(protocol) if named else None
+    return [] if idle is None else [Problem((named[0],), " ".join(idle), getattr(protocol, named[0]))]

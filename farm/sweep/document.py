@@ -25,14 +25,13 @@ from farm.contract.catalogue import (
     TIMING_CACHES,
     WORKFLOWS,
 )
-from farm.contract.concurrency import disagreement
 from farm.contract.encoders import ENCODERS
-from farm.contract.job import SCENARIOS, WARM_UP_RULES, Protocol
+from farm.contract.job import SCENARIOS, WARM_UP_RULES
 from farm.contract.layers import PROFILES
 from farm.contract.protocols import PROTOCOLS
 from farm.contract.run import STAGES
 from farm.devices import parse_conditions
-from farm.sweep.concurrency_entry import ConcurrencyEntry, ThreadsEntry
+from farm.sweep.concurrency_entry import LANES, ConcurrencyEntry, ThreadsEntry, lanes_problems
 from farm.sweep.fields import (
     MODELS,
     BatchSize,
@@ -118,22 +117,13 @@ class ProtocolEntry(Shorthand):
         if self.switch(base, "streams") > 1 and self.switch(base, "scenario") != "streams":
             key = "streams" if self.streams is not None else "scenario"
             found.append(Problem((key,), "more than one stream needs `scenario: streams`", getattr(self, key)))
-        found += self._lanes(base)
+        found += lanes_problems(dataclasses.replace(base, **{key: self.switch(base, key) for key in LANES}))
         if self.switch(base, "scenario") == "offline" and self.switch(base, "boundary") == "end_to_end":
             message = "offline queues inputs that are on the device: it has the boundary `compute` alone"
             found.append(Problem(("scenario",), message, "offline"))
         if found:
             raise several(found)
         return self
-
-    def _lanes(self, base: Protocol) -> list[Problem]:
-        """Contexts and sessions where nothing is in flight beside, or more of one than the others can use."""
-        named = [key for key in ("contexts", "sessions") if getattr(self, key) is not None]
-        if named and self.switch(base, "scenario") != "streams":
-            return [Problem((key,), f"{key} need `scenario: streams`", getattr(self, key)) for key in named]
-        given = {key: self.switch(base, key) for key in ("streams", "contexts", "sessions")}
-        idle = disagreement(dataclasses.replace(base, **given)) if named else None
-        return [] if idle is None else [Problem((named[0],), " ".join(idle), given[named[0]])]
 
     def switch(self, base: Any, name: str) -> Any:
         """A switch as given here, or as `base` has it."""

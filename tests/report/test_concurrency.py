@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import altair
+
 from farm.contract.record import Flag, Interval, Record
 from farm.report import narrative
 from farm.report.compose import compose
@@ -209,3 +211,4 @@ def test_the_page_has_the_part_and_the_figure_marks_the_saturation() -> None:
     assert rings["mark"]["filled"] is False
     assert sorted(value["batch"] for value in rings["data"]["values"]) == [1, 2, 2]
     assert [name for name, _ in figure.legend] == ["a stream for each", "1 stream", "2 streams"]
+    altair.Chart.from_dict(figure.panels[0].spec, validate=True)

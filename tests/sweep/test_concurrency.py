@@ -202,6 +202,13 @@ def test_the_gpus_studies_are_what_they_say(name: str) -> None:
     assert {job.model.name for job in found} == {"resnet50"}
 
 
+def test_the_study_of_the_docs_is_one() -> None:
+    text = (ROOT / "docs/concurrency.md").read_text().split("```yaml\n", 1)[1].split("```", 1)[0]
+    spec = parse_sweep(yaml.safe_dump(sweep(workflows=None) | yaml.safe_load(text)), "t")
+    counts = {name: len(lanes(spec, name)) for name in ("onnx_tensorrt", "onnxruntime_trt", "pytorch")}
+    assert counts == {"onnx_tensorrt": 32, "onnxruntime_trt": 16, "pytorch": 16}
+
+
 def test_the_example_is_sessions_by_threads() -> None:
     spec = load_sweep(ROOT / "examples/concurrency-cpu.yaml")
     found = {(p.streams, p.sessions, p.threads, p.inter_threads) for p in (job.protocol for job in jobs(spec))}
