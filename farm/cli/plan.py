@@ -22,6 +22,7 @@ def print_plan(plan: Plan) -> None:
     rows: list[list[Any]] = []
     for job in plan.jobs[:MAX_ROWS]:
         sizes = ", ".join(map(str, job.batches.sizes)) + (", accuracy" if job.accuracy else "")
+        sizes = f"pipeline at {sizes}" if job.pipeline else sizes
         done = "recorded already" if job.job_id in plan.recorded else ""
         rows.append([job.job_id, job.name, sizes, job.target.device_id or f"any {job.target.device_class}", done])
     runs = sum(len(job.run_ids()) for job in plan.jobs)

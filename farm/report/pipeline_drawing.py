@@ -15,9 +15,9 @@ ROLES = {
 }  # fmt: skip
 
 _WIDTH, _LEFT, _RIGHT = 760, 8, 752
-_ROW, _BAR = 48, 20
-#: Some six pixels a letter: narrower parts have no room for words.
-_LETTER = 6.4
+_ROW, _BAR = 56, 24
+#: Some eight pixels a letter: narrower parts have no room for words.
+_LETTER = 8.0
 
 
 def shares_svg(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], words: Mapping[str, str]) -> str:
@@ -25,15 +25,15 @@ def shares_svg(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], words: M
     parts: list[str] = []
     for number, (name, shares) in enumerate(bars):
         y = number * _ROW
-        parts.append(_text(_LEFT, y + 14, name))
-        parts += _bar(y + 20, shares, words)
-    bottom = len(bars) * _ROW
+        parts.append(_text(_LEFT, y + 18, name))
+        parts += _bar(y + 25, shares, words)
+    bottom = len(bars) * _ROW + 4
     for percent in range(0, 101, 20):
         x = _x(percent)
         anchor = "start" if percent == 0 else "end" if percent == 100 else "middle"
         parts.append(f'<path d="M{x},{bottom}v5" stroke="var(--fig-muted)"/>')
-        parts.append(_text(x, bottom + 19, f"{percent} %", "muted", anchor))
-    opened = f'<svg focusable="false" viewBox="0 0 {_WIDTH} {bottom + 26}" width="{_WIDTH}" font-size="12">'
+        parts.append(_text(x, bottom + 27, f"{percent} %", "muted", anchor))
+    opened = f'<svg focusable="false" viewBox="0 0 {_WIDTH} {bottom + 36}" width="{_WIDTH}" font-size="15">'
     return opened + "".join(parts) + "</svg>"
 
 
@@ -48,7 +48,7 @@ def _bar(y: int, shares: Sequence[tuple[str, float]], words: Mapping[str, str]) 
             f"<title>{escape(said)}</title></rect>"
         )
         if right - x > _LETTER * len(said) + 6:
-            yield _text(x + 4, y + 14, said, "ink" if stage == BETWEEN else "surface")
+            yield _text(x + 5, y + 17, said, "ink" if stage == BETWEEN else "surface")
 
 
 def _x(percent: float) -> float:

@@ -47,6 +47,11 @@ class Point:
         return None if self.is_accuracy or self.is_pipeline else self.record.batch_size
 
     @property
+    def size(self) -> int:
+        """Its place among the points of its series: a pipeline has a batch size, too."""
+        return (self.record.batch_size if self.is_pipeline else self.batch) or 0
+
+    @property
     def is_pipeline(self) -> bool:
         """Whether this is the record of a study of the pipeline."""
         return self.record.point == PIPELINE
@@ -208,7 +213,7 @@ def select(entries: Iterable[object], expected: Iterable[JobSpec] = ()) -> Selec
         if key.part == 0:
             gaps += _gaps(named[key], job, [r for r in chosen if r.job.job_id == job.job_id])
     return Selection(
-        points=tuple(sorted(points, key=lambda p: (*p.series.sort_key, p.batch or 0, p.record.run_id))),
+        points=tuple(sorted(points, key=lambda p: (*p.series.sort_key, p.size, p.record.run_id))),
         gaps=tuple(sorted(gaps, key=lambda g: (*g.series.sort_key, g.batch or 0))),
         problems=tuple(sorted(problems, key=lambda p: (p.where, p.problem))),
         superseded=len(records) - len(chosen),

@@ -111,6 +111,13 @@ def test_a_failed_study_is_told_with_the_others_and_has_no_section() -> None:
     assert "no file" in text and "no point ran" not in text
 
 
+def test_runs_are_in_the_order_of_their_batch_sizes() -> None:
+    records = [study(result(batch_size=size), batch_size=size, run_id=f"run-b{size}") for size in (16, 1, 4)]
+    chosen = select(records)
+    assert [point.record.batch_size for point in chosen.pipelines] == [1, 4, 16]
+    assert select(records[::-1]) == chosen
+
+
 def test_what_cannot_be_read_is_left_out() -> None:
     broken = study(effective={"pipeline": {"schema": 99, "from": "later"}})
     assert pipeline_section(select([broken])) is None
