@@ -135,6 +135,6 @@ def test_names_stand_in_spans_as_far_as_there_is_room() -> None:
     drawn = ElementTree.fromstring(inference_svg({"inference_us": 100, "host": host}))
     words = [element.text for element in drawn.iter("text")]
     assert {"infer", "wait", "operators"} <= set(words)
-    assert [word for word in words if word and word.startswith("scaled")] == ["scaled_dot\u2026"]
+    assert [word for word in words if word and word.startswith("scaled")] == ["scaled_do\u2026"]
     assert "add" not in words, "too narrow for a name; its title has it"
     assert float(drawn.attrib["font-size"]) >= 15
