@@ -27,7 +27,6 @@ from farm.sweep.document import (
     CalibrationEntry,
     DeviceEntry,
     ModelEntry,
-    ProtocolEntry,
     RebuildsEntry,
     SweepDocument,
 )
@@ -35,6 +34,7 @@ from farm.sweep.images import data_of
 from farm.sweep.onnx_file import ModelFile
 from farm.sweep.options import without_defaults
 from farm.sweep.problems import Problem
+from farm.sweep.protocol_entry import ProtocolEntry
 from farm.sweep.spec import Exclusion, Rebuilds, SweepSpec, WorkflowChoice, named
 from farm.sweep.study import PipelineEntry
 

@@ -17,9 +17,9 @@ from farm.sweep.document import (
     DeviceEntry,
     ExcludeEntry,
     ModelEntry,
-    ProtocolEntry,
     SweepDocument,
 )
+from farm.sweep.protocol_entry import ProtocolEntry
 from tests.sweep.conftest import sweep
 
 FEW = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
