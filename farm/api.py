@@ -12,29 +12,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from farm import operating
-from farm.broker import standing
-from farm.broker.connection import connect
-from farm.broker.following import Follower
-from farm.broker.jobs import JobState, JobStore, JobView, SweepView
-from farm.broker.register import DeviceEntry, Register
-from farm.broker.standing import Held
 from farm.contract.names import check_name
 from farm.errors import UnavailableError, UsageError
-from farm.progress import Progress, sweep_progress
 from farm.settings import Settings, load_settings
-from farm.waiting import why_waiting
 
 if TYPE_CHECKING:
     # What only some verbs need is imported by them: every command waits for what is imported here.
     import redis
 
+    from farm.broker.jobs import JobStore, JobView, SweepView
+    from farm.broker.register import DeviceEntry, Register
+    from farm.broker.standing import Held
     from farm.compare.model import Comparison, Rules
     from farm.compare.order import Turn
     from farm.contract.device import Announcement
     from farm.contract.outcome import Outcome
     from farm.contract.record import Record
     from farm.notebook import Records
+    from farm.progress import Progress
     from farm.store import Store
     from farm.sweep import SweepSpec
 
@@ -70,16 +65,22 @@ class Farm:
 
     @cached_property
     def _client(self) -> redis.Redis:
+        from farm.broker.connection import connect
+
         return connect(self.settings)
 
     @cached_property
     def jobs(self) -> JobStore:
         """The job states in Redis."""
+        from farm.broker.jobs import JobStore
+
         return JobStore(self._client)
 
     @cached_property
     def register(self) -> Register:
         """The device register in Redis."""
+        from farm.broker.register import Register
+
         return Register(self._client)
 
     @cached_property
@@ -118,6 +119,8 @@ class Farm:
 
     def progress(self, sweep: str) -> Progress:
         """How far a sweep is."""
+        from farm.progress import sweep_progress
+
         return sweep_progress(self.status(sweep), time.time())
 
     def watch(self, sweep: str, *, interval_s: float = 0.25, limit_s: float | None = None) -> Iterator[Progress]:
@@ -126,6 +129,9 @@ class Farm:
         Raises:
             UnavailableError: it has not ended within `limit_s`.
         """
+        from farm.broker.following import Follower
+        from farm.progress import sweep_progress
+
         sweep_id = self.find_sweep(sweep).sweep_id
         deadline = None if limit_s is None else time.monotonic() + limit_s
         follower = Follower(self.jobs, sweep_id)
@@ -143,6 +149,7 @@ class Farm:
 
     def cancel(self, name: str) -> Cancelled:
         """Cancel a sweep (id, beginning or name) or a job (id): what waits at once, what runs as soon as it can."""
+        from farm.broker.jobs import JobState
         from farm.retrying import record_cancelled
 
         ids = [name] if self.jobs.get(name) else self.jobs.sweep_job_ids(self.find_sweep(name).sweep_id)
@@ -174,28 +181,40 @@ class Farm:
 
     def set_device(self, device_id: str, state: str, reason: str | None = None) -> None:
         """Set a device `ready`, `drained` or `quarantined`. One whose canary has shifted and that is ready gets one."""
+        from farm import operating
+
         operating.set_device(self._client, device_id, state, reason)
 
     def maintenance(
         self, device_id: str, reason: str, *, for_s: float | None = None, until_s: float | None = None
     ) -> None:
         """Put a device into maintenance, for `for_s`, until `until_s` (Unix seconds), or until it is resumed."""
+        from farm import operating
+
         operating.maintain(self._client, device_id, reason, for_s=for_s, until_s=until_s)
 
     def waiting(self, targets: Iterable[str] | None = None) -> dict[str, str]:
         """Why nothing serves these targets of jobs (`dev:ID`, `cls:NAME`), or those of all that waits."""
+        from farm.waiting import why_waiting
+
         return why_waiting(self.queue_depth() if targets is None else targets, self.devices())
 
     def queue_depth(self) -> Counter[str]:
         """How many jobs wait at each target (`dev:ID`, `cls:NAME`)."""
+        from farm.broker import standing
+
         return standing.waiting(self._client)
 
     def held(self) -> list[Held]:
         """The jobs that devices hold, for how long, and how long their leases last."""
+        from farm.broker import standing
+
         return standing.held(self._client, self.jobs)
 
     def outcomes(self, sweeps: Sequence[SweepView]) -> dict[str, Counter[str]]:
         """Runs of ended jobs by outcome, of as many of the newest of `sweeps` as can be told quickly."""
+        from farm.broker import standing
+
         return standing.outcomes(self._client, sweeps)
 
     def canary(
@@ -402,6 +421,8 @@ class Farm:
 
     def stored_sweep(self, sweep: str | None) -> str | None:
         """A sweep's id from what the store holds: results can be read without a broker."""
+        from farm.broker.views import SweepView
+
         if sweep is None:
             return None
         found = [

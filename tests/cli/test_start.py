@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from farm.broker.embedded import EmbeddedBroker
 from farm.settings import Settings
+from farm.store import Store
 
 #: Prints what was imported and how often all objects were looked through for garbage, last, on a line of its own.
 _CODE = """
@@ -76,3 +78,10 @@ def test_status_imports_what_asking_the_broker_takes(settings: Settings, broker:
     assert not {"farm.canary.judge", "farm.canary.series"} & modules
     assert passes == 0
     assert frozen > 0
+
+
+def test_results_are_read_without_what_asks_the_broker(tmp_path: Path) -> None:
+    Store(tmp_path / "store").create()
+    modules = imported("--home", str(tmp_path), "results", "--format", "csv")
+    assert "redis" not in foreign(modules)
+    assert "duckdb" in modules
