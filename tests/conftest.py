@@ -21,6 +21,10 @@ from farm.broker.embedded import EmbeddedBroker
 from farm.settings import Settings
 from tests.once import made_once, run_directory
 
+# A thread that waits for the others of its team must not spin on a processor that they need: with more tests at a time
+# than processors, training that takes 7 s took 70. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # No time limits: speed is measured under benchmarks/, and a busy machine must not fail a test. In CI the examples are
 # always the same, so that a failure is the change's; elsewhere they are new each time, to find more.
 hypothesis_settings.register_profile(

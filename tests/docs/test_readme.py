@@ -21,6 +21,7 @@ from farm.contract.record import Record
 from farm.settings import Settings
 from farm.sweep import parse_sweep
 from tests.docs.tables import ROOT
+from tests.e2e.conftest import STACKS
 
 pytestmark = [pytest.mark.long, pytest.mark.models, pytest.mark.timeout(1500)]
 
@@ -45,6 +46,7 @@ class Newcomer:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FARM_")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
         self.environment = kept | self.settings.environment() | {"PATH": path, "FARM_FLOWER_PORT": str(port)}
+        self.environment["FARM_STACKS"] = STACKS
 
     def type(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run one line of shell."""

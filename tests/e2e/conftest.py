@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,9 @@ import pytest
 from farm.api import Farm
 from farm.local import LocalFarm
 from farm.settings import Settings
+
+#: FARM_STACKS: this interpreter, with threads that do not spin while others need the processors.
+STACKS = json.dumps({"default": {"python": sys.executable, "env": {"OMP_WAIT_POLICY": "PASSIVE"}}})
 
 SWEEP = """
 name: {name}

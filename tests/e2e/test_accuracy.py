@@ -16,6 +16,7 @@ from farm.contract.outcome import Outcome
 from farm.contract.record import Record
 from farm.local import LocalFarm
 from farm.settings import Settings
+from tests.e2e.conftest import STACKS
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(900)]
 
@@ -47,8 +48,10 @@ def farm(tmp_path_factory: pytest.TempPathFactory, digits_weights: Path) -> Iter
     base = tmp_path_factory.mktemp("farm")
     settings = Settings(home=base / "home", lock_dir=base / "locks", lease_s=30, idle_wait_s=0, suspect_retries=0)
     shutil.copytree(digits_weights, settings.cache_dir / "prepared" / "weights")
-    with LocalFarm(settings):
-        yield Farm(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FARM_STACKS", STACKS)
+        with LocalFarm(settings):
+            yield Farm(settings)
 
 
 def records(farm: Farm, text: str, tmp_path: Path) -> tuple[str, list[Record]]:

@@ -34,6 +34,8 @@ TINY = Protocol(
     max_s=60.0,
 )
 NOTHING = ModelSpec(name="nothing", source="fake")
+#: What a runner gets of a test's environment.
+_KEPT = {name: os.environ[name] for name in ("PATH", "OMP_WAIT_POLICY") if name in os.environ}
 
 
 def stage_bundle(target: Path) -> Path:
@@ -168,7 +170,7 @@ class Island:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={"PATH": os.environ["PATH"], "HOME": str(self.directory)} | dict(env or {}),
+                env=_KEPT | {"HOME": str(self.directory)} | dict(env or {}),
                 preexec_fn=preexec,
                 start_new_session=True,
                 cwd=control,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -55,6 +56,7 @@ def test_the_password_of_any_url_is_hidden_unknown_or_not(url: str) -> None:
 
 
 def test_no_log_record_of_any_library_shows_one(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)  # libraries of other tests may have set another
     secrets.know(MARK)
     log = logging.getLogger("somebody.else")
     try:
@@ -112,7 +114,11 @@ def run(settings: Settings, *words: str) -> str:
 
 def arguments_of_children() -> str:
     children = psutil.Process().children(recursive=True)
-    return "\n".join(" ".join(child.cmdline()) for child in children if child.is_running())
+    said = []
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile, waited for or not
+            said.append(" ".join(child.cmdline()))
+    return "\n".join(said)
 
 
 def test_all_that_a_farm_writes_says_or_starts_shows_no_password(settings: Settings, tmp_path: Path) -> None:

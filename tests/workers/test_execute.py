@@ -26,6 +26,7 @@ from workers.daemon.bench import Bench
 from workers.daemon.clock import boottime
 from workers.daemon.execute import execute
 
+pytestmark = pytest.mark.alone
 MakeClaim = Callable[[JobSpec], Claim]
 SHORT = {"measure": 1.0, "default": 60.0}
 

@@ -23,6 +23,7 @@ from workers.daemon.clock import boottime
 from workers.daemon.execute import execute
 from workers.daemon.reporter import Progress
 
+pytestmark = pytest.mark.alone
 MakeClaim = Callable[[JobSpec], Claim]
 THREE = {"processes": 3}
 
