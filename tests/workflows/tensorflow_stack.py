@@ -14,15 +14,15 @@ import pytest
 from tests.island.harness import ROOT
 
 _STACK = ROOT / ".venv-tensorflow"
-#: Names the interpreter of another stack to test, such as an older TensorFlow's.
 VARIABLE = "FARM_TEST_TENSORFLOW"
+#: The interpreter of another stack to test, such as an older TensorFlow's. Tests run without the farm's variables.
+NAMED = os.environ.get(VARIABLE)
 
 
 def require_tensorflow() -> Path:
     """The stack's interpreter. CI makes it; elsewhere tests are skipped until `make setup-tensorflow` was run."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        return Path(named)
+    if NAMED:
+        return Path(NAMED)
     if not (_STACK / ".ready").exists():
         if os.environ.get("CI") != "true":
             pytest.skip("no stack with TensorFlow: make setup-tensorflow")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from farm.contract.run import RunRequest
 from farm.devices import Refusal, choose_stack
 from tests.factories import DEVICE
 from tests.island.harness import Finished, Island, artifact, model_job, stage_bundle
-from tests.workflows.tensorflow_stack import VARIABLE, require_tensorflow
+from tests.workflows.tensorflow_stack import NAMED, VARIABLE, require_tensorflow
 
 pytestmark = pytest.mark.models
 SHAPE = (6, 6, 3)
@@ -160,7 +159,7 @@ def test_a_model_of_keras_is_built_settled_and_measured(island: Island) -> None:
 
 def test_the_same_seed_gives_the_same_archive_and_another_one_does_not(island: Island, tmp_path: Path) -> None:
     """Two builds of ten seconds: run where a stack is named, and not in CI."""
-    if VARIABLE not in os.environ:
+    if not NAMED:
         pytest.skip(f"name a stack in {VARIABLE}")
     alone = Island(island.bundle, tmp_path, island.python)
     mine, again, other = (
