@@ -3,11 +3,13 @@
 """What the farm itself costs: every topic of benchmarks/speed, each in a fresh process, as one table.
 
     python benchmarks/run.py [--only TOPIC ...] [--rounds N] [--json FILE] [--write PAGE] [--against BEFORE.json]
+                             [--beside FILE.json ...]
 
 A topic is a module of benchmarks/speed with `measure(rounds) -> list[Line]`; nothing else has to be told of it.
-`--write docs/performance.md` puts the table between the page's markers, with the date, the machine, the command and the
-versions. `--against` judges the ratios against those of an earlier `--json`, as `farm compare` judges two sides. Ends
-with 1 where a limit is not held, a topic could not be measured, or something got worse; with 2 on bad usage.
+`--write docs/performance.md` puts the table between the page's markers, with the date, the machine, the command and
+the versions; `--beside` adds topics that an earlier `--json` has, of the same machine. `--against` judges the ratios
+against those of an earlier `--json`, as `farm compare` judges two sides. Ends with 1 where a limit is not held, a topic
+could not be measured, or something got worse; with 2 on bad usage.
 """
 
 from __future__ import annotations
@@ -119,11 +121,40 @@ def _processor() -> str:
     return next(names, platform.machine())
 
 
-def section(found: Found, facts: dict[str, str], command: str) -> str:
-    """What stands between the markers of the page."""
-    head = [f"Measured on {facts['date']}: {facts['machine']}; {facts['versions']}; revision {facts['revision']}.",
-            f"Command: `{command}`."]  # fmt: skip
-    return "\n".join(head) + "\n\n" + markdown(found.lines, found.failed)
+def section(lines: list[Line], failed: dict[str, str], made: Sequence[tuple[dict[str, str], str]]) -> str:
+    """What stands between the markers of the page. `made`: of each run of the benchmarks its facts and its command."""
+    facts = made[0][0]
+    head = [f"Measured on {facts['machine']}; {facts['versions']}.", ""]
+    head += [f"- {about['date']}, revision {about['revision']}: `{command}`" for about, command in made]
+    return "\n".join(head) + "\n\n" + markdown(sorted(lines, key=lambda line: line.topic), failed)
+
+
+def command_of(rounds: int, only: Sequence[str]) -> str:
+    """What a person types for this."""
+    return f"python benchmarks/run.py --rounds {rounds}" + "".join(f" --only {name}" for name in only)
+
+
+def others(files: Sequence[Path], found: Found, machine: str) -> tuple[list[Line], list[tuple[dict[str, str], str]]]:
+    """The lines of topics that earlier runs measured and this one did not, with what made them.
+
+    Raises:
+        ValueError: a file is none of `--json`, or of another machine.
+    """
+    lines, made = list[Line](), list[tuple[dict[str, str], str]]()
+    known = {line.topic for line in found.lines} | set(found.failed)
+    for file in files:
+        try:
+            document = json.loads(file.read_text())
+            facts, own = document["about"], of_json(document["lines"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} has no figures of --json: {error}") from error
+        if facts["machine"] != machine:
+            raise ValueError(f"{file} was made on another machine: {facts['machine']}, and this is {machine}")
+        added = [line for line in own if line.topic not in known]
+        known |= {line.topic for line in added}
+        lines += added
+        made.append((facts, command_of(document["rounds"], sorted({line.topic for line in added}))))
+    return lines, made
 
 
 def compared(before: Path, found: Found, threshold: float) -> bool:
@@ -144,6 +175,14 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each line (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the table between this page's markers")
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="with --write: a file of --json, for topics not measured now; may be given several times",
+    )
     parser.add_argument("--against", type=Path, metavar="BEFORE", help="a file of --json, to judge the ratios against")
     parser.add_argument("--threshold", type=float, default=100 * against.THRESHOLD, metavar="PERCENT",
                         help="a change of less is none (default %(default)g)")  # fmt: skip
@@ -156,6 +195,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
         given.topics = chosen(topics(), given.only)
         if given.write:
             replaced(given.write.read_text(), "")
+        others(given.beside, Found(), about()["machine"])
     except (OSError, ValueError) as error:
         parser.error(str(error))
     return given
@@ -171,8 +211,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         document = {"about": facts, "rounds": given.rounds, "failed": found.failed, "lines": as_json(found.lines)}
         given.json.write_text(json.dumps(document, indent=1) + "\n")
     if given.write:
-        only = "".join(f" --only {name}" for name in given.only)
-        text = section(found, facts, f"python benchmarks/run.py --rounds {given.rounds}{only}")
+        lines, made = others(given.beside, found, facts["machine"])
+        made = [(facts, command_of(given.rounds, given.only)), *made]
+        text = section([*found.lines, *lines], found.failed, made)
         given.write.write_text(replaced(given.write.read_text(), text))
     if given.against:
         well = compared(given.against, found, given.threshold / 100) and well

@@ -137,6 +137,31 @@ def test_a_written_page_names_date_machine_command_and_versions(
     assert all(word in text for word in ("cores", "Python 3.", "celery", "revision", "| queue |"))
 
 
+def test_topics_of_an_earlier_run_stand_beside_those_of_this_one(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, before = tmp_path / "page.md", tmp_path / "before.json"
+    page.write_text(f"# Title\n{BEGIN}\n{END}\n")
+    monkeypatch.setattr(script, "topics", lambda: ["queue", "cli"])
+    started = Line(**{**vars(LINE), "topic": "cli", "what": "start"})
+    monkeypatch.setattr(script, "run", lambda names, rounds: script.Found([LINE, started]))
+    assert script.main(["--json", str(before), "--rounds", "2"]) == 0
+    newer = Line(**{**vars(LINE), "what": "measured again"})
+    monkeypatch.setattr(script, "run", lambda names, rounds: script.Found([newer]))
+    assert script.main(["--only", "queue", "--write", str(page), "--beside", str(before)]) == 0
+    text = page.read_text()
+    assert "| cli | start" in text
+    assert "| queue | measured again" in text
+    assert "enqueue to start" not in text, "a topic that was measured now is not taken from before"
+    assert "`python benchmarks/run.py --rounds 2 --only cli`" in text
+    elsewhere = json.loads(before.read_text())
+    elsewhere["about"]["machine"] = "another one"
+    before.write_text(json.dumps(elsewhere))
+    with pytest.raises(SystemExit):
+        script.main(["--write", str(page), "--beside", str(before)])
+    assert "another machine" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("given", [["--only", "absent"], ["--rounds", "0"], ["--write", "/nonexistent/page.md"]])
 def test_bad_usage_is_told_before_anything_is_measured(script: Any, given: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
