@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farm.contract.catalogue import WORKFLOWS, FeatureNeed, WorkflowInfo
+from farm.contract.catalogue import WORKFLOWS
 from farm.contract.device import DeviceInfo, StackInfo
+from farm.contract.workflow_info import FeatureNeed, WorkflowInfo
 
 Scalar = str | int | float | bool
 

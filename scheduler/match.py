@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from farm.broker.register import DeviceEntry
-from farm.contract import concurrency
 from farm.contract.canonical import digest
 from farm.contract.catalogue import WORKFLOWS
+from farm.contract.fit import unfit
 from farm.contract.job import JobSpec, Protocol, Target
 from farm.contract.names import slug
 from farm.devices import Refusal, Selector, choose_stack, selector_matches
@@ -197,7 +197,7 @@ def _source_refusal(case: Case) -> Refusal | None:
 
 def _unfit(case: Case, protocol: Protocol, entry: DeviceEntry) -> Refusal | None:
     info, kind = WORKFLOWS[case.workflow], entry.announcement.device.kind
-    found = info.unfit(kind, case.options, protocol.scenario) or concurrency.unfit(info, kind, protocol)
+    found = unfit(info, kind, case.options, protocol)
     return None if found is None else Refusal(*found)
 
 

@@ -3,8 +3,9 @@
 
 from typing import Dict, Optional, Tuple
 
-from farm.contract.catalogue import WORKFLOWS, Unfit, WorkflowInfo
+from farm.contract.catalogue import WORKFLOWS
 from farm.contract.job import Protocol
+from farm.contract.workflow_info import WorkflowInfo
 
 #: Switches of a protocol that only some workflows have, in the order in which they are named.
 SWITCHES = ("contexts", "sessions", "inter_threads")
@@ -37,16 +38,15 @@ def switches_of(info: WorkflowInfo) -> Tuple[str, ...]:
     return tuple(s for s in SWITCHES if any(s in of_kind for of_kind in info.concurrency.values()))
 
 
-def unfit(info: WorkflowInfo, kind: str, protocol: Protocol) -> Optional[Unfit]:
-    """Why a protocol's contexts, sessions or threads cannot be had of a workflow; None where they can."""
+def lacking(info: WorkflowInfo, kind: str, protocol: Protocol) -> Optional[Tuple[str, str]]:
+    """A switch of the protocol that a workflow has not on a kind of device, with why, and the way out; or None."""
     for switch in SWITCHES:
         if getattr(protocol, switch) is not None and switch not in info.concurrency.get(kind, ()):
             message = "{} has no {} on a {}".format(info.name, _WORDS[switch], kind)
             why = _WHY_NOT.get((info.name, switch))
             able = ", ".join(having(switch))
-            return Unfit(REFERENCE, message + (": " + why if why else ""), "These have them: {}.".format(able))
-    found = disagreement(protocol)
-    return None if found is None else Unfit(REFERENCE, *found)
+            return message + (": " + why if why else ""), "These have them: {}.".format(able)
+    return None
 
 
 def disagreement(protocol: Protocol) -> Optional[Tuple[str, str]]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from farm.contract.catalogue import OptionValues, WorkflowInfo
+from farm.contract.workflow_info import OptionValues, WorkflowInfo
 from farm.sweep.problems import Problem
 
 _KINDS: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float), "text": (str,)}

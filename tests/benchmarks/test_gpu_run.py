@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from farm.contract.catalogue import WORKFLOWS
+from farm.contract.fit import unfit
 from farm.settings import load_settings
 from farm.sweep import load_sweep
 from tests.docs.tables import ROOT
@@ -71,5 +72,5 @@ def test_every_sweep_for_gpu_hosts_can_be_read_and_its_cells_are_possible(path: 
     spec = load_sweep(path)
     for choice in spec.workflows:
         info = WORKFLOWS[choice.name]
-        assert info.unfit("gpu", choice.options, spec.protocol.scenario) is None
+        assert unfit(info, "gpu", choice.options, spec.protocol) is None
         assert "gpu" in info.device_kinds

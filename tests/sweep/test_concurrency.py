@@ -11,7 +11,8 @@ import yaml
 
 from farm.broker.register import DeviceEntry
 from farm.contract.catalogue import WORKFLOWS
-from farm.contract.concurrency import REFERENCE, SWITCHES, unfit
+from farm.contract.concurrency import REFERENCE, SWITCHES
+from farm.contract.fit import unfit
 from farm.contract.job import JobSpec, Protocol
 from farm.contract.protocols import PROTOCOLS
 from farm.sweep import SweepSpec, load_sweep, parse_sweep
@@ -167,9 +168,12 @@ def protocol(**switches: Any) -> Protocol:
 def test_every_workflow_takes_its_own_switches_and_says_why_it_takes_no_other(name: str, switch: str) -> None:
     info = WORKFLOWS[name]
     for kind in info.device_kinds:
-        found = unfit(info, kind, protocol(**{switch: 2}))
+        found = unfit(info, kind, {}, protocol(**{switch: 2}))
         if switch in info.concurrency.get(kind, ()):
             assert found is None
+        elif "streams" not in info.scenarios:
+            assert found is not None
+            assert found.reference == "scenario-unsupported"
         else:
             assert found is not None
             assert found.reference == REFERENCE
@@ -180,10 +184,10 @@ def test_every_workflow_takes_its_own_switches_and_says_why_it_takes_no_other(na
 
 def test_a_switch_belongs_to_the_kind_of_device_that_has_it() -> None:
     info = WORKFLOWS["pytorch_quantization"]
-    assert unfit(info, "gpu", protocol(contexts=2)) is None
-    assert unfit(info, "cpu", protocol(contexts=2)) is not None
-    assert unfit(info, "cpu", protocol(sessions=2)) is None
-    why = unfit(WORKFLOWS["pytorch"], "cpu", protocol(inter_threads=2))
+    assert unfit(info, "gpu", {}, protocol(contexts=2)) is None
+    assert unfit(info, "cpu", {}, protocol(contexts=2)) is not None
+    assert unfit(info, "cpu", {}, protocol(sessions=2)) is None
+    why = unfit(WORKFLOWS["pytorch"], "cpu", {}, protocol(inter_threads=2))
     assert why is not None
     assert "one operator after another" in why.message
 
@@ -196,7 +200,7 @@ def test_one_inter_op_thread_is_what_leaving_it_out_means() -> None:
 @pytest.mark.parametrize("name", ["contexts", "streams", "sessions"])
 def test_the_gpus_studies_are_what_they_say(name: str) -> None:
     spec = load_sweep(ROOT / f"benchmarks/gpu/sweeps/concurrency-{name}.yaml")
-    found = [job for job in jobs(spec) if unfit(WORKFLOWS[job.workflow], "gpu", job.protocol) is None]
+    found = [job for job in jobs(spec) if unfit(WORKFLOWS[job.workflow], "gpu", job.options, job.protocol) is None]
     assert {job.protocol.in_flight for job in found} == ({8} if name == "sessions" else {1, 2, 4, 8})
     assert len(found) == {"contexts": 20, "streams": 16, "sessions": 12}[name]
     assert {job.model.name for job in found} == {"resnet50"}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from farm.contract.catalogue import WORKFLOWS
+from farm.contract.fit import unfit
 from farm.contract.job import JobSpec
+from farm.contract.protocols import PROTOCOLS
 from tests.island.harness import Island, model_job, with_protocol
 
 pytestmark = pytest.mark.models
@@ -110,11 +113,11 @@ def test_onnxruntime_runs_one_session_in_two_threads_at_once(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", [name for name, info in WORKFLOWS.items() if info.gpu_options])
 def test_cuda_graphs_are_refused_on_cpus(alone: Island, name: str) -> None:
-    unfit = WORKFLOWS[name].unfit("cpu", {"cuda_graph": True}, "single")
-    assert unfit is not None
-    assert unfit.reference == "option-unsupported"
-    assert WORKFLOWS[name].unfit("gpu", {"cuda_graph": True}, "single") is None
-    assert WORKFLOWS[name].unfit("cpu", {"cuda_graph": False}, "single") is None
+    found = unfit(WORKFLOWS[name], "cpu", {"cuda_graph": True}, PROTOCOLS["quick"])
+    assert found is not None
+    assert found.reference == "option-unsupported"
+    assert unfit(WORKFLOWS[name], "gpu", {"cuda_graph": True}, PROTOCOLS["quick"]) is None
+    assert unfit(WORKFLOWS[name], "cpu", {"cuda_graph": False}, PROTOCOLS["quick"]) is None
     if "cpu" in WORKFLOWS[name].device_kinds:
         job = model_job("squeezenet1_1", name, options={"cuda_graph": True})
         alone.run(job, 1).failed("unsupported", "option-unsupported")
@@ -122,7 +125,8 @@ def test_cuda_graphs_are_refused_on_cpus(alone: Island, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["onnxruntime_cuda", "onnxruntime_trt"])
 def test_onnxruntimes_graphs_are_for_one_request_in_flight(name: str) -> None:
-    unfit = WORKFLOWS[name].unfit("gpu", {"cuda_graph": True}, "streams")
-    assert unfit is not None
-    assert "single" in unfit.hint
-    assert WORKFLOWS["onnx_tensorrt"].unfit("gpu", {"cuda_graph": True}, "streams") is None
+    streams = dataclasses.replace(PROTOCOLS["quick"], scenario="streams", streams=2)
+    found = unfit(WORKFLOWS[name], "gpu", {"cuda_graph": True}, streams)
+    assert found is not None
+    assert "single" in found.hint
+    assert unfit(WORKFLOWS["onnx_tensorrt"], "gpu", {"cuda_graph": True}, streams) is None

@@ -5,10 +5,10 @@ import importlib
 import os
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple
 
-from farm.contract import concurrency
 from farm.contract.canonical import digest
 from farm.contract.catalogue import WORKFLOWS
 from farm.contract.device import DeviceInfo
+from farm.contract.fit import unfit
 from farm.contract.job import JobSpec
 from farm.contract.run import ArtifactFile, Mismatch, RunRequest
 from workers.workflows.cache import Build, Cache, CachedFile
@@ -363,9 +363,9 @@ def check_request(job: JobSpec, kind: str) -> None:
             "It has: {}.".format(", ".join(sorted(info.options)) or "none"),
             "unknown-option",
         )
-    unfit = info.unfit(kind, job.options, job.protocol.scenario) or concurrency.unfit(info, kind, job.protocol)
-    if unfit is not None:
-        raise Unsupported(unfit.message, unfit.hint, unfit.reference)
+    found = unfit(info, kind, job.options, job.protocol)
+    if found is not None:
+        raise Unsupported(found.message, found.hint, found.reference)
 
 
 def default_threads() -> int:
