@@ -33,7 +33,8 @@ def explain(ctx: click.Context, run: str, other: str | None, count: int, form: s
     farm = open_farm(ctx)
     study = farm.pipeline(run) if other is None else None
     if study is not None:
-        _show_study(*study, form)
+        record, result = study
+        _show_study(record, result, form)
         return 0
     base = farm.layers(run)
     new = None if other is None else farm.layers(other)

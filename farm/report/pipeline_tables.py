@@ -55,8 +55,8 @@ def _passes(name: str, point: Point, result: PipelineResult, notes: Footnotes) -
     serial, overlapped = result.serial, result.overlapped
     reason = "this pass was not asked for"
     cells = (
-        _number(serial and serial.per_s, reason, point),
-        _number(overlapped and overlapped.per_s, reason, point, notes.mark(point)),
+        _number(serial.per_s if serial else None, reason, point),
+        _number(overlapped.per_s if overlapped else None, reason, point, notes.mark(point)),
         *_gains(overlapped, point),
         *_bottleneck(overlapped),
     )
@@ -67,8 +67,8 @@ def _gains(found: OverlappedPass | None, point: Point) -> tuple[Cell, ...]:
     reason = "needs both passes"
     share = found.bound_share if found else None
     return (
-        _number(found and found.speed_up, reason, point),
-        _number(found and found.bound_per_s, reason, point),
+        _number(found.speed_up if found else None, reason, point),
+        _number(found.bound_per_s if found else None, reason, point),
         _number(None if share is None else 100 * share, reason, point),
     )
 
