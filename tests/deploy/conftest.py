@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,23 +18,30 @@ from tests.deploy.lab import Lab, booted, missing
 from tests.deploy.probe import cannot_boot
 
 
-@pytest.fixture(scope="session")
-def able(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A machine that can have such hosts: told by one that is booted. Where it can, nothing is skipped."""
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs hosts where there can be none: here and not in a fixture, so that one line says it for all."""
+    why = why_not() if item.get_closest_marker("deploy") else None
+    if why:
+        pytest.skip(why)
+
+
+@functools.cache
+def why_not() -> str | None:
+    """Why nothing is deployed here, or None: told by a host that is booted. Where one can be, nothing is skipped."""
     if "FARM_TEST_DEPLOY" not in os.environ:
-        pytest.skip("`make test-deploy` runs this")
+        return "`make test-deploy` runs this"
     if os.geteuid() != 0:
-        pytest.skip("hosts are not deployed here: that needs root")
+        return "hosts are not deployed here: that needs root"
     absent = [*missing(), *(name for name in ("ansible-playbook",) if shutil.which(name) is None)]
     if absent:
         pytest.fail(f"no {', '.join(absent)} here; `make test-deploy` installs them")
-    why = cannot_boot(tmp_path_factory.mktemp("probe"))
-    if why:
-        pytest.skip(f"hosts are not deployed here, since none can be booted: {why}")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        why = cannot_boot(Path(directory))
+    return f"hosts are not deployed here, since none can be booted: {why}" if why else None
 
 
 @pytest.fixture(scope="session")
-def base(able: None) -> Path:
+def base() -> Path:
     """The Debian root, packages and wheels that hosts are made of; made here if they are not."""
     directory = Path(os.environ.get("FARM_LAB_BASE", "~/.cache/inferfarm-lab")).expanduser()
     subprocess.run([str(Path(__file__).with_name("base.sh")), str(directory)], check=True, timeout=900)
