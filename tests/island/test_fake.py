@@ -115,7 +115,11 @@ def test_refusals_and_memory_have_outcomes_of_their_own(
     assert result.failure.hint
 
 
-@pytest.mark.parametrize("stage", [s for s in STAGES if s not in ("measure", "device_times", "accuracy", "profile")])
+#: Those of runs of other kinds, and the one that is asked above.
+_ELSEWHERE = ("measure", "device_times", "accuracy", "profile", "images", "pipeline")
+
+
+@pytest.mark.parametrize("stage", [s for s in STAGES if s not in _ELSEWHERE])
 def test_it_misbehaves_at_the_stage_that_is_named(island: Island, stage: str) -> None:
     prepares = stage in _PREPARE_STAGES and stage not in _MEASURE_STAGES
     job = with_protocol(fake_job(behaviour="raise", stage=stage), energy_s=0.01)

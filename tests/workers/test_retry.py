@@ -127,7 +127,7 @@ def test_a_job_that_waits_for_a_busy_host_says_so_to_watchers_and_measures_then(
     bench.settings.idle_wait_s = 1.5
     monkeypatch.setattr(
         "workers.daemon.execute.preflight",
-        lambda limits, timed: Preflight({}, [Flag("host_busy", "suspect", "load 9")] if timed else []),
+        lambda limits, timed, others: Preflight({}, [Flag("host_busy", "suspect", "load 9")] if timed else []),
     )
     told: list[Progress] = []
     job = fake_job("job", bench.device.device_id)

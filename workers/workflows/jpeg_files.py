@@ -11,9 +11,10 @@ import os
 import tempfile
 from typing import Any, Dict, List, Tuple
 
+from farm.contract.archive import pack
 from farm.contract.job import JobSpec
 from farm.contract.pipeline import GENERATED, PipelineSpec
-from workers.workflows import archive
+from workers.workflows.archive import unpack
 from workers.workflows.base import Context, require, versions
 from workers.workflows.cache import CachedFile
 from workers.workflows.digits import spread
@@ -84,7 +85,7 @@ def open_files(ctx: Context, spec: PipelineSpec) -> JpegFiles:
     if spec.images != GENERATED:
         return JpegFiles(_listed(spec))
     folder = os.path.join(ctx.control_dir, _FOLDER)
-    archive.unpack(_made(ctx, spec).path, folder)
+    unpack(_made(ctx, spec).path, folder)
     return JpegFiles([os.path.join(folder, name) for name in _names(spec)])
 
 
@@ -171,7 +172,7 @@ def _make(spec: PipelineSpec, seed: int, path: str) -> Dict[str, Any]:
             own = os.path.join(directory, name)
             picture((seed, index), spec.width, spec.height).save(own, "JPEG", quality=spec.quality)
             size += os.path.getsize(own)
-        archive.pack(directory, _names(spec), path)
+        pack(directory, _names(spec), path)
     return {"bytes": size, "bytes_per_pixel": size / (spec.count * spec.width * spec.height)}
 
 
