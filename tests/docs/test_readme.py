@@ -30,6 +30,17 @@ PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.m
 BLOCKS = [block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)]
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
 
+#: What the pages say that a command shows, whatever the machine.
+_SAYS = {
+    "farm explain int8-here:mobilenet_v3_small": (
+        "conversions",
+        "HardSigmoid",
+        "DequantizeLinear",
+        "By what the rows do",
+    ),
+    "farm compare int8-here": ("precision fp32 -> int8", "mobilenet_v2/onnxruntime_cpu b1", "mobilenet_v3_small"),
+}
+
 
 class Newcomer:
     """A person's shell: a directory with the examples, a farm of its own, `farm` on the path."""
@@ -76,6 +87,9 @@ def test_a_command_of_the_readme_or_the_docs_does_its_work(newcomer: Newcomer, c
         return
     done = newcomer.type(command)
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    for start, words in _SAYS.items():
+        if command.startswith(start):
+            assert [word for word in words if word not in done.stdout] == []
     if command.startswith("farm run examples/quickstart.yaml"):
         assert "27 of 27 runs ok" in done.stdout
         assert (newcomer.directory / "report/index.html").is_file()
