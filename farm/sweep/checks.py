@@ -193,7 +193,7 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_training, ("workflows", "data", "accuracy")),
     (_rebuilds, ("rebuilds", "workflows")),
     (_concurrency, ("concurrency", "workflows", "protocol")),
-    (study_problems, ("study", "pipeline", "protocol", "models", "accuracy", "rebuilds", "profile")),
+    (study_problems, ("study", "pipeline", "protocol", "models", "accuracy", "rebuilds", "profile", "concurrency")),
     (_excluded_names, ("exclude", "models", "workflows", "precisions")),
     (_something_left, ("exclude", "models", "workflows", "precisions")),
     (

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from farm.sweep.document import SweepDocument
 
 #: Each is of measured points, and a study has none.
-_APART = ("accuracy", "rebuilds", "profile")
+_APART = ("accuracy", "rebuilds", "profile", "concurrency")
 
 
 def study_problems(document: SweepDocument) -> Iterator[Problem]:
@@ -31,6 +31,8 @@ def study_problems(document: SweepDocument) -> Iterator[Problem]:
         message = "the pipeline has one request at the device at a time: use the scenario `single`"
         yield Problem(("protocol", "scenario"), message, entry.scenario)
     for index, model in enumerate(document.models or ()):
+        if model.is_encoder:
+            yield Problem(("models", index), "the pipeline begins with images, and this takes tokens", model.name)
         if model.input is not None and (len(model.input) != 3 or model.input[0] != 3):
             message = "the pipeline begins with images: the input must be [3, H, W]"
             yield Problem(("models", index, "input"), message, model.input)

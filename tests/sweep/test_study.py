@@ -98,6 +98,8 @@ MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
         "study": "pipeline", "accuracy": {"dataset": "digits"}, "weights": "digits:0",
     }),
     ("$.profile", "a sweep of its own", {"study": "pipeline", "profile": ["layers"]}),
+    ("$.concurrency", "a sweep of its own", {"study": "pipeline", "concurrency": {"streams": [1, 2]}}),
+    ("$.models[0]", "takes tokens", {"study": "pipeline", "models": ["bert-tiny"]}),
     ("$.protocol.scenario", "use the scenario `single`", {
         "study": "pipeline", "protocol": {"base": "quick", "scenario": "streams", "streams": 2},
     }),
