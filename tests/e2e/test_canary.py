@@ -68,6 +68,11 @@ class Slow:
         entries = self.farm.devices()
         return entries[0].canary.state if entries and not entries[0].canary.busy else None
 
+    def has(self, holds: Callable[[CanaryState], bool]) -> bool:
+        """Whether there is a state and it is so. Looked at once: the next moment it may be busy again."""
+        state = self.state
+        return state is not None and holds(state)
+
     def canary(self) -> CanaryState:
         (entry,) = self.farm.canary(self.device)
         assert entry.canary.state is not None
@@ -121,7 +126,7 @@ def command(slow: Slow, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_device_that_becomes_slower_is_marked_quarantined_and_cleared(slow: Slow, sweep: Callable[..., Path]) -> None:
-    wait_for(lambda: slow.state and slow.state.points == 1, "the canary of a device that is first seen", 120)
+    wait_for(lambda: slow.has(lambda state: state.points == 1), "the canary of a device that is first seen", 120)
     assert slow.canary().summary == "baseline, 2 of 2"
     done = command(slow, "devices", "canary")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -145,7 +150,7 @@ def test_a_device_that_becomes_slower_is_marked_quarantined_and_cleared(slow: Sl
     assert slow.state == shifted
 
     slow.farm.set_device(slow.device, "ready")
-    wait_for(lambda: slow.state and slow.state.last_at != shifted.last_at, "the canary of a resumed device", 60)
+    wait_for(lambda: slow.has(lambda state: state.last_at != shifted.last_at), "the canary of a resumed device", 60)
     marked = slow.measured(sweep("marked", batch="1", latency_ms=3))
     assert [flag.level for flag in marked.flags if flag.name == "canary_shift"] == ["suspect"]
 

@@ -35,6 +35,7 @@ def take_apart(island: Island, job: JobSpec) -> tuple[RunResult, LayerTable]:
     return result, from_json(LayerTable, json.loads((done.control / kept.path).read_text()))
 
 
+@pytest.mark.alone
 @pytest.mark.models
 @pytest.mark.parametrize("workflow", ["pytorch", "onnxruntime_cpu", "openvino"])
 def test_a_real_model_is_taken_apart_by_the_names_of_its_parts(shared: Island, workflow: str) -> None:
