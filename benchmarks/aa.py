@@ -40,7 +40,7 @@ ALLOWED_SHARE = 0.05
 POLICIES = {"fresh": "never", "forked": "always"}
 SWEEP = """
 name: aa-{number:03}
-protocol: {{base: quick, warmup_min_s: 0.3, min_s: 0.5}}
+protocol: {{base: quick, warmup_min_s: 0.3, min_s: 0.5, threads: 1}}
 models: [{{name: {model}, input: [3, {size}, {size}]}}]
 workflows: [{workflow}]
 precisions: [fp32]
