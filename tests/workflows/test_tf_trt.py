@@ -40,7 +40,7 @@ def test_operators_in_engines_and_those_left_are_counted(recorded: Functions) ->
     whole = partition(recorded, frozenset([FIRST, SECOND]))
     assert [name.rpartition("(")[2] for name in whole.left] == ["Lgamma)"]
     assert whole.engines == 2
-    assert whole.facts()["operators_in_engines"] + 1 == whole.total
+    assert whole.facts("tensorflow")["operators_in_engines"] + 1 == whole.total
     assert whole.share_left() == pytest.approx(1 / whole.total)
 
 

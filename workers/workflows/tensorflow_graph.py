@@ -5,13 +5,13 @@ An operator is a node that computes a tensor: constants, inputs, variables, call
 a tensor on are none.
 """
 
-from dataclasses import dataclass
 from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Set, Tuple
+
+from workers.workflows.partition import Partition
 
 ENGINE = "TRTEngineOp"
 #: The graph itself, among its functions.
 MAIN = ""
-_MOST_NAMES = 20
 _IDLE = {
     "Arg", "AssignVariableOp", "Const", "HostConst", "Identity", "IdentityN", "NoOp", "PartitionedCall", "Placeholder",
     "PlaceholderWithDefault", "ReadVariableOp", "RestoreV2", "Retval", "SaveV2", "StatefulPartitionedCall",
@@ -77,29 +77,6 @@ def engines(functions: Functions) -> List[Node]:
 def canonical(name: str) -> str:
     """What TF-TRT calls the engine of a node, whatever scope the node is in."""
     return name.rsplit("/", 1)[-1]
-
-
-@dataclass(frozen=True)
-class Partition:
-    """Engines, operators of the whole graph, and the operators that TensorFlow runs, each as `name (operator)`."""
-
-    engines: int
-    total: int
-    left: Tuple[str, ...]
-
-    def share_left(self) -> float:
-        """Of the graph's operators, the share outside of the engines."""
-        return len(self.left) / self.total if self.total else 0.0
-
-    def facts(self) -> Dict[str, Any]:
-        """As plain JSON, with the first names of what is left to TensorFlow."""
-        return {
-            "engines": self.engines,
-            "operators_total": self.total,
-            "operators_in_engines": self.total - len(self.left),
-            "operators_in_tensorflow": len(self.left),
-            "left_in_tensorflow": list(self.left[:_MOST_NAMES]),
-        }
 
 
 def partition(functions: Functions, built: FrozenSet[str]) -> Partition:

@@ -12,7 +12,8 @@ from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Tuple
 
 from workers.workflows.errors import BuildOutOfMemory, PrecisionNotHeld, WorkflowError, is_out_of_memory
 from workers.workflows.keras_models import SIGNATURE
-from workers.workflows.tensorflow_graph import Functions, Partition, canonical, engines, functions_of, partition
+from workers.workflows.partition import Partition
+from workers.workflows.tensorflow_graph import Functions, canonical, engines, functions_of, partition
 
 _MODES = {"fp32": "FP32", "tf32": "FP32", "fp16": "FP16", "int8": "INT8"}
 _ENGINE_FILE = "trt-serialized-engine."
@@ -64,7 +65,7 @@ def convert(
     found = partition(functions, frozenset(plans))
     check(functions, found, frozenset(plans), arguments["precision_mode"])
     return dict(
-        found.facts(),
+        found.facts("tensorflow"),
         fallback_node_share=found.share_left(),
         plan_bytes=plans,
         settings=arguments,

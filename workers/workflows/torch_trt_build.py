@@ -10,8 +10,9 @@ import copy
 from typing import Any, Dict, Tuple
 
 from workers.workflows.errors import BuildOutOfMemory, Unsupported, WorkflowError, is_out_of_memory
+from workers.workflows.partition import Partition
 from workers.workflows.torch_trt_compat import Settings
-from workers.workflows.torch_trt_graph import Partition, engine_paths, script_partition, watched
+from workers.workflows.torch_trt_graph import engine_paths, script_partition, watched
 
 #: Where a serialised engine keeps the plan among its fields, up to the versions that tell.
 _ENGINE_FIELD = 3
@@ -52,7 +53,7 @@ def build(
     paths = engine_paths(script.inlined_graph)
     weights = sum(parameter.numel() for parameter in module.parameters() if parameter.dim() > 1)
     return script, dict(
-        partition.facts(),
+        partition.facts("pytorch"),
         fallback_node_share=partition.share_left(),
         engine_bytes=sum(_engine_bytes(torch, script, path) for path in paths if path),
         weights=weights,

@@ -7,38 +7,15 @@ none.
 
 import operator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Set, Tuple
+from typing import Any, Iterator, List, Set, Tuple
 
-_MOST_NAMES = 20
+from workers.workflows.partition import Partition
+
 _ENGINE_CALL = "tensorrt::execute_engine"
 #: Nodes of TorchScript that do nothing to a model in evaluation, or only hand a tensor on.
 _IDLE = {
     "aten::alias", "aten::contiguous", "aten::detach", "aten::dropout", "aten::dropout_", "aten::feature_dropout",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Partition:
-    """Engines, operators of the whole graph, and the names of those that PyTorch runs."""
-
-    engines: int
-    total: int
-    left: Tuple[str, ...]
-
-    def share_left(self) -> float:
-        """Of the graph's operators, the share outside of the engines."""
-        return len(self.left) / self.total if self.total else 0.0
-
-    def facts(self) -> Dict[str, Any]:
-        """As plain JSON, with the first names of what is left in PyTorch."""
-        return {
-            "engines": self.engines,
-            "operators_total": self.total,
-            "operators_in_engines": self.total - len(self.left),
-            "operators_in_pytorch": len(self.left),
-            "left_in_pytorch": list(self.left[:_MOST_NAMES]),
-        }
 
 
 def fx_operators(module: Any, engines: Set[int]) -> List[str]:
