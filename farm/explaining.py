@@ -58,9 +58,7 @@ def studied(name: str, store: Store, find: Callable[[str], str]) -> tuple[Record
     records = [store.records.read(name)] if _is_run(name, store) else _of_sweep(name, store, find)
     found = [(record, result) for record in records if (result := pipeline_of(record)) is not None]
     if len(found) > 1:
-        listed = [f"{record.run_id}  {record.job.name}, batch {record.batch_size}" for record, _ in found]
-        hint = f"Name a run, or say more: `{name}:{found[0][0].job.workflow}:b{found[0][0].batch_size}`."
-        raise UsageError(f"{name!r} stands for {len(found)} pipelines", problems=listed, hint=hint)
+        raise _several(name, [record for record, _ in found], "pipelines")
     return found[0] if found else None
 
 
@@ -85,9 +83,14 @@ def _only(name: str, store: Store, find: Callable[[str], str]) -> Record:
     if not having:
         whys = [f"{record.run_id} ({record.job.name}){_why(record)}" for record in records if _why(record)]
         raise UsageError(f"sweep {name!r} has no run with a table of layers", problems=whys, hint=_HINT)
-    listed = [f"{record.run_id}  {record.job.name}, batch {record.batch_size}" for record in having]
-    hint = f"Name a run, or say more: `{name}:{having[0].job.workflow}:b{having[0].batch_size}`."
-    raise UsageError(f"{name!r} stands for {len(having)} profiled runs", problems=listed, hint=hint)
+    raise _several(name, having, "profiled runs")
+
+
+def _several(name: str, records: list[Record], what: str) -> UsageError:
+    """A name that is not enough, with all that it stands for."""
+    listed = [f"{record.run_id}  {record.job.name}, batch {record.batch_size}" for record in records]
+    hint = f"Name a run, or say more: `{name}:{records[0].job.workflow}:b{records[0].batch_size}`."
+    return UsageError(f"{name!r} stands for {len(records)} {what}", problems=listed, hint=hint)
 
 
 def _words(record: Record) -> set[str]:

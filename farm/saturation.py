@@ -69,7 +69,6 @@ def saturation(levels: Iterable[Level], tolerance: float = TOLERANCE) -> Saturat
     latest = next(each.level for each in ordered if each is best or each.low >= share * best.high)
     falls = next((e.level for e in ordered if e.level > best.level and e.high < share * best.low), None)
     first = ordered[0]
-    known = first.latency_ms and at.latency_ms
     return Saturation(
         at=at,
         best=best,
@@ -78,5 +77,5 @@ def saturation(levels: Iterable[Level], tolerance: float = TOLERANCE) -> Saturat
         reached=at.level < ordered[-1].level,
         falls=falls,
         efficiency=efficiency(first, at),
-        latency_ratio=at.latency_ms / first.latency_ms if known and at.latency_ms and first.latency_ms else None,
+        latency_ratio=at.latency_ms / first.latency_ms if at.latency_ms and first.latency_ms else None,
     )
