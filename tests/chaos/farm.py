@@ -191,7 +191,7 @@ class ChaosFarm:
     def spooled(self) -> list[str]:
         """Files that wait in the workers' spools, or were given up there, and logs of lost attempts that wait."""
         spooled = [str(path) for worker in self.workers for path in _spool_files(worker.settings.spool_dir)]
-        return spooled + [str(path) for worker in self.workers for path in worker.settings.work_dir.glob("*.lost")]
+        return spooled + [str(path) for worker in self.workers for path in worker.settings.work_dir.glob("*/*.lost")]
 
     def stop(self, limit_s: float) -> None:
         """End all parts but the broker as an operator would; kill what takes longer."""
@@ -278,7 +278,7 @@ def leftovers(farm: ChaosFarm) -> list[str]:
     found += [f"lock {path} is held" for path in sorted(farm.settings.lock_dir.glob("*")) if _is_held(path)]
     found += [f"in a spool: {path}" for path in farm.spooled()]
     for worker in farm.workers:
-        found += [f"in a work directory: {path}" for path in worker.settings.work_dir.glob("*")]
+        found += [f"in a work directory: {path}" for path in worker.settings.work_dir.glob("*/*")]
     return found
 
 

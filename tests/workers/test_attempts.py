@@ -15,7 +15,8 @@ from farm.store import Store
 from scheduler.reconcile import awaits_logs, settle
 from tests.factories import make_job
 from tests.workers.support import make_control, wait_until
-from workers.daemon.attempts import keep_lost, lost_of, set_aside_leftovers
+from workers.daemon.attempts import discard, keep_lost, lost_of, set_aside_leftovers
+from workers.daemon.control import job_dir
 
 JOB = make_job()
 
@@ -58,7 +59,7 @@ def test_only_its_own_device_s_and_only_what_is_small(tmp_path: Path, jobs: JobS
     assert keep_lost(work, "other-cpu", store, jobs) == 0
     assert lost_of(work, "box-cpu")
     assert keep_lost(work, "box-cpu", store, jobs) == 0
-    assert not list(work.iterdir())
+    assert not list(work.glob("*/*"))
     log, facts = sorted(view(jobs).logs, key=lambda ref: ref["kind"], reverse=True)
     assert (log["kind"], store.blobs.read(log["sha256"])) == (
         "log:attempt-1", f"== {JOB.run_id(1)}\na word\n".encode(),
@@ -69,6 +70,31 @@ def test_only_its_own_device_s_and_only_what_is_small(tmp_path: Path, jobs: JobS
         "stages_begun": ["measure"], "supervisor": None, "result": False,
     }  # fmt: skip
     assert keep_lost(tmp_path / "nowhere", "box-cpu", store, jobs) == 0
+
+
+def test_a_worker_killed_while_it_makes_or_clears_a_directory_leaves_nothing_for_ever(
+    tmp_path: Path, jobs: JobStore, store: Store
+) -> None:
+    work = tmp_path / "work"
+    begun = job_dir(work, "box-cpu", JOB.job_id, 1)
+    (begun / JOB.run_id(1) / SAMPLES_DIR).mkdir(parents=True)
+    cleared = job_dir(work, "box-cpu", JOB.job_id, 2)
+    (cleared / JOB.run_id(1)).mkdir(parents=True)
+    cleared.rename(cleared.with_name(cleared.name + ".gone"))
+    assert set_aside_leftovers(work, "box-cpu") == 2
+    assert [path.name for path in lost_of(work, "box-cpu")] == [f"{JOB.job_id}-a1.lost"]
+    assert keep_lost(work, "box-cpu", store, jobs) == 0
+    assert not list(work.glob("*/*"))
+    assert {ref["kind"] for ref in view(jobs).logs} == {"log:attempt-1", "failure:attempt-1"}
+
+
+def test_a_directory_is_discarded_whether_it_is_there_or_not(tmp_path: Path) -> None:
+    work = leave(tmp_path)
+    directory = job_dir(work, "box-cpu", JOB.job_id, 1)
+    assert directory.is_dir()
+    discard(directory)
+    discard(directory)
+    assert not list(work.glob("*/*"))
 
 
 def test_they_wait_for_a_store_that_is_away_and_are_noted_once(tmp_path: Path, jobs: JobStore, store: Store) -> None:

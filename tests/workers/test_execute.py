@@ -21,7 +21,8 @@ from farm.contract.outcome import Outcome
 from farm.contract.record import Record
 from tests.factories import make_job
 from tests.workers.support import Background, fake_job, marked, records
-from workers.daemon import lock
+from workers.daemon import control, lock
+from workers.daemon.attempts import keep_lost, lost_of
 from workers.daemon.bench import Bench
 from workers.daemon.clock import boottime
 from workers.daemon.execute import execute
@@ -37,7 +38,7 @@ def nothing_is_left(bench: Bench) -> Iterator[None]:
     yield
     assert marked(f"INFERFARM_LOCK={bench.lock_path}") == []
     work = bench.settings.work_dir
-    assert not work.exists() or list(work.iterdir()) == []
+    assert list(work.glob("*/*")) == []
     with lock.hold(bench.lock_path, lock.Holder(1, "test", "x", 0.0), wait_s=0):
         pass
 
@@ -309,6 +310,15 @@ def test_a_store_that_is_away_delays_the_record_and_nothing_else(
     assert bench.spool.flush(bench.store) == 0
     assert len(records(bench, job)) == 2
     assert list(bench.store.verify()) == []
+
+
+def test_a_job_brings_what_an_ended_worker_of_its_device_left(bench: Bench, jobs: JobStore, claim: MakeClaim) -> None:
+    work, device_id = bench.settings.work_dir, bench.device.device_id
+    left = control.job_dir(work, device_id, "earlier", 1) / "run" / "samples"
+    left.mkdir(parents=True)
+    execute(bench, jobs, claim(fake_job("job", device_id)), boottime())
+    assert [path.name for path in lost_of(work, device_id)] == ["earlier-a1.lost"]
+    assert keep_lost(work, device_id, bench.store, jobs) == 0
 
 
 def test_trouble_of_the_farm_itself_fails_the_job_with_its_cause(

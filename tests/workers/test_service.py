@@ -351,7 +351,7 @@ def test_a_job_that_kills_its_worker_twice_leaves_the_logs_of_both_attempts_in_i
     job = fake_job("a", host.device, latency_ms=100.0)
     host.submit(job)
     for attempt in (1, 2):
-        events = host.settings.work_dir / f"a-a{attempt}" / job.run_id(1) / EVENTS_FILE
+        events = host.settings.work_dir / host.device / f"a-a{attempt}" / job.run_id(1) / EVENTS_FILE
         wait_until(lambda at=events: at.exists() and "measure" in at.read_text(), "the attempt")  # type: ignore[misc]
         os.kill(host.child_of(worker), signal.SIGKILL)
         state = JobState.QUEUED if attempt == 1 else JobState.QUARANTINED
@@ -376,4 +376,4 @@ def test_a_job_that_kills_its_worker_twice_leaves_the_logs_of_both_attempts_in_i
             assert facts["runs"][-1]["run_id"] == job.run_id(1)
             assert facts["runs"][-1]["last_stage"] == "measure"
     assert list(host.store.verify()) == []
-    assert not list(host.settings.work_dir.glob("*"))
+    assert not list(host.settings.work_dir.glob("*/*"))

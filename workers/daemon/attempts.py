@@ -26,11 +26,12 @@ from farm.contract.run import RunRequest
 from farm.errors import FarmError
 from farm.store.kept import WorkerStore
 from workers.daemon import control as control_dirs
-from workers.daemon.control import Control, EventFollower, attempts_of
+from workers.daemon.control import Control, EventFollower
 
 log = logging.getLogger(__name__)
 
 _LOST = ".lost"
+_GONE = ".gone"
 _NAME = re.compile(r"(?P<job>.+)-a(?P<attempt>\d+)\.lost")
 
 
@@ -45,18 +46,35 @@ def set_aside(directory: Path) -> None:
     directory.rename(aside)
 
 
+def discard(directory: Path) -> None:
+    """Remove a directory of an attempt; a removal that is interrupted is no lost attempt."""
+    gone = directory.with_name(directory.name + _GONE)
+    with suppress(FileNotFoundError):
+        directory.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def set_aside_leftovers(work_dir: Path, device_id: str) -> int:
-    """Set aside what killed workers of this device left, and count it; the caller holds the device's lock."""
-    left = [path for path in attempts_of(work_dir, device_id) if path.suffix != _LOST]
+    """Set aside what ended workers of this device left, and count it; the caller holds the device's lock."""
+    left = [path for path in _directories(work_dir, device_id) if path.suffix != _LOST]
     for path in left:
         with suppress(OSError):
-            set_aside(path)
+            if path.suffix == _GONE:
+                shutil.rmtree(path)
+            else:
+                set_aside(path)
     return len(left)
 
 
 def lost_of(work_dir: Path, device_id: str) -> list[Path]:
     """The directories that are set aside of this device."""
-    return [path for path in attempts_of(work_dir, device_id) if path.suffix == _LOST]
+    return [path for path in _directories(work_dir, device_id) if path.suffix == _LOST]
+
+
+def _directories(work_dir: Path, device_id: str) -> list[Path]:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return sorted((work_dir / device_id).iterdir())
+    return []
 
 
 def keep_lost(work_dir: Path, device_id: str, store: WorkerStore, jobs: JobStore) -> int:
@@ -73,7 +91,7 @@ def keep_lost(work_dir: Path, device_id: str, store: WorkerStore, jobs: JobStore
         except (FarmError, redis.RedisError, OSError) as error:
             log.warning("logs of %d lost attempt(s) wait: %s", len(waiting) - done, error)
             return len(waiting) - done
-        shutil.rmtree(path, ignore_errors=True)
+        discard(path)
     return 0
 
 

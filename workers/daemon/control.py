@@ -7,7 +7,6 @@ Nothing that a runner leaves here is trusted: it may be missing, cut off, damage
 from __future__ import annotations
 
 import array
-import contextlib
 import json
 import shutil
 import sys
@@ -36,8 +35,6 @@ _LOG_HEAD_BYTES = 1 << 20
 _LOG_TAIL_BYTES = 4 << 20
 _RESULT_LIMIT_BYTES = 64 << 20
 _LINE_LIMIT_BYTES = 1 << 20
-#: Says which device an attempt's directory is of.
-DEVICE_FILE = "device"
 
 
 @dataclass(frozen=True)
@@ -72,23 +69,13 @@ class Control:
         return self.path / EXIT_FILE
 
 
-def job_dir(work_dir: Path, job_id: str, attempt: int) -> Path:
+def job_dir(work_dir: Path, device_id: str, job_id: str, attempt: int) -> Path:
     """Where the runs of one attempt at a job work. Attempts do not share: a fenced one may still be clearing up."""
-    return work_dir / f"{check_name(job_id, 'job id')}-a{attempt}"
-
-
-def attempts_of(work_dir: Path, device_id: str) -> list[Path]:
-    """The directories of attempts on this device."""
-    found = []
-    for path in sorted(work_dir.glob(f"*/{DEVICE_FILE}")):
-        with contextlib.suppress(FileNotFoundError):  # its attempt has just ended
-            if path.read_text() == device_id:
-                found.append(path.parent)
-    return found
+    return work_dir / check_name(device_id, "device id") / f"{check_name(job_id, 'job id')}-a{attempt}"
 
 
 def prepare(work_dir: Path, request: RunRequest, attempt: int, process: int = 1) -> Control:
-    """Make a fresh control directory WORK/JOB-aATTEMPT/RUN, private to this user, and write the request into it.
+    """Make a fresh control directory WORK/DEVICE/JOB-aATTEMPT/RUN, private to this user, and write the request into it.
 
     Further processes of a run have directories RUN.p2, RUN.p3 ...: what each left is kept until the run is recorded.
 
@@ -97,12 +84,11 @@ def prepare(work_dir: Path, request: RunRequest, attempt: int, process: int = 1)
         OSError: the directory cannot be made or written.
     """
     name = check_name(request.run_id, "run id") + (f".p{process}" if process > 1 else "")
-    path = job_dir(work_dir, request.job.job_id, attempt) / name
+    path = job_dir(work_dir, request.device.device_id, request.job.job_id, attempt) / name
     shutil.rmtree(path, ignore_errors=True)
     for part in (SAMPLES_DIR, ARTIFACTS_DIR, "tmp"):
         (path / part).mkdir(parents=True, mode=0o700)
     path.chmod(0o700)
-    (path.parent / DEVICE_FILE).write_text(request.device.device_id)
     control = Control(path)
     control.request.write_text(json.dumps(to_json(request)), encoding="utf-8")
     control.log.touch()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import threading
 import time
 import traceback
@@ -145,13 +144,13 @@ class _Execution:
 
     def _leave(self) -> None:
         """Clear the attempt's directory away; one that lost its claim leaves its logs, the job may yet be given up."""
-        directory = control_dirs.job_dir(self._settings.work_dir, self._job.job_id, self._claim.attempt)
+        work_dir, device_id = self._settings.work_dir, self._bench.device.device_id
+        directory = control_dirs.job_dir(work_dir, device_id, self._job.job_id, self._claim.attempt)
         if self._lease.reason in (FENCED, EXPIRED) and directory.is_dir():
             with suppress(OSError):
                 attempts.set_aside(directory)
-            device_id = self._bench.device.device_id
-            attempts.keep_lost(self._settings.work_dir, device_id, self._bench.store, self._jobs)
-        shutil.rmtree(directory, ignore_errors=True)
+            attempts.keep_lost(work_dir, device_id, self._bench.store, self._jobs)
+        attempts.discard(directory)
 
     def _measure_on_device(self) -> None:
         if self._bench.device.kind != "gpu":
@@ -176,6 +175,7 @@ class _Execution:
         killed = stragglers.kill(self._bench.marks)
         if killed:
             log.warning("killed processes of an earlier run on this device: %s", killed)
+        attempts.set_aside_leftovers(self._settings.work_dir, self._bench.device.device_id)
         self._ledger.resume()
         if self._next() is None or not self._make_ready():
             return
