@@ -49,7 +49,7 @@ def set_aside(directory: Path) -> None:
 def discard(directory: Path) -> None:
     """Remove a directory of an attempt; a removal that is interrupted is no lost attempt."""
     gone = directory.with_name(directory.name + _GONE)
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # what cannot be removed now is set aside when the device is next taken
         directory.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
 
