@@ -18,22 +18,30 @@ from farm.broker.canaries import CanaryEntry, read_canary
 from farm.contract.codec import from_json, to_json
 from farm.contract.device import Announcement
 from farm.contract.names import check_name
+from farm.errors import UnavailableError
 from farm.versions import too_far_apart
 
 #: Workers announce themselves every 10 s; three missed announcements and the device counts as offline.
 HEARTBEAT_S = 10.0
 OFFLINE_AFTER_S = 35.0
+#: A machine that has not announced a device for so long has lost it to another of the same name.
+TAKEN_FOR_S = 1.5 * HEARTBEAT_S
 
-#: ARGV: device, announcement, then what its state was when it was last announced, or nothing. Wakes the scheduler when
-#: it is new or changed. Times come from Redis: workers' clocks may be off. A Redis that lost its data is told the state
+#: ARGV: device, announcement, machine or '', for how many ms another machine's word holds, then what its state was when
+#: it was last announced, or nothing. Returns another machine's age in ms, or the state. Wakes the scheduler when it is
+#: new or changed. Times come from Redis: workers' clocks may be off. A Redis that lost its data is told the state
 #: again: what people took out of work must not be back in it.
 _ANNOUNCE = """
 local t=redis.call('TIME'); local k='farm:device:'..ARGV[1]
-local before=redis.call('HGET',k,'announcement')
-if not before and ARGV[3] and not redis.call('HGET',k,'state') then
-  redis.call('HSET',k,'state',ARGV[3],'reason',ARGV[4],'state_by',ARGV[5],'state_until',ARGV[6],'state_at',ARGV[7])
+local now=t[1]*1000+math.floor(t[2]/1000)
+local h=redis.call('HMGET',k,'announcement','machine','seen','withdrawn'); local before=h[1]
+if ARGV[3]~='' and h[2] and h[2]~='' and h[2]~=ARGV[3] and not h[4] and now-(tonumber(h[3]) or 0)<tonumber(ARGV[4]) then
+  return now-tonumber(h[3])
 end
-redis.call('HSET',k,'announcement',ARGV[2],'seen',t[1]*1000+math.floor(t[2]/1000))
+if not before and ARGV[5] and not redis.call('HGET',k,'state') then
+  redis.call('HSET',k,'state',ARGV[5],'reason',ARGV[6],'state_by',ARGV[7],'state_until',ARGV[8],'state_at',ARGV[9])
+end
+redis.call('HSET',k,'announcement',ARGV[2],'machine',ARGV[3],'seen',now)
 redis.call('SADD','farm:devices',ARGV[1])
 local away=redis.call('HDEL',k,'withdrawn')
 if before~=ARGV[2] or away==1 then redis.call('LPUSH','farm:wake','1'); redis.call('LTRIM','farm:wake',0,0) end
@@ -67,6 +75,17 @@ SCHEDULER_KEY = "farm:scheduler"
 _LATEST_MS = 221_845_392_000_000.0
 
 READY, DRAINED, MAINTENANCE, QUARANTINED = "ready", "drained", "maintenance", "quarantined"
+
+
+class TakenError(UnavailableError):
+    """Another machine serves a device of this name: one of them is a clone, or was given the other's host name."""
+
+    def __init__(self, device_id: str, age_s: float) -> None:
+        super().__init__(
+            f"device {device_id} is served by another machine of this name, which announced it {age_s:.0f} s ago",
+            hint="A device's name begins with its host's name. Give one of the two another name, or stop its worker; "
+            "docs/operations.md, 'A node was cloned'.",
+        )
 
 
 @dataclass(frozen=True)
@@ -128,14 +147,36 @@ class Register:
         self._set_state = client.register_script(_SET_STATE)
         self._end_maintenance = client.register_script(_END_MAINTENANCE)
 
-    def announce(self, announcement: Announcement, said: Sequence[str] = ()) -> Sequence[str]:
+    def announce(
+        self, announcement: Announcement, said: Sequence[str] = (), machine: str | None = None
+    ) -> Sequence[str]:
         """Enter or refresh a device. The state set by `set_state` is kept.
 
-        Returns what to hand in as `said` the next time, so that a state outlives a Redis that loses its data.
+        `machine` tells the machine from others of the same name: its boot id. Returns what to hand in as `said` the
+        next time, so that a state outlives a Redis that loses its data.
+
+        Raises:
+            TakenError: another machine announces this device.
         """
         text = json.dumps(to_json(announcement), sort_keys=True)
-        found = cast(list[str | None], self._announce(args=[announcement.device.device_id, text, *said]))
-        return tuple(value or "" for value in found) if found[0] not in (None, READY) else ()
+        device_id, holds_ms = announcement.device.device_id, int(TAKEN_FOR_S * 1000)
+        found = self._announce(args=[device_id, text, machine or "", holds_ms, *said])
+        if isinstance(found, int):
+            raise TakenError(device_id, found / 1000)
+        state = cast(list[str | None], found)
+        return tuple(value or "" for value in state) if state[0] not in (None, READY) else ()
+
+    def elsewhere(self, device_id: str, machine: str | None) -> float | None:
+        """How long ago, in seconds, another machine announced this device; None if none did lately."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.time()
+        pipe.hmget(f"farm:device:{device_id}", "machine", "seen", "withdrawn")
+        (seconds, micros), (owner, seen, withdrawn) = pipe.execute()
+        seen_ms = _number(seen)
+        if not machine or not owner or owner == machine or withdrawn is not None or seen_ms is None:
+            return None
+        age_s = float(seconds + micros / 1e6 - seen_ms / 1000)
+        return age_s if age_s < TAKEN_FOR_S else None
 
     def misfit(self) -> str | None:
         """Why a worker of this release must not work for the scheduler that is at work; None if it may, or none is.

@@ -11,7 +11,7 @@ import redis
 
 import farm
 from farm.broker.canaries import ASKED, CONFIRM, CanaryBook, CanaryEntry
-from farm.broker.register import Register
+from farm.broker.register import TAKEN_FOR_S, Register, TakenError
 from farm.canary import CanaryState
 from farm.contract.device import Announcement, DeviceInfo, StackInfo
 from scheduler.leader import Leader
@@ -63,6 +63,32 @@ def test_a_withdrawn_device_is_offline_until_it_announces_itself_again(register:
     assert not register.devices()[0].online
     register.announce(announcement())
     assert register.devices()[0].online
+
+
+def test_a_device_is_one_machines_until_that_is_silent_or_stops(register: Register, client: redis.Redis) -> None:
+    register.announce(announcement(), machine="boot-1")
+    assert register.elsewhere("d1", "boot-1") is None
+    age_s = register.elsewhere("d1", "boot-2")
+    assert age_s is not None
+    assert 0 <= age_s < TAKEN_FOR_S
+    with pytest.raises(TakenError, match="d1 is served by another machine of this name, which announced it 0 s ago"):
+        register.announce(announcement(), machine="boot-2")
+    register.announce(announcement(), machine="boot-1")
+    client.hset("farm:device:d1", "seen", client.time()[0] * 1000 - int(TAKEN_FOR_S * 1000) - 1000)
+    assert register.elsewhere("d1", "boot-2") is None
+    register.announce(announcement(), machine="boot-2")
+    with pytest.raises(TakenError):
+        register.announce(announcement(), machine="boot-1")
+    register.withdraw("d1")
+    register.announce(announcement(), machine="boot-1")
+
+
+def test_a_machine_that_cannot_be_told_from_others_is_let_in(register: Register) -> None:
+    register.announce(announcement())
+    assert register.elsewhere("d1", "boot-1") is None
+    register.announce(announcement(), machine="boot-1")
+    register.announce(announcement())
+    assert register.elsewhere("d1", None) is None
 
 
 def test_a_silent_device_is_offline(register: Register, client: redis.Redis) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from farm.broker.celery_app import make_app
 from farm.broker.connection import broker_url
 from farm.broker.embedded import EmbeddedBroker
 from farm.broker.jobs import JobState, JobStore, JobView
-from farm.broker.register import DeviceEntry, Register
+from farm.broker.register import TAKEN_FOR_S, DeviceEntry, Register
 from farm.contract.job import JobSpec
 from farm.contract.names import EVENTS_FILE, TASK_RUN_JOB, device_queue
 from farm.contract.outcome import Outcome
@@ -31,6 +32,7 @@ from farm.settings import Settings
 from farm.store import Store
 from scheduler.reconcile import settle
 from tests.workers.support import fake_job, is_alive, marked, wait_until
+from workers.daemon.host import boot_id
 from workers.daemon.lock import Holder, device_lock_path, hold
 from workers.daemon.probe import find_device
 
@@ -47,6 +49,7 @@ class Host:
     def __init__(self, settings: Settings, client: redis.Redis, log: Path) -> None:
         self.settings = settings
         self.device = find_device(settings).device_id
+        self.client = client
         self.jobs = JobStore(client)
         self.register = Register(client)
         self.store = Store(settings.store_dir)
@@ -339,6 +342,53 @@ def test_without_a_broker_the_application_says_so(settings: Settings) -> None:
     )
     assert done.returncode != 0
     assert "no broker: FARM_BROKER_URL is not set" in done.stdout + done.stderr
+
+
+@contextmanager
+def namesake(host: Host) -> Iterator[None]:
+    """Another machine that announces this host's device, as often as it is asked whether it lives."""
+    over = threading.Event()
+
+    def announce() -> None:
+        key = f"farm:device:{host.device}"
+        while not over.wait(0.05):
+            host.client.hset(key, mapping={"machine": "another boot", "seen": int(time.time() * 1000)})
+
+    beat = threading.Thread(target=announce)
+    beat.start()
+    try:
+        yield
+    finally:
+        over.set()
+        beat.join()
+
+
+def test_a_worker_whose_device_another_machine_serves_does_not_start(host: Host) -> None:
+    with namesake(host):
+        done = subprocess.run(SERVE, env=host.environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert f"device {host.device} is served by another machine of this name" in done.stderr
+
+
+def test_a_worker_ends_when_another_machine_takes_its_name_and_its_job_goes_back(host: Host) -> None:
+    worker = host.start()
+    host.submit(fake_job("a", host.device, latency_ms=1000.0))
+    host.in_stage("a", "measure")
+    with namesake(host):
+        assert worker.wait(timeout=60) != 0
+        host.wait("a", JobState.QUEUED)
+    assert "is served by another machine of this name" in host.log.read_text()
+    assert not host.client.hexists(f"farm:device:{host.device}", "withdrawn"), "it is the other's to withdraw"
+
+
+def test_after_a_power_cut_a_worker_waits_only_until_its_former_boot_is_silent(host: Host) -> None:
+    host.start().kill()
+    host.workers[0].wait(timeout=20)
+    key, silent_ms = f"farm:device:{host.device}", int(TAKEN_FOR_S * 1000) - 1500
+    host.client.hset(key, mapping={"machine": "former boot", "seen": int(time.time() * 1000) - silent_ms})
+    host.start()
+    assert host.register.elsewhere(host.device, boot_id()) is None
+    assert host.register.elsewhere(host.device, "former boot") is not None
 
 
 def test_importing_the_application_needs_nothing(settings: Settings) -> None:

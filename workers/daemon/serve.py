@@ -19,7 +19,8 @@ def serve(settings: Settings, device_id: str | None = None) -> None:
 
     Raises:
         UsageError: this host has no such device.
-        UnavailableError: another worker serves it, the broker is away, or the farm has too different a release.
+        UnavailableError: another worker serves it, here or on another machine of this name; the broker is away, or the
+            farm has too different a release.
     """
     service = Service(settings, device_id)
     with closing(connect(settings)) as client:
@@ -43,3 +44,5 @@ def serve(settings: Settings, device_id: str | None = None) -> None:
         )
     finally:
         service.stop()
+        if service.taken is not None:
+            raise service.taken

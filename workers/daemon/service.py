@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 
 import redis
@@ -22,7 +23,7 @@ import farm
 from farm.broker.canaries import CanaryBook
 from farm.broker.connection import connect
 from farm.broker.jobs import JobStore
-from farm.broker.register import HEARTBEAT_S, Register
+from farm.broker.register import HEARTBEAT_S, Register, TakenError
 from farm.contract.device import Announcement, DeviceInfo
 from farm.contract.names import check_name
 from farm.errors import FarmError, UnavailableError
@@ -35,7 +36,9 @@ from workers.daemon.canary import CanaryWord
 from workers.daemon.clock import boottime
 from workers.daemon.execute import execute
 from workers.daemon.hand_back import HandBack, tell_children_after
+from workers.daemon.host import boot_id
 from workers.daemon.mover import Mover, SettlingJobs
+from workers.daemon.namesake import refuse_namesake
 from workers.daemon.probe import find_device, probe_stacks
 from workers.daemon.provenance import provenance
 from workers.daemon.reporter import Progress
@@ -62,6 +65,9 @@ class Service:
         self.settings = settings
         self.device: DeviceInfo = find_device(settings, device_id)
         self.bench: Bench | None = None
+        #: Why this worker ended by itself: another machine serves its device.
+        self.taken: TakenError | None = None
+        self._machine = boot_id()
         self._held = ExitStack()
         self._stop = threading.Event()
         self._heart: threading.Thread | None = None
@@ -77,7 +83,8 @@ class Service:
         """Take the worker's lock and learn what the stacks can do. In Celery's main process, before it forks.
 
         Raises:
-            UnavailableError: another worker serves the device, or the lock directory or home cannot be used.
+            UnavailableError: another worker serves the device, here or on another machine of this name, or the lock
+                directory or home cannot be used.
         """
         if self.bench is not None:
             return
@@ -92,8 +99,12 @@ class Service:
                 hint="One worker serves a device. Stop the other one, or serve another device.",
             ) from error
         try:
+            self._refuse_namesake()
             island = read_island()
             bundle = island.install(settings.cache_dir)
+        except TakenError:
+            self._held.close()
+            raise
         except OSError as error:
             self._held.close()
             raise UnavailableError(
@@ -105,6 +116,14 @@ class Service:
             log.info("stack %s: Python %s, %s", stack.name, stack.python_version or "?", problems)
         facts = provenance(settings, bundle.digest)
         self.bench = Bench(settings, device, stacks, island, worker_store(settings), facts, warm=WarmRunners(settings))
+
+    def _refuse_namesake(self) -> None:
+        """A broker that is away is no hindrance: the first announcement will say it."""
+        try:
+            with closing(connect(self.settings)) as client:
+                refuse_namesake(Register(client), self.device.device_id, self._machine)
+        except redis.RedisError as error:
+            log.warning("whether another machine serves this device is not known yet: %s", error)
 
     def begin_heartbeat(self) -> None:
         """Announce the device now and every 10 s, and move what the spool holds. In the main process."""
@@ -120,7 +139,8 @@ class Service:
             self._heart.join(timeout=30)
             self._heart = None
             try:
-                Register(connect(self.settings)).withdraw(self.device.device_id)
+                if self.taken is None:
+                    Register(connect(self.settings)).withdraw(self.device.device_id)
             except (FarmError, redis.RedisError) as error:
                 log.warning("the device could not be withdrawn from the register: %s", error)
         self._held.close()
@@ -150,9 +170,9 @@ class Service:
             raise UnavailableError("this worker has not been started", hint="Start it with `farm worker`.")
         if self._taking_back is not None:
             self._taking_back.join(timeout=2 * _TAKE_BACK_S)
-        misfit = self._misfit()
-        if misfit is not None:
-            return f"not run: {misfit}"
+        refusal = self._refusal()
+        if refusal is not None:
+            return f"not run: {refusal}"
         jobs, mover = self._settling()
         mover.poke()
         claimed_at = boottime()
@@ -184,13 +204,19 @@ class Service:
             self._client = connect(self.settings)
         return self._client
 
-    def _misfit(self) -> str | None:
-        """`Register.misfit`; and a connection that idled and has gone stale is made anew: a claim is asked but once."""
+    def _refusal(self) -> str | None:
+        """Why this worker must take no job. A connection that idled and has gone stale is made anew."""
         try:
-            return Register(self._connection()).misfit()
+            return self._ask_refusal()
         except redis.RedisError:
             # Jobs that settle may use it still: redis-py itself makes the connection anew.
-            return Register(self._connection()).misfit()
+            return self._ask_refusal()
+
+    def _ask_refusal(self) -> str | None:
+        register, device_id = Register(self._connection()), self.device.device_id
+        misfit = register.misfit()
+        age_s = register.elsewhere(device_id, self._machine) if misfit is None else None
+        return misfit if age_s is None else TakenError(device_id, age_s).message
 
     def _take_back(self) -> None:
         """End the leases of earlier workers of this device, once the device's lock proves that their runs are dead."""
@@ -201,7 +227,10 @@ class Service:
             with lock.hold(self.bench.lock_path, who, wait_s=_TAKE_BACK_S, stop=self._stop):
                 stragglers.kill(self.bench.marks)
                 attempts.set_aside_leftovers(self.settings.work_dir, self.device.device_id)
-                jobs = JobStore(connect(self.settings))
+                client = connect(self.settings)
+                if Register(client).elsewhere(self.device.device_id, self._machine) is not None:
+                    return  # they may be another machine's, at work
+                jobs = JobStore(client)
                 # First: once the leases are ended, a job that is given up gets its record.
                 self._keep_lost(jobs)
                 count = jobs.disown(self.device.device_id, self._owner)
@@ -218,6 +247,9 @@ class Service:
                 register = register or Register(connect(self.settings))
                 self._announce(register)
                 trouble = None
+            except TakenError as error:
+                self._end_as(error)
+                return
             except (FarmError, redis.RedisError) as error:
                 register = None
                 if trouble is None:
@@ -226,6 +258,13 @@ class Service:
             if self._stop.wait(HEARTBEAT_S if trouble is None else 2.0):
                 return
 
+    def _end_as(self, taken: TakenError) -> None:
+        """End this worker: what it measures now would be told as the other machine's, and goes back to the line."""
+        log.error("%s", taken)
+        self.taken = taken
+        tell_children_after(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     def _announce(self, register: Register) -> None:
         if self.bench is None:
             return
@@ -233,7 +272,7 @@ class Service:
         if misfit is not None:
             raise UnavailableError(misfit, hint=UPGRADE_HINT)
         announcement = Announcement(self.device, self.bench.stacks, farm.__version__, os.getpid())
-        self._said = register.announce(announcement, self._said)
+        self._said = register.announce(announcement, self._said, self._machine)
         self._begin_to_flush()
         if attempts.lost_of(self.settings.work_dir, self.device.device_id):
             self._keep_lost(JobStore(connect(self.settings)))
