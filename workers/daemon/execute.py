@@ -9,9 +9,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -20,37 +19,30 @@ from farm.broker.jobs import Claim, JobState, JobStore
 from farm.contract.canonical import sha256_file
 from farm.contract.job import FILE_SOURCES, JobSpec
 from farm.contract.outcome import Failure, Outcome
-from farm.contract.protocols import stage_limits_s
 from farm.contract.record import ACCURACY, LATENCY, PIPELINE
-from farm.contract.run import PinnedFile, RunRequest
 from farm.devices import Refusal, choose_stack
 from farm.errors import FarmError, IntegrityError, UnavailableError, UsageError
-from farm.settings import StackSettings
 from workers.daemon import attempts, lock, stragglers
 from workers.daemon import control as control_dirs
 from workers.daemon.bench import Bench
-from workers.daemon.classify import Evidence, classify
-from workers.daemon.clock import boottime, utc_now
+from workers.daemon.clock import boottime
 from workers.daemon.collect import Collected, JobFacts, RunFacts, collect
 from workers.daemon.hand_back import HandBack
 from workers.daemon.ladder import PREPARE, Run, Stop
-from workers.daemon.launch import GRACE_S, Fork, Launched, Plan, device_environment, runner_environment
 from workers.daemon.lease import CANCELLED, EXPIRED, FENCED, HANDED_BACK, Lease
 from workers.daemon.ledger import Ledger
 from workers.daemon.nvml import Gpu, find_gpu, open_nvml
 from workers.daemon.pins import fetch_pins
 from workers.daemon.point import Point
-from workers.daemon.preflight import Meanwhile, Preflight, oom_kills, preflight
+from workers.daemon.preflight import Meanwhile, Preflight, preflight
 from workers.daemon.preflight_gpu import join, preflight_gpu, preflight_soc
 from workers.daemon.profiles import with_profiles
 from workers.daemon.replicate import Replication, replication
 from workers.daemon.reporter import Progress, Reporter
 from workers.daemon.retry import Retries
+from workers.daemon.runs import Runs
 from workers.daemon.settle import Settle
-from workers.daemon.telemetry.process import TelemetryProcess
 from workers.daemon.teller import Teller
-from workers.daemon.warm import choose
-from workers.daemon.warm_parent import Key
 
 log = logging.getLogger(__name__)
 
@@ -106,10 +98,7 @@ class _Execution:
         self._settle = Settle(bench.settings.idle_wait_s, bench.settings.cool_down_s, bench.quiet)
         self._retries = Retries(bench.settings.suspect_retries)
         self._gpu: Gpu | None = None
-        self._lock_fd = -1
-        self._model_file: str | None = None
-        self._pinned: list[PinnedFile] = []
-        self._bundle: Path | None = None
+        self._runs = Runs(bench, claim, lease, self._teller)
         self._meanwhile: float | None = None
         self._trouble: str | None = None
         self._unrecorded = False
@@ -130,7 +119,7 @@ class _Execution:
                 wait_s=self._settings.device_wait_s,
                 stop=self._lease.ended,
                 on_wait=self._teller.waits_for_device,
-            ) as self._lock_fd:
+            ) as self._runs.lock_fd:
                 self._measure_on_device()
         except lock.WaitAbandonedError:
             log.info("job %s was given up while it waited for the device", job.job_id)
@@ -216,8 +205,9 @@ class _Execution:
             self._record_rest(Outcome.UNSUPPORTED, Failure("match", stack.reference, stack.reason, stack.hint))
             return False
         self._facts = replace(self._facts, stack=stack)
+        self._runs.stack = stack
         try:
-            self._model_file = self._fetch_model()
+            self._runs.model_file = self._fetch_model()
         except (UsageError, IntegrityError) as error:
             self._record_rest(Outcome.FAILED, Failure("start", "model-missing", error.message, error.hint))
             return False
@@ -225,7 +215,7 @@ class _Execution:
         if isinstance(pinned, Failure):
             self._record_rest(Outcome.FAILED, pinned)
             return False
-        self._pinned = pinned
+        self._runs.pinned = pinned
         return True
 
     def _fetch_model(self) -> str | None:
@@ -243,7 +233,7 @@ class _Execution:
 
     def _prepare(self) -> RunFacts | None:
         before, meanwhile = self._preflight(timed=False), Meanwhile()
-        run = self._launch(PREPARE, before)
+        run = self._runs.launch(PREPARE, before)
         report = run.ended.report
         if report is not None and report.user_s is not None and report.system_s is not None:
             self._meanwhile = meanwhile.others(report.user_s + report.system_s)
@@ -259,99 +249,21 @@ class _Execution:
         wanted = replication(self._job.protocol) if latency else Replication()
 
         def make(process: Run) -> Collected:
-            run = self._launch(process, self._preflight(timed=False) if point == ACCURACY else self._settled(process))
+            run = self._runs.launch(
+                process, self._preflight(timed=False) if point == ACCURACY else self._settled(process)
+            )
             return collect(self._facts, what.batch_size or 0, run, prepared, self._ledger.is_stored, point)
 
         retries = self._retries if latency else Retries(0)
         collected = Point(wanted, make, retries, self._lease.ended.is_set, self._facts.limits).measure(what)
         if latency:
             collected = with_profiles(
-                collected, what, lambda run: self._launch(run, self._preflight()), self._lease.ended.is_set
+                collected, what, lambda run: self._runs.launch(run, self._preflight()), self._lease.ended.is_set
             )
         if not self._lease.lost:
             self._ledger.record(collected)
         elif collected.record.outcome is Outcome.OK:
             self._ledger.keep_late(collected)
-
-    def _launch(self, what: Run, before: Preflight) -> RunFacts:
-        """Start one runner and stay with it to its end."""
-        request = self._request(what)
-        control = control_dirs.prepare(self._settings.work_dir, request, self._claim.attempt, what.process)
-        started_at, kills_before = utc_now(), oom_kills()
-        plan = self._plan(control, request)
-        telemetry = self._telemetry(control) if what.mode in ("measure", "timeline") else None
-        with ExitStack() as stack:
-            if telemetry is not None:
-                stack.enter_context(telemetry)
-            launched = stack.enter_context(Launched(plan))
-            self._lease.bind(launched)
-            try:
-                ended = launched.follow(lambda clock: self._teller.at_stage(what, clock))
-            finally:
-                self._lease.unbind()
-        if ended.report is None:
-            stragglers.kill(self._bench.marks)
-        elif ended.report.reason == EXPIRED:
-            self._lease.end(EXPIRED)
-        read = control_dirs.read_result(control, measured=what.mode == "measure")
-        kills_after = oom_kills()
-        kills = None if kills_before is None or kills_after is None else kills_after - kills_before
-        tail = control_dirs.log_tail(control)
-        outcome, failure = classify(Evidence(request.run_id, ended, read.result, read.fault, tail, kills))
-        trace = telemetry.trace if telemetry else None
-        return RunFacts(outcome, failure, started_at, utc_now(), control, ended, read, before, trace)
-
-    def _telemetry(self, control: control_dirs.Control) -> TelemetryProcess | None:
-        rate_hz = self._settings.telemetry_hz
-        return TelemetryProcess(self._bench.device, control, rate_hz) if rate_hz > 0 else None
-
-    def _request(self, what: Run) -> RunRequest:
-        return RunRequest(
-            run_id=what.run_id(self._job),
-            mode=what.mode,
-            job=self._job,
-            device=self._bench.device,
-            cache_dir=str(self._settings.cache_dir / "prepared"),
-            batch_size=what.batch_size,
-            model_file=self._model_file,
-            pinned=self._pinned,
-        )
-
-    def _plan(self, control: control_dirs.Control, request: RunRequest) -> Plan:
-        stack = self._facts.stack
-        configured = self._settings.stacks.get(stack.name) if stack else None
-        if configured is None:
-            raise UsageError("the chosen stack is not in this worker's settings", hint="Restart the worker.")
-        env = {**configured.env, **device_environment(self._bench.device)}
-        # Looked at once in a job: that reads every file of it.
-        self._bundle = bundle = self._bundle or self._bench.island.install(self._settings.cache_dir).path
-        fork, why = self._fork(configured, env, bundle, request.mode)
-        return Plan(
-            python=configured.python,
-            bundle=bundle,
-            control=control,
-            env={**env, **self._bench.marks, stragglers.RUN_ENV: request.run_id},
-            limits_s=stage_limits_s(self._job),
-            lock_fd=self._lock_fd,
-            deadline=self._lease.deadline,
-            grace_s=min(GRACE_S, self._settings.lease_s / 20),
-            fork=fork,
-            why_fresh=why,
-        )
-
-    def _fork(
-        self, stack: StackSettings, env: Mapping[str, str], bundle: Path, mode: str
-    ) -> tuple[Fork | None, str | None]:
-        """How to fork the run from a warm parent, or why it is started afresh."""
-        warm, job = self._bench.warm, self._job
-        if warm is None:
-            return None, "the worker keeps no warm parents"
-        policy = stack.warm_runners or self._settings.warm_runners
-        choice = choose(policy, job, self._bench.device.kind, mode)
-        if choice.modules is None:
-            return None, choice.why
-        key = Key(stack.python, bundle, tuple(sorted(runner_environment(env).items())), choice.modules)
-        return lambda lock_fd, log_fd: warm.fork(key, lock_fd, log_fd, self._lease.ended), None
 
     def _record_rest(self, outcome: Outcome, failure: Failure, run: RunFacts | None = None) -> None:
         # Memory that runs out while the smallest batch is prepared ends the ladder as it does at a larger one.
