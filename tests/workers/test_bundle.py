@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.island.harness import find_python
 from workers.daemon import bundle
 from workers.daemon.bundle import EXIT_PYTHON_TOO_OLD, Bundle, Island, make_bundle, read_island
 
@@ -90,12 +91,12 @@ def test_the_gate_parses_on_any_python_3() -> None:
 
 @pytest.mark.parametrize("version", ["2.7", "3.6", "3.7"])
 def test_an_interpreter_that_is_too_old_says_so_in_its_exit_status(tmp_path: Path, version: str) -> None:
-    found = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python"))
-    if not found:
+    found = find_python(version)
+    if found is None:
         pytest.skip(f"no Python {version} here")
     arguments = ["-I"] if version[0] == "3" else []
     done = subprocess.run(
-        [found[0], *arguments, make_bundle(tmp_path).path, "nowhere"], capture_output=True, text=True, timeout=30
+        [found, *arguments, make_bundle(tmp_path).path, "nowhere"], capture_output=True, text=True, timeout=30
     )
     assert done.returncode == EXIT_PYTHON_TOO_OLD
     assert f"Python 3.8 or newer, this is {version}" in done.stderr

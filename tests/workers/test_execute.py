@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from farm.contract.job import JobSpec, ModelSpec
 from farm.contract.outcome import Outcome
 from farm.contract.record import Record
 from tests.factories import make_job
+from tests.island.harness import require_python
 from tests.workers.support import Background, fake_job, marked, records
 from workers.daemon import control, lock
 from workers.daemon.attempts import keep_lost, lost_of
@@ -350,13 +350,9 @@ def test_a_job_that_this_hosts_disk_does_not_take_is_owed_its_records(
 
 def test_an_old_interpreter_that_still_fits_measures_as_well(bench: Bench, run: Run) -> None:
     """Python 3.8, where there is one: the island's own floor."""
-    from pathlib import Path
-
-    found = sorted(Path("~/.pyenv/versions").expanduser().glob("3.8.*/bin/python"))
-    if not found:
-        pytest.skip("no Python 3.8 here")
-    bench.settings.stacks["default"].python = str(found[0])
-    bench.stacks[0] = bench.stacks[0].__class__("default", str(found[0]), "3.8")
+    python = str(require_python("3.8"))
+    bench.settings.stacks["default"].python = python
+    bench.stacks[0] = bench.stacks[0].__class__("default", python, "3.8")
     (record,) = run().values()
     assert record.outcome is Outcome.OK, record.failure
-    assert platform.python_version() != "3.8"
+    assert record.environment["python"].startswith("3.8.")

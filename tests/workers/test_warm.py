@@ -6,7 +6,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from farm.contract.protocols import PROTOCOLS
 from farm.settings import Settings
 from farm.sweep import parse_sweep
 from tests.factories import make_job
+from tests.island.harness import require_python
 from tests.workers.support import Background, fake_job, is_alive, make_control, records, run_python, wait_until
 from workers.daemon import supervise
 from workers.daemon.bench import Bench
@@ -323,11 +323,7 @@ def test_the_supervisor_can_be_loaded_by_the_oldest_interpreter_of_a_stack() -> 
 
 
 def test_python_3_8_forks_too(plan: MakePlan, control: Any, runners: WarmRunners, island_bundle: Path) -> None:
-    python = shutil.which("python3.8")
-    works = python and subprocess.run([python, "-c", "pass"], capture_output=True, check=False).returncode == 0
-    if not works or python is None:
-        pytest.skip("no Python 3.8 here")
-    key = key_of(island_bundle, python=python)
+    key = key_of(island_bundle, python=str(require_python("3.8")))
     ended = run(plan("print(sys.version_info[:2]); result()"), runners, key)
     assert ended.started == (FORKED, None)
     assert ended.report is not None
