@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     # What only some verbs need is imported by them: every command waits for what is imported here.
     import redis
 
-    from farm.broker.jobs import JobStore, JobView, SweepView
+    from farm.broker.jobs import JobState, JobStore, JobView, SweepView
     from farm.broker.register import DeviceEntry, Register
     from farm.broker.standing import Held
     from farm.compare.model import Comparison, Rules
@@ -113,9 +113,18 @@ class Farm:
         """A sweep by id, by unique beginning of its id, or by name (then the newest of that name)."""
         return _find(name, self.sweeps())
 
-    def status(self, sweep: str) -> list[JobView]:
-        """The jobs of a sweep, in their order."""
-        return self.jobs.sweep_jobs(self.find_sweep(sweep).sweep_id)
+    def status(self, sweep: str, *, states: Collection[JobState] = (), limit: int | None = None) -> list[JobView]:
+        """The jobs of a sweep, in their order; `states`: only those in one of them.
+
+        `limit`: so many at most, first those at work, then those that went wrong, then those that wait.
+        """
+        sweep_id = self.find_sweep(sweep).sweep_id
+        if not states and limit is None:
+            return self.jobs.sweep_jobs(sweep_id)
+        from farm.glance import shown_first
+
+        known = self.jobs.states(self.jobs.sweep_job_ids(sweep_id))
+        return self.jobs.views(shown_first(known, states, limit))
 
     def progress(self, sweep: str) -> Progress:
         """How far a sweep is."""

@@ -287,7 +287,7 @@ class JobStore:
 
     def sweep_jobs(self, sweep_id: str) -> list[JobView]:
         """All jobs of a sweep, in their order."""
-        return self._views(cast(list[str], self._redis.zrange(f"farm:sweep-jobs:{sweep_id}", 0, -1)))
+        return self._views(self.sweep_job_ids(sweep_id))
 
     def views(self, job_ids: Iterable[str]) -> list[JobView]:
         """Those jobs, in the order of their sweeps."""

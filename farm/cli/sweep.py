@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 #: States of jobs that nobody has claimed yet.
 _WAITING = ("queued", "dispatched")
+
+#: So many jobs of a sweep are shown where nothing else is said.
+_SHOWN = 100
 
 PRIORITY = click.IntRange(0, 9)
 
@@ -54,19 +57,37 @@ def submit(ctx: click.Context, sweep: Path, follow: bool, priority: int | None, 
 
 @click.command()
 @click.argument("sweep", required=False)
+@click.option("--state", "wanted", help="Only SWEEP's jobs in one of these states, e.g. failed,running.")
+@click.option(
+    "--limit",
+    type=click.IntRange(0),
+    help=f"So many of SWEEP's jobs: at work, gone wrong, waiting, over. Default: {_SHOWN}, json: all; 0: all.",
+)
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_context
-def status(ctx: click.Context, sweep: str | None, form: str) -> int:
+def status(ctx: click.Context, sweep: str | None, wanted: str | None, limit: int | None, form: str) -> int:
     """Show all sweeps, what devices hold and what waits, or the jobs of one SWEEP (its id, its beginning, its name).
 
     Runs are counted by outcome, the newest sweeps first, as far as quickly told. "held" is how long a device has had
     its job, "lease" how long it may keep it if its worker falls silent. Canaries that have ended are left out of the
     list: `farm devices` has their verdicts.
+
+    \b
+    Example:
+      farm status quickstart --state running,failed
     """
+    from farm.errors import UsageError
+
     farm = open_farm(ctx)
     if sweep:
-        jobs = farm.status(sweep)
+        states = _states(wanted) if wanted else []
+        most = limit if limit is not None or form == "json" else _SHOWN
+        jobs = farm.status(sweep, states=states, limit=most or None)
         _print_jobs(jobs, farm.waiting(job.target_key for job in jobs if job.state in _WAITING), form)
+        if form == "table":
+            _print_rest(len(jobs), farm.find_sweep(sweep).counts, states)
+    elif wanted or limit is not None:
+        raise UsageError("--state and --limit are about the jobs of one sweep", hint="Name it: farm status SWEEP ...")
     else:
         _print_sweeps(farm, form)
     return 0
@@ -113,12 +134,23 @@ def retry(ctx: click.Context, name: str, outcome: str | None) -> int:
 
 def _outcomes(text: str) -> list[Any]:
     from farm.contract.outcome import Outcome
+
+    return _named(text, Outcome, "outcome")
+
+
+def _states(text: str) -> list[Any]:
+    from farm.broker.jobs import JobState
+
+    return _named(text, JobState, "state")
+
+
+def _named(text: str, kind: Iterable[Any], what: str) -> list[Any]:
     from farm.errors import UsageError
 
-    known = {str(o): o for o in Outcome}
+    known = {str(one): one for one in kind}
     wrong = [word for word in text.split(",") if word not in known]
     if wrong:
-        raise UsageError(f"no outcome {', '.join(map(repr, wrong))}", hint=f"Outcomes: {', '.join(known)}.")
+        raise UsageError(f"no {what} {', '.join(map(repr, wrong))}", hint=f"{what.capitalize()}s: {', '.join(known)}.")
     return [known[word] for word in text.split(",")]
 
 
@@ -180,6 +212,14 @@ def _print_jobs(jobs: list[JobView], held: dict[str, str], form: str) -> None:
     counts = Counter(job.target_key for job in jobs if _held(job, held))
     for target, count in sorted(counts.items()):
         click.echo(f"{count} {'job waits' if count == 1 else 'jobs wait'}: {held[target]}")
+
+
+def _print_rest(shown: int, counts: Mapping[str, int], states: Collection[Any]) -> None:
+    """What of a large sweep is not in the table."""
+    found = {state: count for state, count in counts.items() if not states or state in states}
+    total = sum(found.values())
+    if shown < total:
+        click.echo(f"{shown} of {total:,} jobs shown ({_state_words(found)}); --state and --limit choose others")
 
 
 def _held(job: JobView, held: dict[str, str]) -> str | None:

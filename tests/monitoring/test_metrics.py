@@ -70,12 +70,12 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
     return samples.get((name, tuple(sorted(labels.items()))))
 
 
-def run(jobs: JobStore, job_id: str, outcomes: dict[str, int]) -> None:
+def run(jobs: JobStore, job_id: str, outcomes: dict[str, int], end: JobState = JobState.DONE) -> None:
     jobs.dispatch(job_id, DEVICE.device_id)
     claim = jobs.claim(job_id, DEVICE.device_id, "me", 30)
     assert isinstance(claim, Claim)
     jobs.running(claim)
-    assert jobs.finish(claim, JobState.DONE, {"outcomes": outcomes})
+    assert jobs.finish(claim, end, {"outcomes": outcomes})
 
 
 def test_a_farm_at_work_is_told_in_numbers(url: str, client: redis.Redis) -> None:

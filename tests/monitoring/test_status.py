@@ -13,12 +13,13 @@ from click.testing import CliRunner
 
 from farm import __version__
 from farm.api import Farm
-from farm.broker.jobs import Claim, JobStore
+from farm.broker.jobs import Claim, JobState, JobStore
 from farm.broker.register import DRAINED, Register
 from farm.broker.standing import Held, outcomes
 from farm.cli.main import cli
 from farm.cli.standing import standing_rows
 from farm.contract.device import Announcement
+from farm.errors import UsageError
 from farm.settings import Settings
 from tests.factories import DEVICE, STACK, make_job
 from tests.monitoring.test_metrics import as_reader, refused, run
@@ -58,6 +59,25 @@ def test_leases_queues_devices_and_outcomes_are_told(
     assert "2 jobs wait for dev:box-cpu: box-cpu is drained" in told
     assert json.loads(status(reader, monkeypatch, "--format", "json"))[0]["outcomes"] == {"ok": 2, "out_of_memory": 1}
     assert refused(client) == []
+
+
+def test_of_a_large_sweep_some_jobs_are_shown_and_the_rest_is_counted(
+    settings: Settings, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = JobStore(client)
+    jobs.submit("s", "s", 5, [make_job(job_id=f"s-{n:03}", sweep_id="s") for n in range(103)])
+    run(jobs, "s-102", {"failed": 1}, JobState.FAILED)
+    told = status(settings, monkeypatch, "s")
+    assert "s-102" in told and "s-098" in told and "s-099" not in told
+    assert "100 of 103 jobs shown (1 failed, 102 queued); --state and --limit choose others" in told
+    told = status(settings, monkeypatch, "s", "--state", "failed")
+    assert "s-102" in told and "s-000" not in told and "shown" not in told
+    assert "s-099" in status(settings, monkeypatch, "s", "--limit", "0")
+    assert "1 of 102 jobs shown (102 queued)" in status(settings, monkeypatch, "s", "--state", "queued", "--limit", "1")
+    assert len(json.loads(status(settings, monkeypatch, "s", "--format", "json"))) == 103
+    for words, problem in ((["s", "--state", "lost"], "no state 'lost'"), (["--limit", "3"], "the jobs of one sweep")):
+        with pytest.raises(UsageError, match=problem):
+            CliRunner().invoke(cli, ["status", *words], standalone_mode=False, catch_exceptions=False)
 
 
 def test_an_empty_farm_has_nothing_to_tell(
