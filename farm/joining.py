@@ -31,7 +31,11 @@ _FILES = {
     "store.token": "store_token",
     "broker.password": "broker_password",
     "broker-ca.crt": "broker_ca",
+    "broker.crt": "broker_cert",
+    "broker.key": "broker_key",
 }
+#: Certificates, which everybody may see.
+_PUBLIC = frozenset({"ca", "broker_ca", "broker_cert"})
 _SETTINGS = "farm.toml"
 
 
@@ -120,7 +124,7 @@ def write_settings(joined: Joined, path: Path, settings: Settings, device: str |
     try:
         for name, key in _FILES.items():
             if given.get(key):
-                private_file(directory / name, know(str(given[key])) if key != "ca" else str(given[key]))
+                private_file(directory / name, str(given[key]) if key in _PUBLIC else know(str(given[key])))
         words |= _paths(directory, given)
         lines = [f"{key} = {json.dumps(str(value), ensure_ascii=False)}" for key, value in words.items() if value]
         private_file(path, "\n".join(lines) + "\n")
@@ -134,6 +138,8 @@ def _paths(directory: Path, given: Mapping[str, Any]) -> dict[str, str]:
         found["broker_password_file"] = "broker.password"  # noqa: S105 - a file's name
     if str(given["broker_url"]).startswith("rediss:"):
         found["broker_ca_file"] = "broker-ca.crt" if given.get("broker_ca") else "ca.crt"
+        if given.get("broker_cert") and given.get("broker_key"):
+            found |= {"broker_cert_file": "broker.crt", "broker_key_file": "broker.key"}
     return {setting: str(directory / name) for setting, name in found.items()}
 
 

@@ -71,7 +71,8 @@ def worker(ctx: click.Context, device: str | None, url: str | None, token_file: 
 @click.option(
     "--passwords",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="The directory of `farm broker acl`: the worker gets the password of its role, or of its one device's user.",
+    help="The directory of `farm broker acl`: the worker gets the password of its role, or of its one device's user, "
+    "and USER.crt with USER.key, if they are there.",
 )
 @click.pass_context
 def invite(
@@ -86,8 +87,9 @@ def invite(
 ) -> int:
     """Print a token with which one machine joins this farm, once. On the controller, beside `farm store serve`.
 
-    The broker's password is not in it: the worker gets that, its own token for the store and the farm's certificate
-    over TLS, from the authority whose fingerprint the token carries.
+    The broker's password is not in it: the worker gets that, its own token for the store, the farm's certificate and,
+    for a broker that asks for one, a certificate with its key over TLS, from the authority whose fingerprint the token
+    carries.
     """
     from farm.errors import UsageError
     from farm.joining import certificate_fingerprint
@@ -105,7 +107,7 @@ def invite(
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"store_ca_file: {settings.store_ca_file} cannot be read: {error}") from error
     broker, user, password_file = _broker(settings, broker_url, passwords, devices)
-    made = Invitation(name, devices, device_kind, url, broker, user, password_file)
+    made = Invitation(name, devices, device_kind, url, broker, user, password_file, *_certificate(passwords, user))
     _show(made, str(Access(settings.access_dir).invite(made, fingerprint, hours)), hours)
     return 0
 
@@ -137,6 +139,18 @@ def _broker(
         if path.is_file():
             return url or own_url, name, str(path)
     raise UsageError(f"{passwords} has no {names[-1]}.password", hint=f"farm broker acl {passwords}")
+
+
+def _certificate(passwords: Path | None, user: str | None) -> tuple[str | None, str | None]:
+    """The files of the user's certificate and of its key; None for those that the broker's directory does not have."""
+    from farm.errors import UsageError
+
+    if passwords is None or user is None:
+        return None, None
+    cert, key = ((passwords / f"{user}{end}").absolute() for end in (".crt", ".key"))
+    if cert.is_file() != key.is_file():
+        raise UsageError(f"of {cert.name} and {key.name} in {passwords}, one is missing", hint="Make both, or none.")
+    return (str(cert), str(key)) if cert.is_file() else (None, None)
 
 
 def _join(

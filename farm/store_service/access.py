@@ -37,7 +37,10 @@ class Grant:
 
 @dataclass(frozen=True)
 class Invitation:
-    """What one token for `farm worker --join` is worth. `password_file` is read when it is redeemed."""
+    """What one token for `farm worker --join` is worth. Its files are read when it is redeemed.
+
+    `cert_file`, `key_file`: what the worker shows to a broker that asks for client certificates.
+    """
 
     name: str
     devices: tuple[str, ...]
@@ -46,6 +49,8 @@ class Invitation:
     broker_url: str
     broker_user: str | None
     password_file: str | None
+    cert_file: str | None = None
+    key_file: str | None = None
 
 
 @dataclass(frozen=True)

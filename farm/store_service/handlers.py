@@ -235,9 +235,12 @@ class JoinHandler(OpenHandler):
         log.info("%s has joined", found.name)
 
     def _credentials(self, found: Invitation) -> dict[str, Any]:
-        password = ca = None
+        password = cert = key = ca = None
         if found.password_file:
             password = read_secret(Path(found.password_file), "the broker's password file", "the invitation")
+        if found.cert_file and found.key_file:
+            cert = read_secret(Path(found.cert_file), "the certificate for the broker", "the invitation")
+            key = read_secret(Path(found.key_file), "the key for the broker", "the invitation")
         if self.desk.broker_ca_file is not None:
             ca = self.desk.broker_ca_file.expanduser().read_text()
         return {
@@ -250,4 +253,6 @@ class JoinHandler(OpenHandler):
             "broker_user": found.broker_user,
             "broker_password": password,
             "broker_ca": ca,
+            "broker_cert": cert,
+            "broker_key": key,
         }

@@ -162,10 +162,9 @@ def test_the_stores_service_answers_its_workers_alone(farm: DeployedFarm) -> Non
 
 
 def test_a_machine_joins_by_hand(farm: DeployedFarm) -> None:
-    """With a certificate of its own, which this farm's broker asks for."""
+    """With a certificate of its own, which this farm's broker asks for, and which joining brings."""
     token = farm.farm("worker invite guest --device guest-cpu --passwords /etc/inferfarm/secrets", role="store")
-    pki = "/etc/inferfarm/pki"
-    own = f"FARM_CONFIG=/root/guest/farm.toml FARM_BROKER_CERT_FILE={pki}/host.crt FARM_BROKER_KEY_FILE={pki}/host.key"
+    own = "FARM_CONFIG=/root/guest/farm.toml"
     join = (
         "/opt/inferfarm/current/bin/farm worker --device guest-cpu --join https://fx-a:8470 --token-file - --no-start"
     )

@@ -20,7 +20,7 @@ from farm.joining import certificate_fingerprint, check_free, join
 from farm.local import LocalFarm
 from farm.store_service.access import Access, Invitation, JoinToken
 from tests.e2e.conftest import wait_for
-from tests.security.tls_server import make_authority
+from tests.security.tls_server import make_authority, running
 from tests.store_service.served import Served, serving
 
 #: A host name and mounts of its own; an empty directory over the store of the controller.
@@ -115,6 +115,36 @@ def test_an_invitation_brings_the_workers_user_and_never_the_controllers(served:
     grant = Access(served.settings.access_dir).check(answer["store_token"])
     assert grant is not None and grant.devices == ("lab2-cpu",)
     assert "password" not in done.stdout
+
+
+def test_a_broker_that_asks_for_a_certificate_is_reached_with_the_one_that_joining_brought(
+    served: Served, tmp_path: Path
+) -> None:
+    (tmp_path / "redis").mkdir()
+    with running(tmp_path / "redis", served.settings) as server:
+        passwords = server.directory / "passwords"
+        broker = {"FARM_BROKER_URL": f"rediss://127.0.0.1:{server.port}/0", "FARM_BROKER_PASSWORD": "x" * 16}
+        asked = ("worker", "invite", "lab2", "--store-url", served.url, "--passwords", str(passwords))
+        shutil.copy(server.directory / "client.crt", passwords / "worker.crt")
+        refused = farm_command(served, *asked, **broker)
+        assert refused.returncode == 2 and "one is missing" in refused.stderr
+        shutil.copy(server.directory / "client.key", passwords / "worker.key")
+        done = farm_command(served, *asked, **broker)
+        assert done.returncode == 0, done.stderr
+        config = tmp_path / "etc/farm.toml"
+        own = {"FARM_CONFIG": str(config), "FARM_HOME": str(tmp_path / "home")}
+        # The authority of the broker is not the store's here: a host's own settings say so.
+        own |= {"FARM_BROKER_CA_FILE": str(server.directory / "ca.crt")}
+        words = ("worker", "--join", served.url, "--no-start")
+        joined = farm_command(served, *words, **own | {"FARM_JOIN_TOKEN": done.stdout.strip()})
+        assert joined.returncode == 0, joined.stderr
+        assert {path.stat().st_mode & 0o177 for path in config.parent.iterdir()} == {0}
+        told = tomllib.loads(config.read_text())
+        assert {Path(told[f"broker_{kind}_file"]).name for kind in ("cert", "key")} == {"broker.crt", "broker.key"}
+        assert "from the broker's" in farm_command(served, "doctor", **own).stdout
+        kept = [line for line in config.read_text().splitlines() if not line.startswith(("broker_cert", "broker_key"))]
+        config.write_text("\n".join(kept))
+        assert "from the broker's" not in farm_command(served, "doctor", **own).stdout
 
 
 def test_what_joining_writes_is_for_its_user_alone_and_is_read_again(served: Served, tmp_path: Path) -> None:
