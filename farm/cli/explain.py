@@ -35,7 +35,8 @@ def explain(ctx: click.Context, run: str, other: str | None, count: int, form: s
     farm = open_farm(ctx)
     base = farm.explained(run) if other is None else farm.layers(run)
     if isinstance(base, tuple):
-        _show_study(*base, form)
+        record, study = base
+        _show_study(record, study, form)
         return 0
     new = None if other is None else farm.layers(other)
     if form == "json":

@@ -174,7 +174,7 @@ def drawn(share: float, count: int, seed: int, capacity: float | None = None) ->
 
 
 def test_few_images_that_come_at_random_are_no_overload() -> None:
-    """At 90 % of what can be done a queue grows and shrinks by itself; with 100 images every other one looked too long."""
+    """At 90 % of what can be done a queue grows by itself for a while: of 100 images, every other time for too long."""
     found = [drawn(0.9, 100, seed).overloaded for seed in range(40)]
     assert sum(map(bool, found)) <= 2, found
     assert all("latency grew" in drawn(1.2, 1000, seed).overloaded for seed in range(10))

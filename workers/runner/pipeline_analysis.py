@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From when each stage ran to shares, utilisations, the bottleneck and latencies under load. Pure."""
 
+import math
 from statistics import median
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -235,5 +236,5 @@ def _growth_ns(due_ns: Sequence[int]) -> float:
     the time between the thirds, the more of them there are.
     """
     gaps, whole = len(due_ns) - 1, due_ns[-1] - due_ns[0]
-    squares = sum((late - early - whole / gaps) ** 2 for early, late in zip(due_ns, due_ns[1:]))
-    return GROWTH * whole * 2 / 3 + _DEVIATIONS * (squares * 2 / 3) ** 0.5
+    squares: float = sum((late - early - whole / gaps) ** 2 for early, late in zip(due_ns, due_ns[1:]))
+    return GROWTH * whole * 2 / 3 + _DEVIATIONS * math.sqrt(squares * 2 / 3)
