@@ -350,12 +350,12 @@ class Farm:
         asked = Question(base, new, where, repeats)
         return require_cells(compare(*records_of(asked, self.store, lambda name: str(self.stored_sweep(name))), rules))
 
-    def pipeline(self, run: str) -> Any:
-        """What a run with `study: pipeline` found, with its record, as for `layers`; None: it is no such run."""
-        from farm.explaining import studied
+    def explained(self, run: str) -> Any:
+        """What a run tells of where its time goes: as `layers`; with `study: pipeline` its record and what it found."""
+        from farm.explaining import explained
 
         self._check_store()
-        return studied(run, self.store, lambda name: str(self.stored_sweep(name)))
+        return explained(run, self.store, lambda name: str(self.stored_sweep(name)))
 
     def layers(self, run: str) -> Any:
         """The layers of a run that was measured with `profile: layers`: `farm.explain.Profiled`. By id, or by sweep."""

@@ -30,16 +30,30 @@ from farm.store import BadRecord, Store
 _HINT = "Measure it with `profile: layers` in the sweep (docs/profiling.md), or `study: pipeline` (docs/pipeline.md)."
 
 
-def profiled(name: str, store: Store, find: Callable[[str], str]) -> Profiled:
+def explained(name: str, store: Store, find: Callable[[str], str]) -> Profiled | tuple[Record, PipelineResult]:
     """The run called `name`: an id, or a sweep, with words after colons where it has several (`SWEEP:pytorch:fp16:b1`).
 
-    `find` gives a sweep's id, or raises UsageError.
+    Its layers, or of a study of the pipeline its record and what it found. `find` gives a sweep's id, or raises
+    UsageError.
 
     Raises:
-        UsageError: there is no such run, it has no table, or the sweep has several.
+        UsageError: there is no such run or sweep, it has neither, or the sweep has several.
         IntegrityError: the table does not fit its schema.
     """
-    record = store.records.read(name) if _is_run(name, store) else _only(name, store, find)
+    records = _called(name, store, find)
+    studies = [(record, result) for record in records if (result := pipeline_of(record)) is not None]
+    if len(studies) > 1:
+        raise _several(name, [record for record, _ in studies], "pipelines")
+    return studies[0] if studies else _profiled(name, records, store)
+
+
+def profiled(name: str, store: Store, find: Callable[[str], str]) -> Profiled:
+    """As `explained`, of a run with layers."""
+    return _profiled(name, _called(name, store, find), store)
+
+
+def _profiled(name: str, records: list[Record], store: Store) -> Profiled:
+    record = records[0] if [each.run_id for each in records] == [name] else _only(name, records)
     ref = next((ref for ref in record.artifacts if ref.kind == LAYERS_ARTIFACT), None)
     if ref is None:
         raise UsageError(f"run {record.run_id} has no table of layers{_why(record)}", hint=_HINT)
@@ -49,17 +63,9 @@ def profiled(name: str, store: Store, find: Callable[[str], str]) -> Profiled:
         raise IntegrityError(f"the table of layers of run {record.run_id} cannot be used: {error}") from error
 
 
-def studied(name: str, store: Store, find: Callable[[str], str]) -> tuple[Record, PipelineResult] | None:
-    """The study of a pipeline called `name`, in the same way; None where it stands for none.
-
-    Raises:
-        UsageError: there is no such run or sweep, or the sweep has several studies.
-    """
-    records = [store.records.read(name)] if _is_run(name, store) else _of_sweep(name, store, find)
-    found = [(record, result) for record in records if (result := pipeline_of(record)) is not None]
-    if len(found) > 1:
-        raise _several(name, [record for record, _ in found], "pipelines")
-    return found[0] if found else None
+def _called(name: str, store: Store, find: Callable[[str], str]) -> list[Record]:
+    """The one run of an id, or those of a sweep that have all of the words; each record is read once."""
+    return [store.records.read(name)] if _is_run(name, store) else _of_sweep(name, store, find)
 
 
 def _of_sweep(name: str, store: Store, find: Callable[[str], str]) -> list[Record]:
@@ -75,8 +81,7 @@ def _is_run(name: str, store: Store) -> bool:
         return False
 
 
-def _only(name: str, store: Store, find: Callable[[str], str]) -> Record:
-    records = _of_sweep(name, store, find)
+def _only(name: str, records: list[Record]) -> Record:
     having = [record for record in records if any(ref.kind == LAYERS_ARTIFACT for ref in record.artifacts)]
     if len(having) == 1:
         return having[0]

@@ -33,12 +33,11 @@ def explain(ctx: click.Context, run: str, other: str | None, count: int, form: s
     measured with `profile: layers` in the sweep; or RUN with `study: pipeline`: then its stages are shown.
     """
     farm = open_farm(ctx)
-    study = farm.pipeline(run) if other is None else None
-    if study is not None:
-        record, result = study
-        _show_study(record, result, form)
+    base = farm.explained(run) if other is None else farm.layers(run)
+    if isinstance(base, tuple):
+        record, study = base
+        _show_study(record, study, form)
         return 0
-    base = farm.layers(run)
     new = None if other is None else farm.layers(other)
     if form == "json":
         from farm.explaining import as_json, difference_as_json

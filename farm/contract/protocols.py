@@ -25,6 +25,7 @@ STAGE_LIMITS_S = {
 _TRAINING_S = 3600.0
 _ACCURACY_S = 3600.0
 _PIPELINE_S = 600.0
+_IMAGES_S = 1800.0
 #: Beside what a protocol asks of its energy pass: 32 repetitions of a slow model take their time.
 _ENERGY_S = 1800.0
 
@@ -41,6 +42,7 @@ def stage_limits_s(job: JobSpec) -> Dict[str, float]:
     if job.pipeline is not None:
         # An overloaded rate may take as long again to drain; slow models fill their queues for a while.
         limits.setdefault("pipeline", _PIPELINE_S + 3 * job.pipeline.seconds)
+        limits.setdefault("images", _IMAGES_S)
     if job.protocol.energy_s is not None:
         limits.setdefault("energy", _ENERGY_S + 2 * job.protocol.energy_s)
     if job.model.weights.startswith("digits:"):

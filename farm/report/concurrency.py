@@ -60,9 +60,11 @@ def _sentence(study: Study, several: bool) -> str:
     first, best = curve.levels[0], found.best
     gain = f"{text.number(best.throughput / first.throughput)} times the throughput of {first.level}"
     if found.at.level == first.level:
-        said = f"more than {first.level} bring less than {100 * TOLERANCE:g} %"
+        said = f"more than {first.level} bring less than {100 * TOLERANCE:g} %{_perhaps(found)}"
     elif not found.reached:
-        said = f"throughput still rises at {found.at.level}, the most that were tried: {gain}"
+        # A rise that the intervals allow to be none is a higher number and no more.
+        words = "still rises" if found.certain else "is highest"
+        said = f"throughput {words} at {found.at.level}, the most that were tried: {gain}{_perhaps(found)}"
     else:
         said = (
             f"saturated at {found.at.level}{_open(found)}, best {text.number(best.throughput)} inputs/s at {best.level}"
@@ -77,6 +79,10 @@ def _sentence(study: Study, several: bool) -> str:
 
 def _open(found: Saturation) -> str:
     return "" if found.certain else f" ({found.earliest} to {found.latest} by the intervals)"
+
+
+def _perhaps(found: Saturation) -> str:
+    return "" if found.certain else f"; by the intervals it may be saturated at {found.earliest} to {found.latest}"
 
 
 def _saturation_table(found: Sequence[Study]) -> Table:
@@ -235,7 +241,7 @@ def _figure(found: Sequence[Study]) -> Figure:
     ]
     title = "Throughput and latency against requests in flight"
     caption = (
-        "A ring marks where a line saturates; a line without one still rises at its end. Bars: the interval, or where a"
+        "A ring marks where a line saturates; a line without one is highest at its end. Bars: the interval, or where a"
         " run has none the rates of three equal parts of its timed stage. Each panel has its own scale."
     )
     hollow = any(p.doubts for study in found for p in study.points)

@@ -21,6 +21,10 @@ _SIDE = Annotated[int, Field(ge=16, le=8192)]
 _MADE = ("size", "quality")
 #: All images of one rate are held as times: 8 bytes each, and one sample file.
 _MOST_ARRIVALS = 1_000_000
+#: Of pictures to make, in all: ten minutes' work for one core.
+_MOST_PIXELS = 1_000_000_000
+#: Each rate is a pass of its own.
+_RATES = Field(max_length=32)
 
 
 class WorkersEntry(Part):
@@ -33,8 +37,8 @@ class WorkersEntry(Part):
 class ArrivalEntry(Part):
     """Rates of arrival, as shares of the measured capacity or in images a second, and how batches are put together."""
 
-    of_capacity: OneOrMore[Annotated[float, Field(gt=0, le=10)]] | None = None
-    per_s: OneOrMore[Annotated[float, Field(gt=0, le=1e6)]] | None = None
+    of_capacity: Annotated[OneOrMore[Annotated[float, Field(gt=0, le=10)]], _RATES] | None = None
+    per_s: Annotated[OneOrMore[Annotated[float, Field(gt=0, le=1e6)]], _RATES] | None = None
     process: Annotated[str, OneOf(PROCESSES, "arrival process")] | None = None
     max_wait_ms: Annotated[float, Field(ge=0, le=60_000)] | None = None
     duration_s: Annotated[float, Field(ge=0.5, le=3600)] | None = None
@@ -92,6 +96,11 @@ class PipelineEntry(Part):
                 for name in ("workers", "queue_depth", "arrival")
                 if getattr(self, name) is not None
             ]
+        made = self.spec()
+        pixels = made.count * made.width * made.height
+        if not found and made.images == GENERATED and pixels > _MOST_PIXELS:
+            message = f"{made.count} pictures to make have {pixels:.3g} pixels, more than {_MOST_PIXELS:.0e} in all"
+            found.append(Problem(("count",), f"{message}: lower it or `size`, or give a folder", made.count))
         if found:
             raise several(found)
         return self

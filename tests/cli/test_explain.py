@@ -17,6 +17,7 @@ from farm.contract.layers import LAYERS_ARTIFACT, TENSORRT, LayerTable
 from farm.contract.record import PIPELINE, BlobRef
 from farm.errors import UsageError
 from farm.settings import Settings
+from farm.store.records import RecordStore
 from tests.compare.stored import put, sweep
 from tests.explain.tables import layer, table
 from tests.report.test_pipeline import result as study_result
@@ -124,3 +125,14 @@ def test_a_study_of_the_pipeline_is_shown_by_stage(run: Type, farm: Farm) -> Non
     several = run("explain", "study").exception
     assert isinstance(several, UsageError)
     assert "stands for 2 pipelines" in several.message and several.hint is not None
+
+
+def test_the_records_of_a_sweep_are_read_once(
+    run: Type, store: Callable[..., str], farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store("slow", SLOW)
+    read: list[object] = []
+    whole = RecordStore.iterate
+    monkeypatch.setattr(RecordStore, "iterate", lambda *given, **more: read.append(given) or whole(*given, **more))
+    assert run("explain", "slow").exception is None
+    assert len(read) == 1

@@ -64,6 +64,7 @@ def test_events_of_the_trace_are_put_on_the_runners_clock_and_marks_are_left_out
     assert offset == {"add_ns": 1_100_000.0, "uncertainty_ns": 1000.0, "markers": 1, "base_us": 100.0}
     assert events == [{"name": "gemm", "cat": "kernel", "start_ns": 1_110_000, "dur_ns": 2500, "lane": "7"}]
     assert placed(trace, []) == ([], None)
+    assert placed(trace, [(99_000, 101_000), (1_099_000, 1_101_000)]) == ([], None), "which of the two the mark is of"
 
 
 def test_the_other_clocks_are_read_between_two_readings_of_the_monotonic_one() -> None:

@@ -164,6 +164,22 @@ def test_more_than_can_be_done_has_no_steady_latency() -> None:
     assert above.of_capacity == pytest.approx(90 / 80)
 
 
+def drawn(share: float, count: int, seed: int, capacity: float | None = None) -> LoadPoint:
+    """One server that takes 10 ms for each image, and images that come at random, at a share of what it can do."""
+    due = schedule(100 * share, count / (100 * share), "poisson", str(seed))
+    free, done = 0, {}
+    for number, at in enumerate(due):
+        free = done[number] = max(free, at) + 10 * MS
+    return analysis.load_point(due, done, count, 100 * share, capacity)
+
+
+def test_few_images_that_come_at_random_are_no_overload() -> None:
+    """At 90 % of what can be done a queue grows by itself for a while: of 100 images, every other time for too long."""
+    found = [drawn(0.9, 100, seed).overloaded for seed in range(40)]
+    assert sum(map(bool, found)) <= 2, found
+    assert all("latency grew" in drawn(1.2, 1000, seed).overloaded for seed in range(10))
+
+
 def test_images_that_were_given_up_make_a_load_an_overload() -> None:
     found = analysis.load_point([0, MS, 2 * MS], {0: 5 * MS}, 1, 1000.0, None)
     assert (found.unfinished, found.p50_ns) == (2, None) and found.overloaded.startswith("2 of 3 images")

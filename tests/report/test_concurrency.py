@@ -144,6 +144,18 @@ def test_a_level_that_is_the_last_is_no_saturation() -> None:
     assert "throughput still rises at 2, the most that were tried: 2.00 times the throughput of 1" in said.text
 
 
+def test_a_rise_within_the_intervals_is_not_called_one() -> None:
+    found = study_records(Concurrency(streams=(1, 2)), ORT)
+    for index, per_s in enumerate((1000.0, 1080.0)):
+        rates = {"window_rates_per_s": [0.9 * per_s, per_s, 1.1 * per_s]}
+        metrics = found[index].metrics | {"throughput_per_s": per_s}
+        found[index] = replace(found[index], metrics=metrics, effective=found[index].effective | rates)
+    (said,) = sentences(select(found))
+    assert "still rises" not in said.text
+    assert "throughput is highest at 2, the most that were tried: 1.08 times the throughput of 1" in said.text
+    assert "by the intervals it may be saturated at 1 to 2" in said.text
+
+
 def test_the_summary_has_one_sentence_for_a_study_and_none_for_each_of_its_points() -> None:
     selection = contexts()
     said = [(s.kind, s.text, s.target) for s in narrative.summarise(selection) if s.kind in ("fastest", "concurrency")]

@@ -68,7 +68,8 @@ def test_a_job_carries_it_through_json_with_run_ids_of_its_own() -> None:
     assert job.run_ids() == (job.run_id(1), job.run_id(8))
     assert set(job.run_ids()).isdisjoint(job_of(parse(batch=[1, 8])).run_ids())
     assert stage_limits_s(job)["pipeline"] > 3 * 15.0
-    assert "pipeline" not in stage_limits_s(job_of(parse()))
+    assert stage_limits_s(job)["images"] == 1800.0
+    assert {"pipeline", "images"}.isdisjoint(stage_limits_s(job_of(parse())))
     assert 2 * 15 < predicted_s(job) < 2 * 15 + 60
     assert [record.point for record in cancelled_records(job, 1, "2026-03-01")] == ["pipeline", "pipeline"]
 
@@ -89,6 +90,8 @@ MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
     ("$.pipeline.mode", "allowed: serial, overlapped, both", study(mode="pipelined")),
     ("$.pipeline.queue_depth", "at least 1", study(queue_depth=0)),
     ("$.pipeline.queue_depth", "mode: both", study(mode="serial", queue_depth=2)),
+    ("$.pipeline.count", "lower it or `size`", study(count=10_000, size=[1000, 500])),
+    ("$.pipeline.arrival.of_capacity", "at most 32", study(arrival={"of_capacity": [n / 50 for n in range(1, 40)]})),
     ("$.pipeline.arrival", "mode: both", study(mode="serial", arrival={"per_s": 5.0})),
     ("$.pipeline.arrival", "names no rate", study(arrival={"process": "poisson"})),
     ("$.pipeline.arrival.process", "allowed: poisson, uniform", study(arrival={"per_s": 5.0, "process": "bursts"})),

@@ -20,6 +20,7 @@ from tests.workers.support import fake_job
 from workers.daemon.bench import Bench
 from workers.daemon.clock import boottime
 from workers.daemon.execute import execute
+from workers.daemon.ledger import point_of
 
 pytest.importorskip("numpy")
 pytest.importorskip("PIL")
@@ -65,6 +66,7 @@ def test_each_point_is_a_study_with_its_record_and_no_latency(run: Run, bench: B
     row = row_of(last)
     assert (row["point"], row.get("latency_ms")) == ("pipeline", None)
     assert row["pipeline_overlapped_per_s"] == last.metrics["pipeline_overlapped_per_s"]
+    assert point_of(last).throughput_per_s == last.metrics["pipeline_overlapped_per_s"], "what `saturated` goes by"
 
 
 def test_a_folder_that_is_not_there_is_one_failure_for_every_point(run: Run, bench: Bench) -> None:

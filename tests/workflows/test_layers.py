@@ -294,6 +294,21 @@ def test_kernels_count_with_their_module_their_operator_or_inside_of_an_engine()
     assert next(found for found in rows if found.place == TENSORRT).precision == "fp16"
 
 
+def test_kernels_of_another_operator_on_a_call_of_the_runtime_count_once() -> None:
+    """torch 2.2 hangs an operator's kernels onto a call of the runtime, too, whose number happens to be the same."""
+    stray = event("cudaLaunchKernel", kernels=(("sgemm", 5.0), ("triton_poi", 4.0)))
+    step = event(
+        "inferfarm::iteration",
+        event("aten::add_", stray, event("cuLaunchKernelEx", kernels=(("sgemm", 5.0),)), kernels=(("add", 2.0),)),
+        event("aten::mm", kernels=(("sgemm", 5.0),)),
+    )
+    device = [kernel("add", 2.0), kernel("sgemm", 5.0), kernel("triton_poi", 4.0)]
+    rows = TorchLayers(Recorder(step, *nested(step), *device), None, True, False).observe(lambda: None, 1)
+    assert {row.name: row.times_ns for row in rows} == {
+        "aten::add_": [2000.0], "aten::mm": [5000.0], "triton_poi": [4000.0],
+    }  # fmt: skip
+
+
 def test_a_gpu_whose_kernels_are_not_seen_is_a_failure_and_no_table() -> None:
     step = event("inferfarm::iteration", event("aten::add_"))
     with pytest.raises(WorkflowError, match="told no layer") as caught:

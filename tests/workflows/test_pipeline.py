@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from farm.contract.pipeline import STAGES, ArrivalSpec, PipelineResult, Pipeline
 from farm.contract.run import RunResult
 from tests.island.harness import Island, artifact, fake_job, model_job, with_protocol
 from workers.workflows import jpeg_files
+from workers.workflows.tensorflow import TensorFlow
 
 pytest.importorskip("numpy")
 Image = pytest.importorskip("PIL.Image")
@@ -198,6 +200,16 @@ def test_a_folder_that_cannot_be_used_ends_prepare(
 def test_what_cannot_be_an_image_is_refused(alone: Island) -> None:
     for shape in ((1, 8, 8), (16,)):
         alone.run(nothing(SMALL, shape=shape)).failed("unsupported", "input-shape-unsupported")
+
+
+@pytest.mark.parametrize(("mode", "turned"), [("pipeline", True), ("accuracy", True), ("measure", False)])
+def test_tensorflow_takes_the_farms_images_with_their_channels_last(mode: str, turned: bool) -> None:
+    """Inputs that the farm measures with come to it turned already; images of a pipeline and of a test do not."""
+    workflow: Any = TensorFlow.__new__(TensorFlow)
+    workflow.ctx = SimpleNamespace(request=SimpleNamespace(mode=mode))
+    workflow._source = SimpleNamespace(feed=lambda batch: [*batch, "turned"])
+    workflow._tf = SimpleNamespace(constant=lambda batch: batch)
+    assert workflow.to_device(["image"]) == (["image", "turned"] if turned else ["image"])
 
 
 def test_a_failure_within_a_stage_is_the_runs(alone: Island) -> None:

@@ -73,7 +73,7 @@ class Ledger:
         """
         record = collected.record
         if record.point != ACCURACY:
-            points = [*self._points, _point(record)]
+            points = [*self._points, point_of(record)]
             step = next_step(self._job.batches, points)
             if isinstance(step, Stop):
                 record = _ended(record, step, points)
@@ -132,11 +132,17 @@ class Ledger:
         if record.point == ACCURACY:
             self._accuracy = record.outcome
             return
-        self._points.append(_point(record))
+        self._points.append(point_of(record))
 
 
-def _point(record: Record) -> Point:
-    throughput = record.metrics.get("throughput_per_s") if record.outcome is Outcome.OK else None
+#: What a ladder saturates by, the first that a point has: a study of the pipeline times no inference by itself.
+_THROUGHPUTS = ("throughput_per_s", "pipeline_overlapped_per_s", "pipeline_serial_per_s")
+
+
+def point_of(record: Record) -> Point:
+    """What the ladder goes by: its size, how it ended, and its throughput where it is ok."""
+    known = [record.metrics[name] for name in _THROUGHPUTS if name in record.metrics]
+    throughput = known[0] if known and record.outcome is Outcome.OK else None
     return Point(record.batch_size or 0, record.outcome, throughput)
 
 

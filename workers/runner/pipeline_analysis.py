@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From when each stage ran to shares, utilisations, the bottleneck and latencies under load. Pure."""
 
+import math
 from statistics import median
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -21,8 +22,10 @@ from farm.contract.quantiles import quantile
 Span = Tuple[int, int]
 #: The first and the last so much of an overlapped pass: queues fill, which no later part of it does.
 FILLING = 0.25
-#: Of a growing queue, latency grows by the share of the images that are too many: above 2 % it is no noise of arrivals.
+#: Of a growing queue, latency grows by the share of the images that are too many.
 GROWTH = 0.02
+#: Drawn gaps make queues that grow for a while by themselves: so many deviations of the gaps' sum are no overload.
+_DEVIATIONS = 1.0
 #: And the last third's median is to be so much above the first one's.
 GROWN = 1.5
 #: A worker that is busy for less is not what alone holds a pipeline up.
@@ -221,7 +224,17 @@ def overload(
     first, last = thirds
     if first is None or last is None or len(due_ns) < _LEAST_ARRIVALS:
         return ""
-    between = (due_ns[-1] - due_ns[0]) * 2 / 3
-    if last > GROWN * first and between > 0 and (last - first) / between > GROWTH:
+    if last > GROWN * first and last - first > _growth_ns(due_ns):
         return "latency grew from {:.4g} ms in the first third to {:.4g} ms in the last".format(first / 1e6, last / 1e6)
     return ""
+
+
+def _growth_ns(due_ns: Sequence[int]) -> float:
+    """What latency may grow by from the first third to the last without a load that is too much.
+
+    Of what the schedule itself draws: gaps that are alike add nothing, and gaps that are drawn at random the less, for
+    the time between the thirds, the more of them there are.
+    """
+    gaps, whole = len(due_ns) - 1, due_ns[-1] - due_ns[0]
+    squares: float = sum((late - early - whole / gaps) ** 2 for early, late in zip(due_ns, due_ns[1:]))
+    return GROWTH * whole * 2 / 3 + _DEVIATIONS * math.sqrt(squares * 2 / 3)

@@ -15,13 +15,13 @@ from workers.runner.pipeline_stages import Spans, Stages
 
 
 class Trace:
-    """What went through a line: `numbers`, `due_ns` (0: at no set time), `done_ns` and `best` of each image, in the
-    order in which they were done; `batch_done_ns` and `batch_counts` of each batch."""
+    """What went through a line: `numbers`, `done_ns` and the best class of each image, in the order in which they were
+    done; `batch_done_ns` and `batch_counts` of each batch."""
 
     def __init__(self) -> None:
         self.spans = Spans()
         self.channels: List[Channel] = []
-        self.numbers, self.due_ns, self.done_ns, self.best = (array("q") for _ in range(4))
+        self.numbers, self.done_ns, self.best = (array("q") for _ in range(3))
         self.batch_done_ns, self.batch_counts = array("q"), array("q")
 
 
@@ -169,9 +169,8 @@ class Line:
             dues, scores = self._scores.get()
             classes, _ = trace.spans.timed("postprocess", self._stages.postprocess, scores, len(dues))
             done = now_ns()
-            for (number, due), best in zip(dues, classes[:, 0].tolist()):
+            for (number, _), best in zip(dues, classes[:, 0].tolist()):
                 trace.numbers.append(number)
-                trace.due_ns.append(due or 0)
                 trace.done_ns.append(done)
                 trace.best.append(best)
             trace.batch_counts.append(len(dues))

@@ -75,12 +75,16 @@ def offset_of(markers: Sequence[Marker]) -> Optional[Dict[str, float]]:
 def placed(
     trace: Sequence[Dict[str, Any]], readings: Sequence[Tuple[int, int]]
 ) -> Tuple[List[Dict[str, Any]], Optional[Dict[str, float]]]:
-    """The events worth keeping, in ns of CLOCK_MONOTONIC, and the offset that put them there. Pure."""
+    """The events worth keeping, in ns of CLOCK_MONOTONIC, and the offset that put them there. Pure.
+
+    None of them where the trace does not have all of the marks: nothing tells then which is which.
+    """
     # From the trace's own begin: nanoseconds since 1970 are more than a float holds.
     base_us = min((e["ts"] for e in trace if "ts" in e), default=0)
     marks = sorted((e["ts"] - base_us) * 1e3 for e in trace if e.get("name") == _MARK and e.get("cat") == "cpu_op")
     offset = offset_of([(before, after, at) for (before, after), at in zip(readings, marks)])
-    if offset is None:
+    # A mark more or less, and each would be held against another's readings.
+    if offset is None or len(marks) != len(readings):
         return [], None
     kept = [e for e in trace if e.get("ph") == "X" and e.get("cat") in _KEPT and e.get("name") != _MARK]
     add_ns = offset["add_ns"]

@@ -72,8 +72,8 @@ class TensorFlow(Workflow):
         return [self._source.feed(batch) for batch in super().host_inputs(count)]
 
     def to_device(self, host_input: Any) -> Any:
-        """A tensor; on a GPU in its memory. Test images come as the farm makes them."""
-        if self.ctx.request.mode == "accuracy":
+        """A tensor; on a GPU in its memory. Test images, and those of a pipeline, come as the farm makes them."""
+        if self.ctx.request.mode in ("accuracy", "pipeline"):
             host_input = self._source.feed(host_input)
         return self._tf.constant(host_input)
 

@@ -6,6 +6,7 @@ In eager execution each leaf module is a row, by a range around its forward, and
 """
 
 import contextlib
+import re
 import warnings
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -15,6 +16,8 @@ from workers.workflows.layers import LayerProfiler, Observed, Rows, Step, kernel
 _PREFIX = "inferfarm::"
 _ITERATION = _PREFIX + "iteration"
 _MODULE = _PREFIX + "module::"
+#: Calls of CUDA's runtime and driver, which are events of the host, too.
+_RUNTIME = re.compile("cu(da)?[A-Z]")
 #: Torch-TensorRT's operators that run an engine, of its C++ and its Python runtime.
 _ENGINES = ("tensorrt::execute_engine", "tensorrt::", "PythonTorchTensorRTModule:TensorRTRuntime")
 
@@ -109,7 +112,7 @@ class TorchLayers(LayerProfiler):
         """Rows of a GPU: the kernels below each module, below each operator outside of any; others by name."""
         if owner is None and (event.name.startswith(_MODULE) or is_operator(event.name)):
             owner = event.name
-        for kernel in event.kernels if not event.name.startswith(_PREFIX) else ():
+        for kernel in _launched(event):
             inside = owner is not None and owner.startswith(_ENGINES)
             key = kernel.name if owner is None or inside else owner
             place = TENSORRT if inside else "pytorch"
@@ -134,7 +137,7 @@ class TorchLayers(LayerProfiler):
             if not _on_host(event) and event.name not in names:
                 left.setdefault(event.name, []).append(_total_ns(event))
         for event in host:
-            for kernel in event.kernels if not event.name.startswith(_PREFIX) else ():
+            for kernel in _launched(event):
                 if left.get(kernel.name):
                     left[kernel.name].pop()
         for name, times_ns in left.items():
@@ -151,6 +154,15 @@ class TorchLayers(LayerProfiler):
         module = name[len(_MODULE) :]
         kind, precision = self._types.get(module, ("module", None))
         return Observed(module, kind, place, (module,), precision, tactic)
+
+
+def _launched(event: Any) -> List[Any]:
+    """The kernels that an operator launched.
+
+    A call of the CUDA runtime launches for the operator around it. Where its own number happens to be that of another
+    operator, torch hangs that one's kernels onto it as well (pytorch issue 124388): they would count twice.
+    """
+    return [] if event.name.startswith(_PREFIX) or _RUNTIME.match(event.name) else list(event.kernels)
 
 
 def is_operator(name: str) -> bool:
