@@ -180,7 +180,7 @@ def test_beat_runs_a_night_at_its_time_and_a_second_one_is_refused(
     served = start(night, "run", "--serve")
     try:
         name = night_name(before)
-        wait_for(lambda: _ended(local, name), "the night", 60)
+        wait_for(lambda: _ended(local, name), "the night")
         code, output = done(night, "run", "--serve")
         assert code == 3
         assert "another `farm nightly run --serve` is at work" in output
@@ -189,6 +189,6 @@ def test_beat_runs_a_night_at_its_time_and_a_second_one_is_refused(
         assert [line["night"] for line in told["nights"]] == [name]
     finally:
         served.send_signal(signal.SIGTERM)
-        output, _ = served.communicate(timeout=60)
+        output, _ = served.communicate(timeout=120)
     assert served.returncode == 0, output
     assert len(tonights(local)) == 1

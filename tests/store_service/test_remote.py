@@ -72,7 +72,7 @@ def part_bytes(served: Served) -> int:
 def request(served: Served, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> tuple[int, bytes]:
     """A request by hand."""
     context = ssl.create_default_context(cafile=str(served.directory / "ca.crt"))
-    connection = http.client.HTTPSConnection("127.0.0.1", served.port, context=context, timeout=20)
+    connection = http.client.HTTPSConnection("127.0.0.1", served.port, context=context, timeout=30)
     try:
         connection.request(method, path, body=body, headers=headers)
         answer = connection.getresponse()
@@ -297,7 +297,7 @@ def test_a_service_that_dies_in_an_upload_loses_nothing(served: Served, tmp_path
     assert served.process is not None
     served.process.kill()
     served.process.wait()
-    worker.communicate(timeout=60)
+    worker.communicate(timeout=120)
     assert worker.returncode != 0
     kept = part_bytes(served)
     assert kept > 8 << 20
