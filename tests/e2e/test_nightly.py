@@ -130,7 +130,7 @@ def tonights(farm: Farm) -> list[Record]:
 def test_a_night_is_killed_goes_on_and_measures_nothing_twice(
     local: Farm, config: Callable[..., Path], sweep: Callable[..., Path], tmp_path: Path, hook: Hook
 ) -> None:
-    night = config(sweep("long", batch="1, 2", latency_ms=60), sweep("bad", batch="1", behaviour="raise"))
+    night = config(sweep("long", batch="1, 2", latency_ms=200), sweep("bad", batch="1", behaviour="raise"))
     process = start(night, "run", "--now")
     (name,) = wait_for(local.store.nights.names, "the night's document")  # type: ignore[misc]
     wait_for(lambda: local.store.nights.read(name)["run"]["state"] == "wait", "the sweeps at work")

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -207,17 +206,16 @@ def test_a_worker_of_a_release_too_far_back_takes_no_job_and_does_not_start_agai
 
 
 def test_a_killed_worker_s_tree_dies_and_the_next_worker_does_its_job(host: Host) -> None:
+    host.settings.lease_s = 3600.0
     worker = host.start()
-    host.submit(fake_job("a", host.device, (1, 2), latency_ms=80.0))
+    host.submit(fake_job("a", host.device, (1, 2), latency_ms=200.0))
     wait_until(lambda: host.job("a").progress.get("point") == 2, "second point")
     runners = wait_until(host.runners, "runner")
     worker.kill()
     worker.wait(timeout=120)
     wait_until(lambda: not any(map(is_alive, runners)), "end of the tree")
-    killed_at = time.monotonic()
     host.start()
-    wait_until(lambda: ("a", JobState.QUEUED) in host.jobs.reap(3), "the job's return")
-    assert time.monotonic() - killed_at < 30, "it was not taken back: it waited for its lease of 60 s"
+    wait_until(lambda: ("a", JobState.QUEUED) in host.jobs.reap(3), "the job's return, long before its lease ends")
     host.send("a")
     view = host.wait("a", JobState.DONE)
     assert (view.attempt, view.summary["outcomes"]) == (2, {"ok": 2})
@@ -227,14 +225,14 @@ def test_a_killed_worker_s_tree_dies_and_the_next_worker_does_its_job(host: Host
 
 def test_a_worker_killed_between_processes_makes_that_point_anew_and_no_other(host: Host) -> None:
     worker = host.start()
-    job = fake_job("a", host.device, (1, 2), latency_ms=30.0, switches={"processes": 3})
+    job = fake_job("a", host.device, (1, 2), latency_ms=60.0, switches={"processes": 3})
     host.submit(job)
 
     def in_the_middle() -> bool:
         at = host.job("a").progress
-        return (at.get("point"), at.get("process")) == (2, "process 2 of 3")
+        return at.get("point") == 2 and at.get("process") in ("process 2 of 3", "process 3 of 3")
 
-    wait_until(in_the_middle, "second process of the second point")
+    wait_until(in_the_middle, "a later process of the second point")
     worker.kill()
     worker.wait(timeout=120)
     host.start()
@@ -250,7 +248,7 @@ def test_a_worker_killed_between_processes_makes_that_point_anew_and_no_other(ho
 
 def test_a_killed_pool_process_costs_seconds_and_the_worker_goes_on(host: Host) -> None:
     worker = host.start()
-    host.submit(fake_job("a", host.device, latency_ms=100.0))
+    host.submit(fake_job("a", host.device, latency_ms=200.0))
     host.in_stage("a", "measure")
     runners = wait_until(host.runners, "runner")
     os.kill(host.child_of(worker), signal.SIGKILL)
@@ -348,7 +346,7 @@ def test_importing_the_application_needs_nothing(settings: Settings) -> None:
 
 def test_a_job_that_kills_its_worker_twice_leaves_the_logs_of_both_attempts_in_its_record(host: Host) -> None:
     worker = host.start()
-    job = fake_job("a", host.device, latency_ms=100.0)
+    job = fake_job("a", host.device, latency_ms=200.0)
     host.submit(job)
     for attempt in (1, 2):
         events = host.settings.work_dir / host.device / f"a-a{attempt}" / job.run_id(1) / EVENTS_FILE
