@@ -143,7 +143,7 @@ def test_celerys_own_tools_see_the_work_by_its_name(local: Farm, sweep: Write) -
     submission = local.submit(sweep("seen", batch="1", latency_ms=1000))
     wait_for(lambda: running_stage(local, submission.sweep_id, "measure"), "a measuring runner")
     done = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "workers.app", "inspect", "active", "--json", "--timeout", "10"],
+        [sys.executable, "-m", "celery", "-A", "workers.app", "inspect", "active", "--json", "--timeout", "5"],
         capture_output=True,
         text=True,
         timeout=90,

@@ -296,7 +296,7 @@ def test_a_broker_that_restarts_between_jobs_is_found_again(
 def test_celery_s_own_commands_work_and_know_one_task(host: Host) -> None:
     host.start()
     done = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "workers.app", "inspect", "registered", "--json", "--timeout", "3"],
+        [sys.executable, "-m", "celery", "-A", "workers.app", "inspect", "registered", "--json", "--timeout", "8"],
         env=host.environment,
         capture_output=True,
         text=True,
