@@ -9,6 +9,8 @@ ARM64_DIR ?= .farm/arm64
 TEST_PROCESSES ?= 3
 WITH_LAB := FARM_TEST_DEPLOY=1 PATH=$$PATH:$(CURDIR)/.venv-deploy/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Hundreds of processes of the tests read the same modules, which are compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo setup-tensorflow test test-together test-alone test-images lint-images test-arm64 test-deploy lab lint-deploy chaos check fuzz fix setup setup-dev clean
 
@@ -18,8 +20,9 @@ help:            ## List the targets
 demo: setup      ## Set up, then measure examples/quickstart.yaml on this machine
 	.venv/bin/farm --home $(DEMO_HOME) run examples/quickstart.yaml
 
-test: setup-dev  ## Set up, then run the checks and all tests; PYTEST_ARGS chooses among them. DEPLOY=1: test-deploy's, too
-	$(MAKE) --no-print-directory check
+test:            ## Set up, then run the checks and all tests; PYTEST_ARGS chooses among them. DEPLOY=1: test-deploy's, too
+	$(MAKE) --no-print-directory -j2 setup-dev $(if $(DEPLOY),.venv-deploy/.ready)
+	$(MAKE) --no-print-directory -j2 --output-sync=target check $(if $(DEPLOY),lint-deploy lab)
 ifdef PYTEST_ARGS
 	$(PY) -m pytest -m 'not images and not deploy' $(PYTEST_ARGS)
 else
@@ -31,8 +34,9 @@ test-together: setup-dev $(if $(DEPLOY),lab) ## The tests that a busy machine do
 	$(if $(DEPLOY),$(WITH_LAB)) $(PY) -m pytest -m 'not alone and not images $(if $(DEPLOY),,and not deploy)' \
 	  -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations=25
 
+# Only the files that have such tests are read: to collect all 5000 takes longer than most of them.
 test-alone: setup-dev ## The tests that judge times and noise, one after the other
-	$(PY) -m pytest -m alone --durations=10
+	$(PY) -m pytest -m alone --durations=10 $$(grep -rl --include='test_*.py' 'mark\.alone' tests | sort)
 
 test-images: setup-dev ## Build images on BASE, run sweeps through compose; starts a Docker engine where none answers (root)
 	tests/containers/engine.sh $(IMAGES_DIR) $(PY) -m pytest tests/containers -s $(PYTEST_ARGS)
@@ -40,10 +44,10 @@ test-images: setup-dev ## Build images on BASE, run sweeps through compose; star
 test-arm64: setup    ## Resolve a Jetson's wheels, install and run a farm on an emulated aarch64 host (root, Debian)
 	PYTHON=$(PY) tests/arm64/host.sh $(ARM64_DIR)
 
-test-deploy: setup-dev lab ## Deploy on three hosts made of systemd-nspawn, hurt, upgrade and remove them (root, Debian)
+test-deploy: setup-dev lint-deploy lab ## Deploy on three hosts made of systemd-nspawn, hurt, upgrade and remove them (root, Debian)
 	$(WITH_LAB) $(PY) -m pytest tests/deploy --durations=12 -q $(PYTEST_ARGS)
 
-lab: lint-deploy # what the hosts are made with
+lab: .venv-deploy/.ready # what the hosts are made with
 	tools/setup.sh lab
 
 lint-deploy: .venv-deploy/.ready ## yamllint, ansible-lint (production profile, syntax of the plays), shellcheck

@@ -93,7 +93,7 @@ def chromium() -> Iterator[Any]:
     quiet = ("background-networking", "component-update", "sync", "gpu")
     arguments = ["--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=arguments, timeout=60_000)
+        running = playwright.chromium.launch(executable_path=program, args=arguments, timeout=120_000)
         yield running
         running.close()
 

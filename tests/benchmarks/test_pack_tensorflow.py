@@ -28,10 +28,10 @@ def test_parts_come_back_whole_and_a_damaged_one_is_refused(load_script: Callabl
     assert max(part.stat().st_size for part in parts) <= 2500
     assert json.loads((out / "manifest.json").read_text()) == manifest
     assert manifest["size_bytes"] == sum(part.stat().st_size for part in parts)
-    subprocess.run([out / "unpack.sh", tmp_path / "back"], check=True, timeout=60)
+    subprocess.run([out / "unpack.sh", tmp_path / "back"], check=True, timeout=120)
     assert (tmp_path / "back/site/library.so").read_bytes() == (stack / "site/library.so").read_bytes()
     assert not (tmp_path / "back/site/nvidia/x/include").exists()
     parts[1].write_bytes(b"damaged")
-    done = subprocess.run([out / "unpack.sh", tmp_path / "other"], check=False, timeout=60, capture_output=True)
+    done = subprocess.run([out / "unpack.sh", tmp_path / "other"], check=False, timeout=120, capture_output=True)
     assert done.returncode != 0
     assert not any((tmp_path / "other").iterdir())

@@ -16,8 +16,6 @@ from farm.report.document import SIMULATED
 from farm.reporting import publish_nights
 from farm.store import Store
 
-pytestmark = pytest.mark.timeout(120)
-
 NEWEST = night_name(NIGHTS)
 #: What a sentence of the summary says of each kind of change; `change` is what was put in.
 SAID = {
@@ -134,10 +132,10 @@ def test_from_the_index_to_a_night_to_a_series_and_back(pages: Path, chromium: A
     logged: list[str] = []
     page.on("console", lambda message: logged.append(message.text))
     page.on("pageerror", lambda error: logged.append(str(error)))
-    page.goto((pages / "index.html").as_uri(), timeout=30_000)
+    page.goto((pages / "index.html").as_uri(), timeout=120_000)
     seen = [page.evaluate("document.documentElement.scrollWidth")]
     for link in (f"#night-{NEWEST} a", "#changes-slower th a", "table th a", f"#night-{NEWEST} a"):
-        page.click(link, timeout=30_000)
+        page.click(link, timeout=120_000)
         page.wait_for_load_state()
         seen.append(page.evaluate("document.documentElement.scrollWidth"))
         if "/series/" in page.url:

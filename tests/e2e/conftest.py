@@ -50,7 +50,7 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def wait_for(condition: Callable[[], object], what: str, limit_s: float = 60) -> object:
+def wait_for(condition: Callable[[], object], what: str, limit_s: float = 180) -> object:
     """Return the first true value of `condition()`; fail naming `what` when there is none in time."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:

@@ -18,7 +18,7 @@ from farm.local import LocalFarm
 from farm.settings import Settings
 from tests.e2e.conftest import STACKS
 
-pytestmark = [pytest.mark.models, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.models, pytest.mark.timeout(900)]
 
 SWEEP = """
 name: told-rightly
@@ -98,7 +98,7 @@ def test_an_accuracy_that_failed_is_taken_again_on_its_own_terms(farm: Farm, tmp
     (view,) = farm.status(sweep_id)
     assert view.state is JobState.FAILED
     assert farm.retry(sweep_id) == 1
-    for _ in farm.watch(sweep_id, limit_s=120):
+    for _ in farm.watch(sweep_id, limit_s=240):
         pass
     again = [r for r in farm.records(sweep_id) if isinstance(r, Record) and r.job.generation == 1]
     assert sorted((r.point, r.batch_size) for r in again) == [("accuracy", 2), ("latency", 2)]

@@ -57,7 +57,7 @@ class Nights:
         sweep = self.base / f"{model}.yaml"
         sweep.write_text(SWEEP.format(name=f"night-{model}", model=model, pace=file, batch=batch))
         made = self.farm.submit(sweep, again=True)
-        for _ in self.farm.watch(made.sweep_id, limit_s=120):
+        for _ in self.farm.watch(made.sweep_id, limit_s=240):
             pass
         found = [record for record in self.farm.records(made.sweep_id) if isinstance(record, Record)]
         assert [record.outcome for record in found] == ["ok"] * len(found)
@@ -223,7 +223,7 @@ def test_a_file_that_no_record_names_is_refused_before_it_is_touched(nights: Nig
     spec = load_sweep(nights.base / "mnasnet0_5.yaml")
     pinned = spec.model_copy(update={"name": "foreign", "pins": (Pin("fake_engine", sha256, now.run_id),)})
     made = nights.farm.submit(pinned)
-    for _ in nights.farm.watch(made.sweep_id, limit_s=120):
+    for _ in nights.farm.watch(made.sweep_id, limit_s=240):
         pass
     (record,) = nights.farm.records(made.sweep_id)
     assert isinstance(record, Record)

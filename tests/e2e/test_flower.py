@@ -26,7 +26,7 @@ def tasks(port: int) -> list[dict[str, Any]]:
     request = urllib.request.Request(f"http://127.0.0.1:{port}/api/tasks")
     request.add_header("Authorization", "Basic " + base64.b64encode(f"farm:{PASSWORD}".encode()).decode())
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return list(json.loads(answer.read()).values())
     except urllib.error.URLError:
         return []
@@ -34,7 +34,7 @@ def tasks(port: int) -> list[dict[str, Any]]:
 
 def up(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthcheck", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthcheck", timeout=30) as answer:
             return answer.read() == b"OK"
     except OSError:
         return False

@@ -130,7 +130,7 @@ def tonights(farm: Farm) -> list[Record]:
 def test_a_night_is_killed_goes_on_and_measures_nothing_twice(
     local: Farm, config: Callable[..., Path], sweep: Callable[..., Path], tmp_path: Path, hook: Hook
 ) -> None:
-    night = config(sweep("long", batch="1, 2", latency_ms=60), sweep("bad", batch="1", behaviour="raise"))
+    night = config(sweep("long", batch="1, 2", latency_ms=200), sweep("bad", batch="1", behaviour="raise"))
     process = start(night, "run", "--now")
     (name,) = wait_for(local.store.nights.names, "the night's document")  # type: ignore[misc]
     wait_for(lambda: local.store.nights.read(name)["run"]["state"] == "wait", "the sweeps at work")
@@ -180,7 +180,7 @@ def test_beat_runs_a_night_at_its_time_and_a_second_one_is_refused(
     served = start(night, "run", "--serve")
     try:
         name = night_name(before)
-        wait_for(lambda: _ended(local, name), "the night", 60)
+        wait_for(lambda: _ended(local, name), "the night")
         code, output = done(night, "run", "--serve")
         assert code == 3
         assert "another `farm nightly run --serve` is at work" in output
@@ -189,6 +189,6 @@ def test_beat_runs_a_night_at_its_time_and_a_second_one_is_refused(
         assert [line["night"] for line in told["nights"]] == [name]
     finally:
         served.send_signal(signal.SIGTERM)
-        output, _ = served.communicate(timeout=60)
+        output, _ = served.communicate(timeout=120)
     assert served.returncode == 0, output
     assert len(tonights(local)) == 1

@@ -134,7 +134,7 @@ def nights_before(place: Place, tonight: date) -> None:
     measured: list[Record] = []
     for model in (SLOW, STEADY):
         made = place.farm.submit(place.base / f"{model}.yaml", again=True)
-        for _ in place.farm.watch(made.sweep_id, limit_s=60):
+        for _ in place.farm.watch(made.sweep_id, limit_s=240):
             pass
         measured += [record for record in place.farm.records(made.sweep_id) if isinstance(record, Record)]
     assert [record.outcome for record in measured] == ["ok", "ok"]

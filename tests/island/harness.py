@@ -177,13 +177,13 @@ class Island:
             )
         return Running(process, control)
 
-    def finish(self, running: Running, timeout_s: float = 240.0) -> Finished:
+    def finish(self, running: Running, timeout_s: float = 480.0) -> Finished:
         """Wait for the end and read what it left."""
         try:
             code = running.process.wait(timeout=timeout_s)
         finally:
             running.process.kill()
-            running.process.wait(timeout=10)
+            running.process.wait(timeout=120)
         return Finished(
             code=code,
             control=running.control,

@@ -95,7 +95,7 @@ def test_every_module_imports_in_each_foreign_interpreter(bundle: Path, foreign_
         [foreign_python, "-I", "-W", "error", "-c", _IMPORT_ALL, bundle],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

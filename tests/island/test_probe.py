@@ -24,7 +24,7 @@ _BROKEN = {
 
 def _probe(python: Path, bundle: Path, out: Path) -> tuple[StackInfo, subprocess.CompletedProcess[str]]:
     done = subprocess.run(
-        [python, "-I", bundle, "--probe", out], capture_output=True, text=True, timeout=60, check=False
+        [python, "-I", bundle, "--probe", out], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     return from_json(StackInfo, json.loads(out.read_text())), done
@@ -34,7 +34,7 @@ def _probe(python: Path, bundle: Path, out: Path) -> tuple[StackInfo, subprocess
 def odd_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter of its own whose libraries are odd in several ways."""
     home = tmp_path_factory.mktemp("stack")
-    subprocess.run([require_python("3.8"), "-m", "venv", "--without-pip", home], check=True, timeout=60)
+    subprocess.run([require_python("3.8"), "-m", "venv", "--without-pip", home], check=True, timeout=120)
     (site,) = home.glob("lib/python3.8/site-packages")
     for name, text in _BROKEN.items():
         (site / name).mkdir()
@@ -100,7 +100,7 @@ def test_providers_that_are_listed_and_do_not_load_are_told_apart_and_cannot_end
     bundle: Path, tmp_path: Path
 ) -> None:
     home = tmp_path / "stack"
-    subprocess.run([require_python("3.8"), "-m", "venv", "--without-pip", home], check=True, timeout=60)
+    subprocess.run([require_python("3.8"), "-m", "venv", "--without-pip", home], check=True, timeout=120)
     (site,) = home.glob("lib/python3.8/site-packages")
     (site / "onnxruntime").mkdir()
     (site / "onnxruntime/__init__.py").write_text(_GPU_RUNTIME)

@@ -76,7 +76,7 @@ def test_an_unknown_boundary_is_refused(island: Island) -> None:
 def test_wrong_arguments_print_the_usage_and_exit_two(bundle: Path, foreign_python: Path) -> None:
     for arguments in ([], ["--probe"], ["a", "b"], ["--help"]):
         done = subprocess.run(
-            [foreign_python, "-I", bundle, *arguments], capture_output=True, text=True, timeout=30, check=False
+            [foreign_python, "-I", bundle, *arguments], capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode == 2
         assert "usage:" in done.stderr
@@ -89,7 +89,7 @@ def test_an_interpreter_that_is_too_old_says_so_and_exits_97(bundle: Path, versi
         pytest.skip(f"no Python {version} here; it is wanted only to see it refused")
     isolated = [] if version == "2.7" else ["-I"]
     done = subprocess.run(
-        [python, *isolated, bundle, tmp_path], capture_output=True, text=True, timeout=30, check=False
+        [python, *isolated, bundle, tmp_path], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 97
     assert "needs Python 3.8" in done.stderr

@@ -122,7 +122,7 @@ def test_requests_of_all_lanes_are_in_flight_at_once_in_a_whole_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages, "workflow_class", lambda _name: Meeting)
-    monkeypatch.setattr(Meeting, "barrier", threading.Barrier(4, timeout=20), raising=False)
+    monkeypatch.setattr(Meeting, "barrier", threading.Barrier(4, timeout=120), raising=False)
     job = with_protocol(fake_job(), scenario="streams", streams=4, min_iterations=20, max_iterations=20)
     result = in_this_process(job, tmp_path)
     assert result.outcome == "ok", result.failure

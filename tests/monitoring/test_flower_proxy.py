@@ -44,7 +44,7 @@ def proxied(broker: EmbeddedBroker, settings: Settings, tmp_path: Path) -> Itera
             if not self.path.startswith("/lab/flower"):
                 self.send_error(404, "not Flower's")
                 return
-            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as upstream:
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as upstream:
                 upstream.request("GET", self.path, headers={"Host": str(self.headers["Host"])})
                 answer = upstream.getresponse()
                 body = answer.read()
@@ -70,7 +70,7 @@ def proxied(broker: EmbeddedBroker, settings: Settings, tmp_path: Path) -> Itera
         proxy.server_close()
         thread.join()
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 def is_well(settings: Settings) -> bool:
@@ -83,16 +83,16 @@ def is_well(settings: Settings) -> bool:
 def test_every_page_and_all_that_it_loads_comes_through_the_proxy(proxied: tuple[str, Settings]) -> None:
     url, _ = proxied
     for page in ("workers", "tasks", "broker"):
-        with urllib.request.urlopen(f"{url}/lab/flower/{page}", timeout=20) as answer:
+        with urllib.request.urlopen(f"{url}/lab/flower/{page}", timeout=30) as answer:
             text = answer.read().decode()
         named = [link for link in re.findall(r'(?:href|src)="([^"#]+)"', text) if not urlsplit(link).netloc]
         own = [link for link in named if link.startswith("/")]
         assert own and [link for link in own if not link.startswith("/lab/flower")] == []
         for link in {link for link in own if "/static/" in link}:
-            with urllib.request.urlopen(url + link, timeout=20) as answer:
+            with urllib.request.urlopen(url + link, timeout=30) as answer:
                 assert answer.read()
     with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(f"{url}/workers", timeout=20)
+        urllib.request.urlopen(f"{url}/workers", timeout=30)
 
 
 @pytest.mark.parametrize("prefix", ["flower", "/flower/", "/a b", "//x"])

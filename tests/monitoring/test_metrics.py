@@ -57,7 +57,7 @@ def fetch(url: str, login: str | None = None) -> str:
     request = urllib.request.Request(url)
     if login:
         request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=30) as answer:
         return str(answer.read().decode())
 
 

@@ -84,7 +84,7 @@ class Proxy:
     def get(self, path: str, *, login: str | None = f"farm:{PASSWORD}", method: str = "GET") -> tuple[int, Any, bytes]:
         """Status, headers and body of one answer; redirects are not followed."""
         context = ssl.create_default_context(cafile=str(self.directory / "ca.crt"))
-        line = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=context)
+        line = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30, context=context)
         headers = {"Authorization": "Basic " + b64encode(login.encode()).decode()} if login else {}
         with contextlib.closing(line):
             line.request(method, path, headers=headers)
@@ -116,7 +116,7 @@ def served(directory: Path, flower: int, metrics: int = 9, pages: int = 9, login
     user = "user root;" if os.geteuid() == 0 else ""
     (directory / "nginx.conf").write_text(MAIN.format(dir=directory, user=user))
     command = [program, "-p", str(directory), "-e", str(directory / "error.log"), "-c", str(directory / "nginx.conf")]
-    checked = subprocess.run([*command, "-t"], capture_output=True, text=True, timeout=60)
+    checked = subprocess.run([*command, "-t"], capture_output=True, text=True, timeout=120)
     assert checked.returncode == 0 and "warn" not in checked.stderr, checked.stderr
     process = subprocess.Popen(command)
     proxy = Proxy(directory, port, plain)
@@ -125,11 +125,11 @@ def served(directory: Path, flower: int, metrics: int = 9, pages: int = 9, login
         yield proxy
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 def listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=120):
         return True
     return False
 
@@ -202,8 +202,8 @@ def test_a_person_sees_the_jobs_the_reports_and_the_metrics_after_one_login(
         failed: list[str] = []
         page.on("response", lambda answer: failed.append(answer.url) if answer.status >= 400 else None)
         page.goto(f"https://127.0.0.1:{proxy.port}/flower/tasks")
-        page.get_by_role("link", name=job).or_(page.get_by_text(job)).first.wait_for(timeout=60_000)
-        page.get_by_text("SUCCESS").first.wait_for(timeout=60_000)
+        page.get_by_role("link", name=job).or_(page.get_by_text(job)).first.wait_for(timeout=120_000)
+        page.get_by_text("SUCCESS").first.wait_for(timeout=120_000)
         page.goto(f"https://127.0.0.1:{proxy.port}/nightly/")
         assert page.get_by_role("heading", name="Nights").is_visible()
         assert [url for url in failed if "favicon" not in url] == []
@@ -218,7 +218,7 @@ def test_a_person_sees_the_jobs_the_reports_and_the_metrics_after_one_login(
 def test_who_comes_without_tls_is_sent_to_it(tmp_path: Path) -> None:
     with (
         served(tmp_path, 9) as proxy,
-        contextlib.closing(http.client.HTTPConnection("127.0.0.1", proxy.plain, timeout=20)) as line,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", proxy.plain, timeout=30)) as line,
     ):
         line.request("GET", "/flower/tasks", headers={"Host": "farm.example"})
         answer = line.getresponse()
@@ -260,5 +260,5 @@ def test_with_single_sign_on_people_are_sent_to_their_provider(
             assert proxy.get("/metrics", login=None)[0] == 401
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
     assert "a-secret-of-the-provider" not in (tmp_path / "flower.log").read_text()

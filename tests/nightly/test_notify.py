@@ -54,7 +54,7 @@ def serving(server: socketserver.BaseServer) -> Iterator[int]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(timeout=10)
+        thread.join(timeout=120)
 
 
 class Webhook(http.server.ThreadingHTTPServer):

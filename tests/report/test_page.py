@@ -11,7 +11,7 @@ import pytest
 from farm.report import write_report
 from tests.report import demo
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.browser
 
 DARK, WHITE = "rgb(20, 24, 28)", "rgb(255, 255, 255)"
 
@@ -35,7 +35,7 @@ class Visit:
         page.on("console", lambda message: self.logged.append(message.text))
         page.on("pageerror", lambda error: self.logged.append(str(error)))
         page.on("request", lambda request: self.asked.append(request.url))
-        page.goto(address, timeout=30_000)
+        page.goto(address, timeout=120_000)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def visit(chromium: Any, address: str) -> Iterator[Any]:
 
 def test_the_page_logs_nothing_and_asks_for_nothing(visit: Any, address: str) -> None:
     opened = visit()
-    opened.page.wait_for_load_state("networkidle", timeout=30_000)
+    opened.page.wait_for_load_state("networkidle", timeout=120_000)
     assert opened.logged == []
     assert [url for url in opened.asked if not url.startswith("data:")] == [address]
 

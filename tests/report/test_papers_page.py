@@ -74,7 +74,7 @@ def page(chromium: Any, written: Path) -> Iterator[Any]:
     opened.on("console", lambda message: opened.logged.append(message.text))
     opened.on("pageerror", lambda error: opened.logged.append(str(error)))
     opened.on("request", lambda request: opened.asked.append(request.url))
-    opened.goto((written / "index.html").as_uri(), timeout=60_000)
+    opened.goto((written / "index.html").as_uri(), timeout=120_000)
     yield opened
     context.close()
 
@@ -82,7 +82,7 @@ def page(chromium: Any, written: Path) -> Iterator[Any]:
 @pytest.mark.browser
 @pytest.mark.timeout(120)
 def test_the_page_is_quiet_every_figure_is_drawn_and_every_link_leads_somewhere(page: Any) -> None:
-    page.wait_for_load_state("networkidle", timeout=60_000)
+    page.wait_for_load_state("networkidle", timeout=120_000)
     assert page.logged == []
     assert len([url for url in page.asked if not url.startswith("data:")]) == 1
     boxes = page.eval_on_selector_all(

@@ -307,5 +307,5 @@ def test_the_time_of_making_is_printed_only_if_given(tmp_path: Path) -> None:
 
 def test_importing_the_report_loads_no_drawing_library() -> None:
     code = "import sys, farm.report; print(sorted({'altair', 'vl_convert', 'jinja2', 'pandas'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"

@@ -51,11 +51,11 @@ def part(server: TlsServer, role: str, *words: str) -> Iterator[subprocess.Popen
         yield process
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=120)
 
 
 def command(server: TlsServer, role: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*FARM, *words], env=server.environment(role), capture_output=True, text=True, timeout=60)
+    return subprocess.run([*FARM, *words], env=server.environment(role), capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_a_night_runs_with_a_user_of_its_own(farm: TlsServer, tmp_path: Path) ->
         assert ended, (tmp_path / "nightly.log").read_text()
     finally:
         served.terminate()
-        served.wait(timeout=60)
+        served.wait(timeout=120)
     (document,) = nights.list()
     assert [row["name"] for row in document["run"]["sweeps"]] == ["nightly"]
     assert document["run"]["outcomes"] == {"ok": 1}

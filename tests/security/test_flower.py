@@ -29,7 +29,7 @@ def get(url: str, login: str | None = None) -> int:
     if login:
         request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -52,7 +52,7 @@ def open_flower(broker: EmbeddedBroker, settings: Settings, tmp_path: Path) -> I
         yield url, psutil.Process(process.pid)
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 def test_on_an_open_address_it_asks_for_the_password_that_it_made(

@@ -133,7 +133,7 @@ def test_the_worker_survives_every_message_runs_none_and_goes_on(
         "name: after\nprotocol: {base: quick, warmup_min_s: 0.0, min_s: 0.0}\nmodels: [resnet18]\n"
         "workflows: [{name: fake}]\nprecisions: [fp32]\nbatch: [1]\n"
     )
-    for _ in farm.watch(farm.submit(path).sweep_id, limit_s=60):
+    for _ in farm.watch(farm.submit(path).sweep_id, limit_s=240):
         pass
     assert [view.state for view in farm.status("after")] == [JobState.DONE]
     assert worker.alive()

@@ -134,7 +134,7 @@ def test_all_that_a_farm_writes_says_or_starts_shows_no_password(settings: Setti
     with LocalFarm(settings, flower=True, listen="0.0.0.0", say=said.append):
         farm = Farm(settings)
         submission = farm.submit(sweep)
-        for _ in farm.watch(submission.sweep_id, limit_s=120):
+        for _ in farm.watch(submission.sweep_id, limit_s=240):
             said.append(arguments_of_children())
         for words in (["doctor"], ["doctor", "--format", "json"], ["devices"], ["status"], ["--debug", "status", "no"]):
             said.append(run(settings, *words))

@@ -82,7 +82,7 @@ def shown(server: TlsServer) -> str:
     context.check_hostname = False
     context.load_cert_chain(server.directory / "client.crt", server.directory / "client.key")
     with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=10) as line,
+        socket.create_connection(("127.0.0.1", server.port), timeout=120) as line,
         context.wrap_socket(line) as secured,
     ):
         return hashlib.sha256(secured.getpeercert(binary_form=True) or b"").hexdigest()

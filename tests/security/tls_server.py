@@ -49,7 +49,7 @@ def server_command() -> tuple[str, str] | None:
 def _has_tls(program: str, name: str) -> bool:
     # A server without TLS refuses the option; one with it goes on to the next, which does not exist.
     command = [name, "--port", "0", "--tls-port", "0", "--tls-protocols", "TLSv1.3", "--no-such-option", "1"]
-    done = subprocess.run(command, executable=program, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, executable=program, capture_output=True, text=True, timeout=120)
     return "no-such-option" in done.stdout + done.stderr
 
 
@@ -86,7 +86,7 @@ def make_certificate(directory: Path, name: str, authority: str = "ca", host: st
 
 
 def _openssl(directory: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True, timeout=60)
+    subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True, timeout=120)
 
 
 @dataclass
@@ -115,7 +115,7 @@ class TlsServer:
         """End it; at once: as a power cut does."""
         if self.process is not None:
             self.process.kill() if at_once else self.process.terminate()
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=120)
 
     def settings(self, role: str, **changes: Any) -> Settings:
         """The settings of a process of that role."""

@@ -31,4 +31,4 @@ def tiny_file_system(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode != 0:
         pytest.skip(f"cannot mount a small tmpfs here: {mounted.stderr.strip()}")
     yield place
-    subprocess.run(["umount", str(place)], check=True, timeout=30)
+    subprocess.run(["umount", str(place)], check=True, timeout=120)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-LIMIT_S = 60
+LIMIT_S = 180
 _ROOT = Path(__file__).parents[2]
 
 

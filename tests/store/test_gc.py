@@ -172,7 +172,7 @@ def test_writers_at_once_never_miss_what_they_refer_to(store: Store) -> None:
             )
     finally:
         stop.set()
-        collector.join(timeout=60)
+        collector.join(timeout=120)
     assert faults == []
     assert list(store.verify()) == []
 

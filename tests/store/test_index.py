@@ -24,7 +24,7 @@ from farm.errors import UnavailableError, UsageError
 from farm.identity import series_id
 from farm.store import Index, Store
 from farm.store.columns import COLUMNS, TEXT_LIMIT, protocol_id
-from farm.store.index import MAX_PARTS
+from farm.store.index import LOCK_TIMEOUT_S, MAX_PARTS
 from farm.store.parquet import is_whole, write_parquet
 from tests.factories import make_flag, make_job, make_record
 from tests.store.processes import race
@@ -245,7 +245,7 @@ def test_a_refresh_waits_for_another_no_longer_than_told(store: Store) -> None:
     began = time.monotonic()
     with store.index._locked(), pytest.raises(UnavailableError, match="another process"):
         impatient.refresh()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < LOCK_TIMEOUT_S
     assert impatient.refresh() == 1
 
 

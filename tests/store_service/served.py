@@ -61,7 +61,7 @@ class Served:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            assert self.process.wait(timeout=30) == 0
+            assert self.process.wait(timeout=120) == 0
             self.process = None
 
     def worker(self, name: str = "lab", *devices: str) -> Settings:

@@ -83,7 +83,7 @@ def test_a_farm_is_not_joined_in_the_clear(served: Served) -> None:
 def _apart() -> bool:
     if shutil.which("unshare") is None:
         return False
-    return subprocess.run([*APART, "/mnt", "true"], capture_output=True, timeout=20).returncode == 0
+    return subprocess.run([*APART, "/mnt", "true"], capture_output=True, timeout=120).returncode == 0
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def controller(tmp_path: Path) -> Iterator[tuple[Farm, Served]]:
 
 def farm_command(served: Served, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "farm.cli.main", *words]
-    return subprocess.run(command, env=served.environment() | more, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=served.environment() | more, capture_output=True, text=True, timeout=120)
 
 
 def test_an_invitation_brings_the_workers_user_and_never_the_controllers(served: Served, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_worker_that_joined_runs_a_job_without_the_stores_directory(
         command = [*APART, str(served.settings.store_dir), sys.executable, "-m", "farm.cli.main", "worker"]
         worker = subprocess.Popen([*command, "--join", served.url], env=environment, stdout=log, stderr=log)
     try:
-        wait_for(lambda: "second-cpu" in {e.device_id for e in farm.devices() if e.online}, "the second device", 120)
+        wait_for(lambda: "second-cpu" in {e.device_id for e in farm.devices() if e.online}, "the second device")
         assert {path.stat().st_mode & 0o077 for path in config.parent.iterdir()} == {0}
         assert token.split(".")[2] not in "".join(path.read_text() for path in config.parent.iterdir())
         path = tmp_path / "apart.yaml"
@@ -192,7 +192,7 @@ def test_a_worker_that_joined_runs_a_job_without_the_stores_directory(
             "workflows: [{name: fake, latency_ms: 5}]\nprecisions: [fp32]\nbatch: [1, 2]\ndevices: [{id: second-cpu}]\n"
         )
         submission = farm.submit(path)
-        for _ in farm.watch(submission.sweep_id, limit_s=120):
+        for _ in farm.watch(submission.sweep_id, limit_s=240):
             pass
         records = [record for record in farm.records(submission.sweep_id) if isinstance(record, Record)]
         assert [(record.outcome.value, record.device and record.device.host) for record in records] == [
@@ -205,4 +205,4 @@ def test_a_worker_that_joined_runs_a_job_without_the_stores_directory(
         )
     finally:
         worker.terminate()
-        assert worker.wait(timeout=60) == 0
+        assert worker.wait(timeout=120) == 0

@@ -30,11 +30,20 @@ from tests.security.tls_server import make_authority
 from tests.store_service.served import ROOT, Served, peak_bytes
 from workers.daemon.spool import BlobFile, Spool
 
+#: Uploads a file; where one is named as the second, it stops after 16 MiB until that is there.
 UPLOAD = """
-import sys
+import io, sys, time
 from pathlib import Path
 from farm.settings import load_settings
-from farm.store.remote import RemoteStore
+from farm.store.remote import RemoteBlobs, RemoteStore
+class Stops(io.FileIO):
+    def read(self, size=-1):
+        while self.tell() >= 16 << 20 and not Path(sys.argv[2]).exists():
+            time.sleep(0.02)
+        return super().read(size)
+if len(sys.argv) > 2:
+    send = RemoteBlobs._send
+    RemoteBlobs._send = lambda self, info, opened, at: send(self, info, lambda: Stops(sys.argv[1]), at)
 print(RemoteStore(load_settings()).blobs.put_file(Path(sys.argv[1])).sha256)
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
@@ -55,11 +64,11 @@ def big_file(path: Path, megabytes: int) -> str:
     return hasher.hexdigest()
 
 
-def uploading(served: Served, path: Path, name: str) -> subprocess.Popen[str]:
+def uploading(served: Served, path: Path, name: str, *until: Path) -> subprocess.Popen[str]:
     settings = served.worker(name)
     environment = os.environ | settings.environment() | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-c", UPLOAD, str(path)], env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", UPLOAD, str(path), *map(str, until)], env=environment, stdout=subprocess.PIPE, text=True
     )
 
 
@@ -72,7 +81,7 @@ def part_bytes(served: Served) -> int:
 def request(served: Served, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> tuple[int, bytes]:
     """A request by hand."""
     context = ssl.create_default_context(cafile=str(served.directory / "ca.crt"))
-    connection = http.client.HTTPSConnection("127.0.0.1", served.port, context=context, timeout=20)
+    connection = http.client.HTTPSConnection("127.0.0.1", served.port, context=context, timeout=30)
     try:
         connection.request(method, path, body=body, headers=headers)
         answer = connection.getresponse()
@@ -235,8 +244,8 @@ def test_a_worker_takes_the_directory_unless_there_is_a_url(settings: Settings, 
 def test_an_upload_whose_worker_is_killed_goes_on_where_it_was_cut(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = big_file(tmp_path / "engine", 64)
-    worker = uploading(served, tmp_path / "engine", "cut")
+    digest = big_file(tmp_path / "engine", 24)
+    worker = uploading(served, tmp_path / "engine", "cut", tmp_path / "never")
     wait_for(lambda: part_bytes(served) > 8 << 20, "some of the upload")
     worker.send_signal(signal.SIGKILL)
     worker.communicate()
@@ -291,13 +300,14 @@ def test_what_ends_while_the_controller_is_away_waits_and_comes_there(served: Se
 
 
 def test_a_service_that_dies_in_an_upload_loses_nothing(served: Served, tmp_path: Path) -> None:
-    digest = big_file(tmp_path / "file", 64)
-    worker = uploading(served, tmp_path / "file", "dies")
+    digest = big_file(tmp_path / "file", 24)
+    worker = uploading(served, tmp_path / "file", "dies", tmp_path / "on")
     wait_for(lambda: part_bytes(served) > 8 << 20, "some of the upload")
     assert served.process is not None
     served.process.kill()
     served.process.wait()
-    worker.communicate(timeout=60)
+    (tmp_path / "on").touch()
+    worker.communicate(timeout=120)
     assert worker.returncode != 0
     kept = part_bytes(served)
     assert kept > 8 << 20

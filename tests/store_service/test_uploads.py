@@ -139,7 +139,7 @@ def put(desk: Desk, port: int, offset: int, data: bytes) -> socket.socket:
         f"Inferfarm-Version: {farm.__version__}\r\nUpload-Offset: {offset}\r\nUpload-Length: {len(DATA)}\r\n"
         f"Content-Length: {len(DATA) - offset}\r\n\r\n"
     )
-    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=120)
     connection.sendall(head.encode() + data)
     return connection
 

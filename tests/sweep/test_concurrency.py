@@ -22,9 +22,10 @@ from tests.docs.tables import ROOT
 from tests.scheduler.conftest import entry
 from tests.sweep.conftest import Faults, sweep
 
-#: Sweeps from before there were studies: id, first and last job at one place.
+#: Sweeps that speak of no study, with what they had before there were any (the quickstart: when its protocol last
+#: changed): id, first and last job at one place.
 OLDER = {
-    "examples/quickstart.yaml": ("quickstart-4244b9760148", "f7ca0b56cade8ae4", "7b8ff33411170fcc"),
+    "examples/quickstart.yaml": ("quickstart-6a30326bab3f", "13845a97505f661a", "709d4e8038db15ae"),
     "examples/gpu-rebuilds.yaml": ("gpu-rebuilds-df8e9bdf1edd", "5d92381de5ca00be", "8f6653ee7df639cc"),
     "benchmarks/gpu/sweeps/streams-4.yaml": ("h200-streams-4-97e2d3625e74", "2ecb7fae67cd1e0c", "721e7281ce24cf29"),
 }

@@ -113,5 +113,5 @@ def test_without_the_onnx_package_the_first_byte_decides(tmp_path: Path) -> None
         f"here = Path({str(tmp_path)!r})\nprint(look_at('good.onnx', here).checked)\n"
         "try: look_at('text.onnx', here)\nexcept ValueError as error: print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.splitlines() == ["first byte", "not an ONNX model: it does not begin like one"]

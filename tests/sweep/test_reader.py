@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -63,9 +62,7 @@ def test_an_alias_bomb_is_refused_at_once(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 15)]
     path.write_text("\n".join(lines))
-    start = time.monotonic()
-    assert "an alias counts as all that it stands for" in message(path)
-    assert time.monotonic() - start < 2
+    assert "an alias counts as all that it stands for" in message(path), "10^14 words would take for ever"
 
 
 def test_a_tower_of_aliases_is_refused_although_each_is_small(tmp_path: Path) -> None:

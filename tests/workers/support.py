@@ -87,7 +87,7 @@ def fake_job(job_id: str, device_id: str, sizes: tuple[int, ...] = (1,), **optio
     )
 
 
-def wait_until(condition: Callable[[], object], what: str, limit_s: float = 30.0) -> Any:
+def wait_until(condition: Callable[[], object], what: str, limit_s: float = 180.0) -> Any:
     """The first true value of `condition`; fails naming `what` after `limit_s`."""
     until = time.monotonic() + limit_s
     while time.monotonic() < until:
@@ -162,6 +162,6 @@ class Background:
 
     def join(self) -> str:
         """Wait for the job's end; what was said of it."""
-        self._thread.join(timeout=60)
+        self._thread.join(timeout=120)
         assert not self._thread.is_alive()
         return self.said

@@ -79,7 +79,7 @@ def test_many_who_install_at_once_all_get_a_sound_copy(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=120)
     assert found == [Bundle(tmp_path / "runner" / ("d" * 64), "d" * 64)] * 12
     assert (found[0].path / "farm/x.py").read_bytes() == b"1"
     assert [path.name for path in found[0].path.parent.iterdir()] == ["d" * 64]

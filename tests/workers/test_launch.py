@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def run(plan: Plan, while_running: Callable[[Launched], None] = lambda _run: Non
         thread = threading.Thread(target=while_running, args=(launched,))
         thread.start()
         ended = launched.follow(lambda _clock: None)
-        thread.join(timeout=30)
+        thread.join(timeout=120)
     return ended
 
 
@@ -51,7 +50,7 @@ def test_a_run_that_ends_well(plan: MakePlan, control: Control, start: str) -> N
     assert ended.report is not None
     assert (ended.report.exit_code, ended.report.signal, ended.report.reason) == (0, None, None)
     assert ended.report.killed_stragglers == 0
-    assert 0 < ended.report.ended_ns - ended.report.started_ns < 20e9
+    assert 0 < ended.report.ended_ns - ended.report.started_ns < 60e9
     assert ended.report.max_rss_bytes is not None
     assert 1 << 20 < ended.report.max_rss_bytes < 1 << 30
     assert [stage.name for stage in ended.stages] == ["start", "build"]
@@ -147,18 +146,19 @@ def test_a_run_that_never_says_anything_is_held_to_the_limit_of_start(plan: Make
     assert ended.overdue == Overdue("start", 0.5)
 
 
-def test_the_deadline_ends_the_run_unless_it_is_renewed(plan: MakePlan) -> None:
-    start = boottime()
+def test_the_deadline_ends_the_run_unless_it_is_renewed(plan: MakePlan, control: Control) -> None:
+    first, went_on = boottime() + 2.0, []
 
-    def renew_for_a_while(launched: Launched) -> None:
-        for _ in range(5):
-            time.sleep(0.2)
-            launched.renew(boottime() + 0.8)
+    def renew_once(launched: Launched) -> None:
+        launched.renew(first + 600)
+        wait_until(lambda: boottime() > first + 0.5, "the first deadline")
+        went_on.append(not control.exit.exists())
+        launched.renew(boottime() + 0.2)
 
-    ended = run(plan("time.sleep(600)", deadline=start + 0.8), renew_for_a_while)
+    ended = run(plan("time.sleep(600)", deadline=first), renew_once)
     assert ended.report is not None
     assert ended.report.reason == "lease-expired"
-    assert 1.6 < boottime() - start < 5
+    assert went_on == [True]
 
 
 def test_an_interpreter_that_is_not_there_is_named(plan: MakePlan) -> None:
@@ -197,17 +197,22 @@ def test_the_runner_gets_no_setting_or_secret_and_no_descriptor(
     assert "default_int_handler" in seen["sigint"]
 
 
-def test_progress_and_stages_reach_the_caller(plan: MakePlan) -> None:
+def test_progress_and_stages_reach_the_caller(plan: MakePlan, control: Control) -> None:
+    """Each thing that the runner says is seen before it says the next."""
     seen: list[tuple[str, float | None]] = []
     script = """
-    event('stage_start', 'warm_up'); time.sleep(0.6)
-    event('progress', 'warm_up', fraction=0.5); time.sleep(0.6)
-    event('stage_start', 'measure'); time.sleep(0.6)
+    def seen(count):
+        while not os.path.exists(os.path.join(DIR, "seen-%d" % count)):
+            time.sleep(0.01)
+    event('stage_start', 'warm_up'); seen(1)
+    event('progress', 'warm_up', fraction=0.5); seen(2)
+    event('stage_start', 'measure'); seen(3)
     """
     with Launched(plan(script)) as launched:
 
         def note(clock: StageClock) -> None:
             seen.append((clock.stage, clock.fraction))
+            (control.path / f"seen-{len(seen)}").touch()
 
         launched.follow(note)
     assert seen == [("warm_up", None), ("warm_up", 0.5), ("measure", None)]
@@ -221,7 +226,7 @@ def test_a_killed_supervisor_takes_the_runner_with_it_and_leaves_no_report(plan:
     ended = run(plan("event('stage_start', 'measure'); time.sleep(600)"), kill_supervisor)
     assert ended.report is None
     # The kernel closes the dead supervisor's files before it tells its child.
-    wait_until(lambda: marked(f"INFERFARM_DEVICE={control.path.parents[2]}") == [], "end of the runner", 5)
+    wait_until(lambda: marked(f"INFERFARM_DEVICE={control.path.parents[2]}") == [], "end of the runner")
 
 
 def test_an_error_in_the_daemon_ends_the_run(plan: MakePlan) -> None:
@@ -290,7 +295,7 @@ def test_a_killed_daemon_s_tree_dies_and_only_then_is_the_lock_free(
                 return False
             return True
 
-        wait_until(lock_is_free, "free lock", 10)
+        wait_until(lock_is_free, "free lock")
         assert not any(map(is_alive, pids))
     report = json.loads(control.exit.read_text())
     assert (report["reason"], report["signal"], report["killed_stragglers"]) == ("daemon-died", signal.SIGKILL, 1)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 import redis
@@ -37,27 +36,28 @@ class Run:
 
 
 def test_a_lease_outlives_its_length_while_it_is_renewed(claim: MakeClaim, jobs: JobStore, bench: Bench) -> None:
-    bench.settings.lease_s = 1.0
+    bench.settings.lease_s = 3.0
     claimed_at, run = boottime(), Run()
     held = claim(fake_job("j", bench.device.device_id))
-    with Lease(jobs, held, 1.0, claimed_at) as lease:
+    with Lease(jobs, held, 3.0, claimed_at) as lease:
         lease.bind(run)
-        assert run.deadlines == [claimed_at + 0.8]
-        time.sleep(1.5)
+        assert run.deadlines == [claimed_at + 0.8 * 3.0]
+        wait_until(lambda: boottime() > claimed_at + 3.2, "the end of a lease that nobody renews")
         assert jobs.reap(3) == []
         assert lease.reason is None
-    assert len(run.deadlines) > 4
+    assert len(run.deadlines) > 2
     assert run.deadlines == sorted(run.deadlines)
     assert run.killed == []
 
 
 def test_a_cancellation_ends_the_run_but_keeps_the_claim(claim: MakeClaim, jobs: JobStore, bench: Bench) -> None:
     held, run = claim(fake_job("j", bench.device.device_id)), Run()
-    with Lease(jobs, held, 1.0, boottime()) as lease:
+    with Lease(jobs, held, 3.0, boottime()) as lease:
         lease.bind(run)
         jobs.cancel("j")
-        assert lease.ended.wait(5)
-        time.sleep(0.5)
+        assert lease.ended.wait(30)
+        renewals = len(run.deadlines)
+        wait_until(lambda: len(run.deadlines) > renewals, "a renewal after the cancellation")
         assert (lease.reason, lease.lost, run.killed) == (CANCELLED, False, [CANCELLED])
     assert jobs.finish(held, JobState.CANCELLED, {})
 
@@ -66,7 +66,7 @@ def test_a_fenced_claim_ends_the_run_even_if_it_was_cancelled_before(
     claim: MakeClaim, jobs: JobStore, bench: Bench, client: redis.Redis
 ) -> None:
     held, run = claim(fake_job("j", bench.device.device_id)), Run()
-    with Lease(jobs, held, 1.0, boottime()) as lease:
+    with Lease(jobs, held, 3.0, boottime()) as lease:
         lease.bind(run)
         jobs.cancel("j")
         wait_until(lambda: lease.reason == CANCELLED, "cancellation")
@@ -84,7 +84,7 @@ def test_a_broker_that_stays_away_ends_the_run_before_the_lease_does(
     with Lease(jobs, held, 2.0, claimed_at) as lease:
         lease.bind(run)
         broker.stop()
-        assert lease.ended.wait(5)
+        assert lease.ended.wait(30)
         assert (lease.reason, lease.lost, run.killed) == (EXPIRED, True, [EXPIRED])
         assert run.deadlines[-1] <= boottime()
 
@@ -95,10 +95,10 @@ def test_a_broker_that_comes_back_in_time_costs_nothing(
     held, run = claim(fake_job("j", bench.device.device_id)), Run()
     with Lease(jobs, held, 4.0, boottime()) as lease:
         lease.bind(run)
+        cut_off_at = boottime()
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
-        time.sleep(2.0)
-        assert lease.reason is None
-        assert run.deadlines[-1] > boottime() + 1.5
+        wait_until(lambda: run.deadlines[-1] > cut_off_at + 0.8 * 4.0, "a renewal after the cut")
+        assert (lease.reason, run.killed) == (None, [])
 
 
 def test_a_run_that_starts_after_the_end_is_killed_at_once(claim: MakeClaim, jobs: JobStore, bench: Bench) -> None:
@@ -111,10 +111,11 @@ def test_a_run_that_starts_after_the_end_is_killed_at_once(claim: MakeClaim, job
 
 def test_only_the_latest_progress_is_told_and_a_sink_that_fails_harms_nobody() -> None:
     told: list[object] = []
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
 
     def slow(progress: dict[str, object]) -> None:
-        gate.wait(10)
+        begun.set()
+        gate.wait(30)
         told.append(progress["n"])
 
     def broken(progress: dict[str, object]) -> None:
@@ -122,7 +123,7 @@ def test_only_the_latest_progress_is_told_and_a_sink_that_fails_harms_nobody() -
 
     with Reporter(broken, slow) as reporter:
         reporter.tell({"n": 0})
-        time.sleep(0.2)
+        assert begun.wait(30)
         for n in range(1, 10):
             reporter.tell({"n": n})
         gate.set()
@@ -131,24 +132,24 @@ def test_only_the_latest_progress_is_told_and_a_sink_that_fails_harms_nobody() -
 
 
 def test_a_cancellation_is_heard_soon_however_long_the_lease(claim: MakeClaim, jobs: JobStore, bench: Bench) -> None:
-    """The device is to be free within 5 s, and the runner may have 2 s of grace after this."""
+    """At the next renewal, which a long lease does not put off. (How soon the device is free: test_service.)"""
     bench.settings.lease_s = 300.0
     held, run = claim(fake_job("j", bench.device.device_id)), Run()
     with Lease(jobs, held, 300.0, boottime()) as lease:
         lease.bind(run)
         jobs.cancel("j")
-        assert lease.ended.wait(2.5)
-        wait_until(lambda: run.killed == [CANCELLED], "the run told to end", 1)
+        assert lease.ended.wait(30), "a sixth of the lease would be 50 s"
+        wait_until(lambda: run.killed == [CANCELLED], "the run told to end")
 
 
 def test_maintenance_hands_a_job_back_once_the_workers_limit_is_over(
     claim: MakeClaim, jobs: JobStore, bench: Bench, client: redis.Redis
 ) -> None:
     held, run = claim(fake_job("j", bench.device.device_id)), Run()
-    with Lease(jobs, held, 1.0, boottime(), drain_limit_s=0.5) as lease:
+    with Lease(jobs, held, 3.0, boottime(), drain_limit_s=0.5) as lease:
         lease.bind(run)
         Register(client).set_state(bench.device.device_id, MAINTENANCE, "new fan")
-        assert lease.ended.wait(5)
+        assert lease.ended.wait(30)
         assert (lease.reason, lease.lost, run.killed) == (HANDED_BACK, True, [HANDED_BACK])
     assert jobs.release(held, "maintenance")
     view = jobs.get("j")

@@ -42,7 +42,7 @@ def test_another_process_is_refused_and_told_who_holds_it(path: Path) -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
         )
     assert "DeviceBusyError" in done.stderr
     assert "process 4711 (job a, resnet18/fake/fp32, farm home /home/x/farm)" in done.stderr
@@ -73,7 +73,7 @@ def test_a_wait_ends_with_its_limit_or_when_it_is_called_off(path: Path) -> None
         start = time.monotonic()
         with pytest.raises(DeviceBusyError), hold(path, ME, wait_s=0.3):
             pass
-        assert 0.25 < time.monotonic() - start < 3
+        assert 0.25 < time.monotonic() - start < 30
         stop = threading.Event()
         stop.set()
         with pytest.raises(WaitAbandonedError), hold(path, ME, wait_s=60, stop=stop):
@@ -89,7 +89,7 @@ def test_a_child_that_inherited_the_descriptor_keeps_the_lock(path: Path) -> Non
         with pytest.raises(DeviceBusyError), hold(path, ME, wait_s=0.1):
             pass
         child.kill()
-        child.wait(timeout=10)
+        child.wait(timeout=120)
         with hold(path, ME, wait_s=10):
             pass
 
@@ -134,7 +134,7 @@ def test_a_holder_that_was_killed_leaves_a_free_lock(path: Path) -> None:
         assert other.stdout is not None
         other.stdout.readline()
         os.kill(other.pid, 9)
-        other.wait(timeout=10)
+        other.wait(timeout=120)
         wait_until(lambda: read_holder(path), "holder")
         with hold(path, ME, wait_s=5):
             pass

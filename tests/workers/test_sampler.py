@@ -101,7 +101,7 @@ def test_it_dies_with_a_daemon_that_is_killed(control: Control) -> None:
         wait_until(lambda: lines(control) > 2, "samples")
         assert is_alive(pid)
         os.kill(daemon.pid, signal.SIGKILL)
-        wait_until(lambda: not is_alive(pid), "the end of the telemetry process", 5)
+        wait_until(lambda: not is_alive(pid), "the end of the telemetry process")
 
 
 def module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str) -> None:

@@ -36,6 +36,7 @@ from workers.daemon.host import boot_id
 from workers.daemon.lock import Holder, device_lock_path, hold
 from workers.daemon.probe import find_device
 
+pytestmark = pytest.mark.long
 SERVE = [
     sys.executable,
     "-c",
@@ -74,7 +75,7 @@ class Host:
             assert worker.poll() is None, self.log.read_text()
             return any(entry.online and entry.announcement.pid == worker.pid for entry in self.register.devices())
 
-        wait_until(is_online, "online worker", 60)
+        wait_until(is_online, "online worker")
         return worker
 
     def child_of(self, worker: subprocess.Popen[bytes]) -> int:
@@ -96,7 +97,7 @@ class Host:
         assert view is not None
         return view
 
-    def wait(self, job_id: str, state: JobState, limit_s: float = 60) -> JobView:
+    def wait(self, job_id: str, state: JobState, limit_s: float = 180) -> JobView:
         wait_until(lambda: self.job(job_id).state is state, f"{job_id} {state}", limit_s)
         return self.job(job_id)
 
@@ -119,8 +120,8 @@ def host(settings: Settings, broker: EmbeddedBroker, client: redis.Redis, tmp_pa
     for worker in host.workers:
         if worker.poll() is None:
             worker.kill()
-        worker.wait(timeout=20)
-    wait_until(lambda: host.runners() == [], "end of all runners", 10)
+        worker.wait(timeout=120)
+    wait_until(lambda: host.runners() == [], "end of all runners")
 
 
 def test_a_worker_serves_announces_and_ends_with_its_job_finished(host: Host) -> None:
@@ -134,7 +135,7 @@ def test_a_worker_serves_announces_and_ends_with_its_job_finished(host: Host) ->
     host.submit(fake_job("b", host.device, latency_ms=100.0))
     host.in_stage("b", "measure")
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=30) == 0
+    assert worker.wait(timeout=120) == 0
     assert host.job("b").state is JobState.DONE
     assert not host.entry().online
     records = [record for record in host.store.records.iterate()]
@@ -148,7 +149,7 @@ def test_a_worker_told_to_end_hands_its_job_back_when_the_limit_is_over(host: Ho
     host.submit(fake_job("long", host.device, latency_ms=4000.0))
     host.in_stage("long", "measure")
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=30) == 0
+    assert worker.wait(timeout=120) == 0
     view = host.job("long")
     assert (view.state, view.attempt, view.reason) == (
         JobState.QUEUED,
@@ -177,7 +178,7 @@ def test_the_device_is_free_within_5_s_of_a_cancellation_also_from_a_job_that_wi
 
 def test_a_second_worker_for_the_device_is_refused_and_told_of_the_first(host: Host) -> None:
     first = host.start()
-    second = subprocess.run(SERVE, env=host.environment, capture_output=True, text=True, timeout=60)
+    second = subprocess.run(SERVE, env=host.environment, capture_output=True, text=True, timeout=120)
     assert second.returncode != 0
     assert f"{host.device} has a worker already: process {first.pid}" in second.stderr
     through_celery = subprocess.run(
@@ -185,7 +186,7 @@ def test_a_second_worker_for_the_device_is_refused_and_told_of_the_first(host: H
         env=host.environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert through_celery.returncode == 3
     assert "has a worker already" in through_celery.stderr
@@ -202,25 +203,24 @@ def test_a_worker_of_a_release_too_far_back_takes_no_job_and_does_not_start_agai
     host.submit(job)
     wait_until(lambda: "not run: the controller has inferfarm 0.7.0" in host.log.read_text(), "the refusal")
     assert host.job(job.job_id).state is JobState.DISPATCHED
-    wait_until(lambda: "cannot be announced: the controller has" in host.log.read_text(), "the silence", 60)
+    wait_until(lambda: "cannot be announced: the controller has" in host.log.read_text(), "the silence")
     worker.terminate()
-    assert worker.wait(timeout=60) == 0
-    again = subprocess.run(SERVE, env=host.environment, capture_output=True, text=True, timeout=60)
+    assert worker.wait(timeout=120) == 0
+    again = subprocess.run(SERVE, env=host.environment, capture_output=True, text=True, timeout=120)
     assert again.returncode != 0 and "Upgrade the worker to 0.7" in again.stderr
 
 
 def test_a_killed_worker_s_tree_dies_and_the_next_worker_does_its_job(host: Host) -> None:
+    host.settings.lease_s = 3600.0
     worker = host.start()
-    host.submit(fake_job("a", host.device, (1, 2), latency_ms=80.0))
+    host.submit(fake_job("a", host.device, (1, 2), latency_ms=200.0))
     wait_until(lambda: host.job("a").progress.get("point") == 2, "second point")
     runners = wait_until(host.runners, "runner")
     worker.kill()
-    worker.wait(timeout=10)
-    wait_until(lambda: not any(map(is_alive, runners)), "end of the tree", 10)
-    killed_at = time.monotonic()
+    worker.wait(timeout=120)
+    wait_until(lambda: not any(map(is_alive, runners)), "end of the tree")
     host.start()
-    wait_until(lambda: ("a", JobState.QUEUED) in host.jobs.reap(3), "the job's return")
-    assert time.monotonic() - killed_at < 30, "it was not taken back: it waited for its lease of 60 s"
+    wait_until(lambda: ("a", JobState.QUEUED) in host.jobs.reap(3), "the job's return, long before its lease ends")
     host.send("a")
     view = host.wait("a", JobState.DONE)
     assert (view.attempt, view.summary["outcomes"]) == (2, {"ok": 2})
@@ -230,16 +230,16 @@ def test_a_killed_worker_s_tree_dies_and_the_next_worker_does_its_job(host: Host
 
 def test_a_worker_killed_between_processes_makes_that_point_anew_and_no_other(host: Host) -> None:
     worker = host.start()
-    job = fake_job("a", host.device, (1, 2), latency_ms=30.0, switches={"processes": 3})
+    job = fake_job("a", host.device, (1, 2), latency_ms=60.0, switches={"processes": 3})
     host.submit(job)
 
     def in_the_middle() -> bool:
         at = host.job("a").progress
-        return (at.get("point"), at.get("process")) == (2, "process 2 of 3")
+        return at.get("point") == 2 and at.get("process") in ("process 2 of 3", "process 3 of 3")
 
-    wait_until(in_the_middle, "second process of the second point")
+    wait_until(in_the_middle, "a later process of the second point")
     worker.kill()
-    worker.wait(timeout=10)
+    worker.wait(timeout=120)
     host.start()
     wait_until(lambda: ("a", JobState.QUEUED) in host.jobs.reap(3), "the job's return")
     host.send("a")
@@ -253,11 +253,11 @@ def test_a_worker_killed_between_processes_makes_that_point_anew_and_no_other(ho
 
 def test_a_killed_pool_process_costs_seconds_and_the_worker_goes_on(host: Host) -> None:
     worker = host.start()
-    host.submit(fake_job("a", host.device, latency_ms=100.0))
+    host.submit(fake_job("a", host.device, latency_ms=200.0))
     host.in_stage("a", "measure")
     runners = wait_until(host.runners, "runner")
     os.kill(host.child_of(worker), signal.SIGKILL)
-    wait_until(lambda: not any(map(is_alive, runners)), "end of the tree", 10)
+    wait_until(lambda: not any(map(is_alive, runners)), "end of the tree")
     wait_until(lambda: ("a", JobState.QUEUED) in host.jobs.reap(3), "the job's return")
     assert worker.poll() is None
     host.send("a")
@@ -300,11 +300,11 @@ def test_a_broker_that_restarts_between_jobs_is_found_again(
 def test_celery_s_own_commands_work_and_know_one_task(host: Host) -> None:
     host.start()
     done = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "workers.app", "inspect", "registered", "--json", "--timeout", "3"],
+        [sys.executable, "-m", "celery", "-A", "workers.app", "inspect", "registered", "--json", "--timeout", "8"],
         env=host.environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     ((name, tasks),) = json.loads(done.stdout).items()
@@ -319,7 +319,7 @@ def test_progress_reaches_those_who_listen_to_events(host: Host) -> None:
         receiver = host.celery.events.Receiver(connection, handlers={"*": seen.append})
 
         def listen() -> None:
-            for _ in receiver.consume(limit=None, timeout=20, wakeup=True):
+            for _ in receiver.consume(limit=None, timeout=120, wakeup=True):
                 if any(event["type"] == "task-succeeded" for event in seen):
                     return
 
@@ -327,7 +327,7 @@ def test_progress_reaches_those_who_listen_to_events(host: Host) -> None:
         listener.start()
         wait_until(lambda: any(event["type"] == "worker-heartbeat" for event in seen), "heartbeat")
         host.submit(fake_job("a", host.device, latency_ms=50.0))
-        listener.join(timeout=40)
+        listener.join(timeout=120)
     assert any(event["type"] == "task-started" and event.get("name") == "nothing/fake/fp32" for event in seen)
     assert any(event["type"] == "task-progress" and "'stage': 'measure'" in event["kwargs"] for event in seen)
 
@@ -338,7 +338,7 @@ def test_without_a_broker_the_application_says_so(settings: Settings) -> None:
         env=os.environ | settings.environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode != 0
     assert "no broker: FARM_BROKER_URL is not set" in done.stdout + done.stderr
@@ -392,13 +392,13 @@ def test_after_a_power_cut_a_worker_waits_only_until_its_former_boot_is_silent(h
 
 
 def test_importing_the_application_needs_nothing(settings: Settings) -> None:
-    done = subprocess.run([sys.executable, "-c", "import workers.app"], timeout=60, cwd="/", check=False)
+    done = subprocess.run([sys.executable, "-c", "import workers.app"], timeout=120, cwd="/", check=False)
     assert done.returncode == 0
 
 
 def test_a_job_that_kills_its_worker_twice_leaves_the_logs_of_both_attempts_in_its_record(host: Host) -> None:
     worker = host.start()
-    job = fake_job("a", host.device, latency_ms=100.0)
+    job = fake_job("a", host.device, latency_ms=200.0)
     host.submit(job)
     for attempt in (1, 2):
         events = host.settings.work_dir / host.device / f"a-a{attempt}" / job.run_id(1) / EVENTS_FILE

@@ -130,7 +130,7 @@ def test_many_flushes_at_once_store_each_entry_once(spool: Spool, store: Store, 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=120)
     assert left == [0, 0, 0, 0]
     assert sum(1 for _ in store.records.iterate()) == 20
     assert not (spool.root / "damaged").exists()

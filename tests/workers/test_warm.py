@@ -214,6 +214,7 @@ def test_an_idle_parent_ends_and_the_next_run_gets_another(
     run(plan("result()"), runners, key)
     first = parent_of(runners, key)
     wait_until(lambda: first.stale(9) == "it has ended", "end of an idle parent")
+    settings.warm_idle_s = 600
     assert run(plan("result()"), runners, key).started == (FORKED, None)
 
 
@@ -285,11 +286,18 @@ def test_a_waiting_parent_uses_no_processor_time_and_leaves_no_zombie(
     def switches() -> list[str]:
         return [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "ctxt_switches" in line]
 
-    # The run begins and ends, and its parent, once it has answered, is not woken by either.
+    def asleep() -> bool:
+        seen = switches()
+        NEVER.wait(0.2)
+        return switches() == seen
+
+    # The run goes on and ends, and its parent, once it has answered, is not woken by either.
     fork = lambda lock, log: runners.fork(key, lock, log, NEVER)  # noqa: E731
-    with Launched(plan("event('stage_start', 'measure'); time.sleep(0.5); result()", fork=fork)) as launched:
-        wait_until(lambda: control.events.exists(), "measuring")
+    script = "event('stage_start', 'measure')\nwhile not os.path.exists(DIR + '/go'): time.sleep(0.02)\nresult()"
+    with Launched(plan(script, fork=fork)) as launched:
+        wait_until(lambda: control.events.exists() and asleep(), "measuring")
         before = switches()
+        (control.path / "go").touch()
         launched.follow(lambda _clock: None)
     assert switches() == before
     assert Path(f"/proc/{pid}/task/{pid}/children").read_text() == ""

@@ -35,4 +35,4 @@ def _make() -> None:
     with (Path(tempfile.gettempdir()) / "inferfarm-setup-tensorflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (_STACK / ".ready").exists():
-            subprocess.run([ROOT / "tools/setup.sh", "tensorflow"], check=True, timeout=280, stdin=subprocess.DEVNULL)
+            subprocess.run([ROOT / "tools/setup.sh", "tensorflow"], check=True, timeout=540, stdin=subprocess.DEVNULL)

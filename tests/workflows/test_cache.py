@@ -214,7 +214,7 @@ def _no_locks(_file: Any, _how: int) -> None:
 def _race(root: str, locks: bool, barrier: Any, answers: Any) -> None:
     def build(path: str) -> dict[str, Any]:
         if not locks:
-            barrier.wait(timeout=30)  # all are building before any is done
+            barrier.wait(timeout=120)  # all are building before any is done
         with open(Path(root) / "builds", "a") as stream:
             stream.write("x")
         Path(path).write_text(f"made by {os.getpid()}")
@@ -224,7 +224,7 @@ def _race(root: str, locks: bool, barrier: Any, answers: Any) -> None:
         fcntl.flock = _no_locks
     cache = Cache(root, True, time.perf_counter_ns)
     if locks:
-        barrier.wait(timeout=30)
+        barrier.wait(timeout=120)
     entry = cache.fetch("onnx", _KEY, "f", build)
     answers.put((entry.sha256, entry.cached, Path(entry.path).read_text()))
 
@@ -237,9 +237,9 @@ def test_of_processes_that_build_at_once_one_wins_and_all_use_its_file(tmp_path:
     processes = [context.Process(target=_race, args=(str(tmp_path), locks, barrier, answers)) for _ in range(count)]
     for process in processes:
         process.start()
-    found = [answers.get(timeout=60) for _ in processes]
+    found = [answers.get(timeout=120) for _ in processes]
     for process in processes:
-        process.join(timeout=30)
+        process.join(timeout=120)
         assert process.exitcode == 0
     assert (tmp_path / "builds").read_text() == "x" * (1 if locks else count)
     assert len(set(sha for sha, _, _ in found)) == 1

@@ -21,7 +21,7 @@ from workers.workflows.registry import TABLE
 torch = pytest.importorskip("torch")
 np = pytest.importorskip("numpy")
 
-pytestmark = pytest.mark.models
+pytestmark = [pytest.mark.long, pytest.mark.models]
 TOKENS = 16
 TINY = ModelSpec("bert-tiny", "encoder", (TOKENS,))
 #: Of `BertModel`, which has a pooler (width x width + width) that the farm's encoders leave out.

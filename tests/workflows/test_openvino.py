@@ -153,7 +153,7 @@ def test_importing_openvino_sends_nothing_and_writes_no_id(shared: Island, tmp_p
     )
     home = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code, shared.bundle], capture_output=True, text=True, timeout=60, env=home
+        [sys.executable, "-I", "-c", code, shared.bundle], capture_output=True, text=True, timeout=120, env=home
     )
     assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub", done.stderr
     assert list(tmp_path.iterdir()) == []

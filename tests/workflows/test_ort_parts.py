@@ -284,7 +284,7 @@ def test_the_stack_of_a_crash_is_not_caught_with_it() -> None:
         "from workers.workflows.ort_providers import captured\n"
         "with captured(): ctypes.string_at(0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode < 0
     assert "Segmentation fault" in done.stderr
 

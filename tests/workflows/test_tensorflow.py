@@ -22,7 +22,7 @@ from tests.factories import DEVICE
 from tests.island.harness import Finished, Island, artifact, model_job, stage_bundle
 from tests.workflows.tensorflow_stack import NAMED, VARIABLE, require_tensorflow
 
-pytestmark = pytest.mark.models
+pytestmark = [pytest.mark.long, pytest.mark.models]
 SHAPE = (6, 6, 3)
 GPU = replace(DEVICE, device_id="box-gpu", device_class="gpu-test", kind="gpu")
 

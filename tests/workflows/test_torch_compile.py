@@ -154,7 +154,7 @@ def _as_for_a_gpu(cache: Path, control: Path, job: JobSpec, batch: int | None, *
         [sys.executable, *(command or ("-m", "workers.runner")), str(control)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         cwd=ROOT,
-        timeout=280,
+        timeout=480,
         check=True,
     )
     return from_json(RunResult, json.loads((control / "result.json").read_text()))
