@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from farm.contract.codec import from_json
@@ -17,7 +19,7 @@ from farm.contract.run import RunResult
 from tests.island.harness import Island, artifact, model_job
 from workers.workflows.errors import WorkflowError
 from workers.workflows.layers import LayerProfiler, Observed, kernel_type, midmean, table, trt_origins
-from workers.workflows.openvino_layers import origins_of
+from workers.workflows.openvino_layers import later_mean, origins_of
 from workers.workflows.ort_layers import Node, origins, rows_of
 from workers.workflows.ort_trt_layers import around
 from workers.workflows.torch_layers import TorchLayers, is_operator
@@ -44,7 +46,9 @@ def test_a_real_model_is_taken_apart_by_the_names_of_its_parts(shared: Island, w
     result, found = take_apart(shared, model_job("resnet18", workflow))
     assert found.iterations >= 10
     assert sum(layer.share for layer in found.layers) == pytest.approx(1.0)
-    assert 0 < found.sum_ns < 1.5 * found.wall_ns
+    # Of each inference: the sum of the rows' own means is no bound where others use the processor, too. OpenVINO tells
+    # no more than means.
+    assert 0 < found.whole_ns < (3 if workflow == "openvino" else 1.05) * found.wall_ns
     named = {origin for layer in found.layers for origin in layer.origins}
     assert ("conv1" if workflow == "pytorch" else CONV1) in named
     computing = [layer for layer in found.layers if layer.kind.lower().startswith("conv")]
@@ -212,6 +216,29 @@ def test_only_the_last_runs_of_a_profile_count_and_types_and_providers_are_told(
     (found,) = rows_of(json.dumps([*runs, *nodes]), 2, [])
     assert (found.times_ns, found.calls) == ([3000.0, 5000.0], 2)
     assert (found.place, found.precision, found.origins) == ("cuda", "fp16", ("/c1/Conv",))
+
+
+def test_openvinos_counters_are_means_of_which_the_later_part_is_told() -> None:
+    """As OpenVINO 2026.4 counts: a mean over all inferences since the model was compiled, the slow first one in it."""
+    openvino = pytest.importorskip("openvino")
+    from openvino import opset13
+
+    data, kernel = opset13.parameter([1, 16, 32, 32], np.float32), opset13.constant(np.ones((16, 16, 3, 3), np.float32))
+    made = opset13.convolution(data, kernel, [1, 1], [1, 1], [1, 1], [1, 1])
+    counters = {"PERF_COUNT": True, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+    compiled = openvino.Core().compile_model(openvino.Model([made], [data], "m"), "CPU", counters)
+    request, batch = compiled.create_infer_request(), np.ones((1, 16, 32, 32), np.float32)
+
+    def told() -> float:
+        request.infer([batch])
+        return max(info.real_time.total_seconds() * 1e6 for info in request.profiling_info)
+
+    sums = [number * told() for number in range(1, 201)]
+    # Of a mean in whole us the sum can but grow; of single inferences' times it would fall with each quicker one.
+    assert all(after + number >= before for number, (before, after) in enumerate(itertools.pairwise(sums), 2))
+    values = [100.0, 10.0, 10.0, 10.0, 10.0, *[7.0] * 15]
+    assert later_mean(sum(values[:5]) / 5, 5, sum(values) / 20, 20) == pytest.approx(7.0)
+    assert later_mean(5.0, 5, 1.0, 10) == 0.0
 
 
 def test_openvino_lists_the_names_that_a_node_was_made_from() -> None:

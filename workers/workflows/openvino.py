@@ -52,8 +52,7 @@ class OpenVino(OnnxWorkflow):
     def load(self) -> None:
         """Read the file, fix its shape, compile it; assert that what was compiled is what was asked for."""
         ov, streams = import_openvino(), self.ctx.job.protocol.streams
-        counters = {"PERF_COUNT": True} if self.ctx.taking_apart else {}
-        self._compiled = _compiled(ov, self._engine.path, self._shape(), self.ctx.threads, streams, counters)
+        self._compiled = _compiled(ov, self._engine.path, self._shape(), self.ctx.threads, streams)
         _assert_held(ov, self._compiled, self.ctx.threads, streams)
         self._precisions = compute_precisions(self._compiled)
         _assert_precisions(self._precisions, self.ctx.job.precision)
@@ -91,7 +90,10 @@ class OpenVino(OnnxWorkflow):
         return self.ctx.threads
 
     def layer_profiler(self) -> LayerProfiler:
-        """The request's performance counters."""
+        """Performance counters, of a model that is compiled for it: they count from its first inference on."""
+        self._request = self._compiled = None
+        self._compiled = _compiled(import_openvino(), self._engine.path, self._shape(), self.ctx.threads, 1, True)
+        self._request = self._new_request()
         return OpenVinoLayers(self._compiled, self._request, model_nodes(self._engine.path))
 
     def effective(self) -> Dict[str, Any]:
@@ -150,7 +152,7 @@ def _outputs(request: Any, names: List[str]) -> List[Tuple[str, Any]]:
     return [(name, request.get_output_tensor(i).data.copy()) for i, name in enumerate(names)]
 
 
-def _compiled(ov: Any, path: str, shape: List[int], threads: int, streams: int, more: Dict[str, Any]) -> Any:
+def _compiled(ov: Any, path: str, shape: List[int], threads: int, streams: int, counters: bool = False) -> Any:
     core = ov.Core()
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
@@ -159,7 +161,7 @@ def _compiled(ov: Any, path: str, shape: List[int], threads: int, streams: int, 
         "NUM_STREAMS": streams,
         # Without it the latency hint takes one thread per core, whatever number was asked for.
         "ENABLE_HYPER_THREADING": True,
-        **more,
+        "PERF_COUNT": counters,
     }
     try:
         model = core.read_model(path)

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time per node of a model that OpenVINO compiled, from the request's own performance counters."""
+"""Time per node of a model that OpenVINO compiled, from its own performance counters.
+
+Each is a mean over all inferences since the model was compiled, the slow first one among them: what the later ones took
+follows from two readings.
+"""
 
 from typing import Any, Dict, List, Sequence, Tuple
 
@@ -9,10 +13,12 @@ from workers.workflows.ort_layers import Node
 _TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 #: Decompositions leave the node they began with by the model's name and this.
 _PART = "/WithoutBiases"
+#: Inferences that settle caches and pages before the first reading.
+_SETTLED = 5
 
 
 class OpenVinoLayers(LayerProfiler):
-    """`compiled` was compiled with performance counters, `request` is one of its requests, `nodes` are the model's."""
+    """`compiled`, with performance counters, has run nothing yet; `request` is its one, `nodes` are the model's."""
 
     source = "OpenVINO performance counters"
     coarse = True  # whole microseconds
@@ -23,17 +29,24 @@ class OpenVinoLayers(LayerProfiler):
         self._facts = node_facts(compiled)
         # What makes an output of the model has the output's name.
         self._made_by = {output: node[0] for node in nodes for output in node[2]}
+        self.notes.append("OpenVINO's counters are means: each time is that of all inferences but the first few")
 
     def observe(self, step: Step, count: int) -> List[Observed]:
-        """The counters are of the last inference, so they are read after each step."""
-        rows = Rows(count)
-        for iteration in range(count):
+        """Read after the first few steps and after the last."""
+        for _ in range(_SETTLED):
             step()
-            for info in self._request.profiling_info:
-                if str(info.status).endswith("EXECUTED"):
-                    time_ns = info.real_time.total_seconds() * 1e9
-                    rows.add(info.node_name, iteration, time_ns, lambda info=info: self._row(info))  # type: ignore[misc]
+        before = {info.node_name: _mean_ns(info) for info in self._ran()}
+        for _ in range(count - _SETTLED):
+            step()
+        rows = Rows(count)
+        for info in self._ran():
+            time_ns = later_mean(before.get(info.node_name, 0.0), _SETTLED, _mean_ns(info), count)
+            for iteration in range(count):
+                rows.add(info.node_name, iteration, time_ns, lambda info=info: self._row(info))  # type: ignore[misc]
         return rows.list()
+
+    def _ran(self) -> List[Any]:
+        return [info for info in self._request.profiling_info if str(info.status).endswith("EXECUTED")]
 
     def _row(self, info: Any) -> Observed:
         facts = self._facts.get(info.node_name, {})
@@ -46,6 +59,15 @@ class OpenVinoLayers(LayerProfiler):
             _TYPES.get(facts.get("runtimePrecision", "").lower()),
             info.exec_type,
         )
+
+
+def later_mean(early: float, few: int, late: float, count: int) -> float:
+    """The mean of the last `count - few` of `count` values, by the means of the first `few` and of all. Pure."""
+    return max((late * count - early * few) / (count - few), 0.0)
+
+
+def _mean_ns(info: Any) -> float:
+    return float(info.real_time.total_seconds() * 1e9)
 
 
 def node_facts(compiled: Any) -> Dict[str, Dict[str, str]]:
