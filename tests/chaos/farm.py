@@ -30,7 +30,7 @@ from farm.broker.register import Register
 from farm.contract.names import device_queue
 from farm.contract.record import Record
 from farm.errors import FarmError
-from farm.settings import Settings
+from farm.settings import Settings, WarmPolicy
 from farm.store import Store
 from farm.sweep import SweepSpec
 from scheduler.expand import jobs_at
@@ -49,6 +49,7 @@ class ChaosFarm:
     """Use as a context manager; call `keep_alive` often."""
 
     base: Path
+    warm_runners: WarmPolicy = "auto"
     settings: Settings = field(init=False)
     workers: list[Worker] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
@@ -234,6 +235,7 @@ class ChaosFarm:
             idle_wait_s=0,
             cool_down_s=0,
             suspect_retries=0,
+            warm_runners=self.warm_runners,
         )
 
     def _proxy(self) -> Proxy:

@@ -19,6 +19,7 @@ from farm.broker.jobs import JobState
 from farm.broker.register import MAINTENANCE, Register
 from tests.chaos.farm import LEASE_S, ChaosFarm
 from tests.chaos.parts import Worker
+from workers.daemon.stragglers import RUN_ENV
 
 
 @dataclass(frozen=True)
@@ -336,7 +337,7 @@ def _kill_of_run(farm: ChaosFarm, worker: Worker, runner: psutil.Process | None)
 
 def _note_kill(farm: ChaosFarm, worker: Worker, runner: psutil.Process) -> None:
     with contextlib.suppress(psutil.Error, KeyError):
-        farm.write_kill(runner.environ()["INFERFARM_RUN"], worker.device_id, runner.pid)
+        farm.write_kill(runner.environ()[RUN_ENV], worker.device_id, runner.pid)
 
 
 def _waiting(farm: ChaosFarm, worker: Worker) -> str | None:

@@ -5,6 +5,7 @@ ended     every job ends, and what did not end well says why
 alone     no two runs overlap on one device
 once      exactly one record for each run, and it is of what ran
 clean     no process, lock, lease, or file in a spool is left
+tried     every kind of fault that was planned often enough did come
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-ENDED, ALONE, ONCE, CLEAN = "ended", "alone", "once", "clean"
+ENDED, ALONE, ONCE, CLEAN, TRIED = "ended", "alone", "once", "clean", "tried"
+#: A kind of fault that found nothing to hurt so often, and never anything, is not looking where it should.
+_VAIN = 3
 
 #: Outcomes of runs that need not have begun.
 NEVER_BEGAN = frozenset({"cancelled", "lost", "unsupported"})
@@ -110,6 +113,16 @@ def unended(jobs: Iterable[Job], facts: Iterable[Fact], states: Mapping[str, str
     for fact in by_run.values():
         if fact.outcome != "ok" and not fact.reference:
             yield Violation(ENDED, f"run {fact.run_id} is {fact.outcome} without a reason")
+
+
+def never_injected(passed_over: Mapping[str, int], injected: Iterable[str]) -> list[Violation]:
+    """The kinds of fault that a run does not tell of, although it seems to."""
+    came = set(injected)
+    return [
+        Violation(TRIED, f"{kind}: found nothing to hurt, {count} times of {count}")
+        for kind, count in sorted(passed_over.items())
+        if count >= _VAIN and kind not in came
+    ]
 
 
 def overlaps(lines: Iterable[Line]) -> Iterator[Violation]:

@@ -16,6 +16,7 @@ import psutil
 
 from farm.settings import Settings
 from tests.chaos.proxy import Proxy
+from workers.daemon.stragglers import RUN_ENV
 
 ROOT = Path(__file__).parents[2]
 _RESTART_AFTER_S = 0.3
@@ -89,11 +90,14 @@ class Worker:
 
     def supervisor(self) -> psutil.Process | None:
         """The supervisor of the runner at work."""
-        return _first(_children(self.child()), lambda p: any("supervise.py" in word for word in p.cmdline()))
+        runner = self.runner()
+        with contextlib.suppress(psutil.Error):
+            return runner.parent() if runner else None
+        return None
 
     def runner(self) -> psutil.Process | None:
-        """The runner at work."""
-        return _first(_children(self.supervisor()), lambda p: "INFERFARM_RUN" in p.environ())
+        """The runner at work: started afresh or forked, it is the first to have the run's mark."""
+        return _first(_descendants(self.child()), lambda p: RUN_ENV in p.environ())
 
     def grandchild(self) -> psutil.Process | None:
         """A process that the runner has started."""
@@ -117,6 +121,14 @@ def _children(process: psutil.Process | None) -> list[psutil.Process]:
     with contextlib.suppress(psutil.Error):
         return process.children() if process else []
     return []
+
+
+def _descendants(process: psutil.Process | None) -> list[psutil.Process]:
+    """Its children, then theirs: a parent is always before its own."""
+    found = _children(process)
+    for each in found:
+        found += _children(each)
+    return found
 
 
 def _first(processes: list[psutil.Process], fits: Callable[[psutil.Process], bool]) -> psutil.Process | None:

@@ -7,6 +7,7 @@ import contextlib
 import heapq
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +17,7 @@ from farm.broker.jobs import JobState
 from farm.errors import FarmError
 from tests.chaos.farm import WORKERS, ChaosFarm, held_in_redis, leftovers
 from tests.chaos.faults import FAULTS, Injected
-from tests.chaos.invariants import ENDED, Evidence, Violation, check, is_complete
+from tests.chaos.invariants import ENDED, Evidence, Violation, check, is_complete, never_injected
 from tests.chaos.schedule import Planned, schedule, told
 from tests.chaos.table import Row, rows
 
@@ -86,7 +87,7 @@ class Suite:
         self._busy: set[str] = set()
         self._sweeps = 0
         self._top_up_at = 0.0
-        self._passed_over = 0
+        self._passed_over: Counter[str] = Counter()
 
     def run(self) -> Outcome:
         """Do all of it.
@@ -120,7 +121,7 @@ class Suite:
                     self._say(f"{len(self._done)} of {self._count} faults injected, {recovered} recovered from")
                 return
             self._pause(_LOOK_S)
-        self._passed_over += 1
+        self._passed_over[planned.fault.name] += 1
 
     def _inject(self, planned: Planned) -> bool:
         need = planned.fault.needs + (str(planned.pick.victim) if planned.fault.needs == "worker" else "")
@@ -209,8 +210,9 @@ class Suite:
                 text = f"{', '.join(sorted(done.waits_for))} ran nothing after it was over"
                 kind = f"{done.planned.fault.name} (number {done.planned.number})"
                 found.append(Violation(ENDED, f"{kind}: {text}"))
+        found += never_injected(self._passed_over, [done.planned.fault.name for done in self._done])
         executions = sum(1 for line in farm.lines if line.event == "start")
-        return Outcome(self._done, found, len(facts), executions, self._passed_over)
+        return Outcome(self._done, found, len(facts), executions, self._passed_over.total())
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds

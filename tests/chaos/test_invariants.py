@@ -14,7 +14,7 @@ import pytest
 
 from tests.chaos.farm import ChaosFarm, leftovers
 from tests.chaos.faults import FAULTS, Fault, Injected, Pick
-from tests.chaos.invariants import Evidence, Fact, Job, Line, Violation, check, parse_log
+from tests.chaos.invariants import Evidence, Fact, Job, Line, Violation, check, never_injected, parse_log
 from tests.chaos.schedule import Planned, schedule, told
 from tests.chaos.suite import Done
 from tests.chaos.table import OTHER, blame, markdown, rows
@@ -168,6 +168,11 @@ def test_a_process_a_held_lock_and_a_spool_file_are_found_after_the_end(tmp_path
     farm.kill()
     assert [text.split(" ")[0] for text in found] == ["process", "lock", "in"]
     assert str(left.pid) in found[0]
+
+
+def test_a_fault_that_never_finds_anything_to_hurt_is_told() -> None:
+    (told,) = never_injected({"a": 3, "b": 2, "c": 9}, ["c", "d"])
+    assert (told.rule, told.text) == ("tried", "a: found nothing to hurt, 3 times of 3")
 
 
 def planned(number: int, fault: Fault) -> Planned:
