@@ -22,9 +22,12 @@ retry() { # the network fails now and then: three tries, with a pause that grows
 
 can_apt() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
 
-apt_install() {
-  retry apt-get update -q >/dev/null
-  DEBIAN_FRONTEND=noninteractive retry apt-get install -y -q --no-install-recommends "$@" >/dev/null
+apt_install() { # one at a time: make has two set-ups under way at once
+  (
+    flock 9
+    retry apt-get update -q >/dev/null
+    DEBIAN_FRONTEND=noninteractive retry apt-get install -y -q --no-install-recommends "$@" >/dev/null
+  ) 9>"${TMPDIR:-/tmp}/inferfarm-setup-apt.lock"
 }
 
 apt_install_quietly() { # packages whose services must not start on this machine

@@ -34,6 +34,8 @@ TINY = Protocol(
     max_s=60.0,
 )
 NOTHING = ModelSpec(name="nothing", source="fake")
+#: For torch_compile: with few kernels, and no more shapes than one, it is compiled soon, and once for all tests.
+COMPILED = ModelSpec("bert-tiny", "encoder", (16,))
 #: What a runner gets of a test's environment.
 _KEPT = {name: os.environ[name] for name in ("PATH", "OMP_WAIT_POLICY") if name in os.environ}
 

