@@ -23,6 +23,7 @@ from workers.daemon.clock import boottime
 from workers.daemon.execute import execute
 from workers.daemon.reporter import Progress
 
+pytestmark = pytest.mark.alone
 MakeClaim = Callable[[JobSpec], Claim]
 THREE = {"processes": 3}
 
@@ -104,7 +105,6 @@ def test_a_target_out_of_reach_ends_with_the_largest_number_or_the_budget(
         assert len(record.processes) == (3 if name == "most" else 2)
 
 
-@pytest.mark.alone
 def test_a_crash_in_the_second_process_ends_the_point_and_not_the_ladder(
     bench: Bench, jobs: JobStore, claim: MakeClaim
 ) -> None:
@@ -129,7 +129,6 @@ def test_memory_that_runs_out_in_any_process_ends_the_ladder_there(measured: Cal
     assert len(record.processes) == 1
 
 
-@pytest.mark.alone
 def test_a_cancellation_in_the_middle_keeps_what_was_measured_as_evidence(
     bench: Bench, jobs: JobStore, claim: MakeClaim
 ) -> None:
@@ -148,7 +147,6 @@ def test_a_cancellation_in_the_middle_keeps_what_was_measured_as_evidence(
     assert view.state is JobState.CANCELLED
 
 
-@pytest.mark.alone
 def test_a_job_that_is_fenced_in_the_middle_records_nothing_of_the_point(
     bench: Bench, jobs: JobStore, claim: MakeClaim, client: redis.Redis
 ) -> None:
