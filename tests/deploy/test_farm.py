@@ -252,6 +252,7 @@ def test_an_upgrade_waits_for_the_running_job_and_leaves_what_people_said(farm: 
     release = farm.lab.ssh("c", "cat /etc/inferfarm/worker.release").strip()
     # What a pip leaves that was killed is no release.
     farm.lab.ssh("c", f"d=/opt/inferfarm/releases/{release}next/bin; mkdir -p $d; touch $d/pip $d/farm")
+    farm.lab.ssh("c", "mkdir -p /opt/inferfarm/releases/0.0.9/bin")
     farm.submit("upgrade", devices="{id: fx-c-cpu}", **SHORT)
     farm.lab.wait(lambda: running(farm, "upgrade"), 60, "the run to begin")
     with ThreadPoolExecutor() as pool:
@@ -265,6 +266,8 @@ def test_an_upgrade_waits_for_the_running_job_and_leaves_what_people_said(farm: 
     for name in ("b", "c"):
         program = f"/proc/$(systemctl show -p MainPID --value farm-worker@fx-{name}-cpu)/cmdline"
         assert f"/opt/inferfarm/releases/{release}next/" in farm.lab.ssh(name, f"cat {program}")
+        # This one and the one before.
+        assert farm.lab.ssh(name, "ls /opt/inferfarm/releases").split() == [release, f"{release}next"]
     assert states(farm) == {"fx-b-cpu": (True, "ready", None), "fx-c-cpu": (True, "drained", "new fan")}
 
 
