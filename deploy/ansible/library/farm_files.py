@@ -1,11 +1,12 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Many files or directories of one owner and mode by one call of the host.
+"""Many files or directories by one call of the host: of one owner and mode, or to be no more.
 
 `copy` and `file` take one path each and go to the host once or twice for it; that was most of a play's time.
 """
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
 module: farm_files
-short_description: Write files, or make directories, of one owner and mode
+short_description: Write files or make directories of one owner and mode, or remove both
 description:
   - Replaces a file as a whole and at once, with its owner and mode. Check mode and diff mode are supported.
 options:
@@ -32,6 +33,10 @@ options:
         required: true
   directories:
     description: Directories, each after its parent.
+    type: list
+    elements: path
+  absent:
+    description: Files and directories to remove, with all that is in them. This is done first.
     type: list
     elements: path
 author: Inferfarm contributors
@@ -97,6 +102,17 @@ def read(path):
         return None
 
 
+def remove(module, path):
+    """Whether there was something, which in check mode is still there."""
+    there = Path(path).is_symlink() or Path(path).exists()
+    if there and not module.check_mode:
+        if Path(path).is_dir() and not Path(path).is_symlink():
+            shutil.rmtree(path)
+        else:
+            Path(path).unlink()
+    return there
+
+
 def attributed(module, path):
     """Whether owner or mode were not as they should be."""
     return module.set_fs_attributes_if_different(module.load_file_common_arguments(module.params, path), False)
@@ -108,14 +124,16 @@ def main():
         argument_spec={
             "files": {"type": "list", "elements": "dict", "options": FILE},
             "directories": {"type": "list", "elements": "path"},
+            "absent": {"type": "list", "elements": "path"},
         },
-        required_one_of=[("files", "directories")],
+        required_one_of=[("files", "directories", "absent")],
         add_file_common_args=True,
         supports_check_mode=True,
     )
     files = [(each["path"], each["content"]) for each in module.params["files"] or []]
     try:
-        changed = [path for path in module.params["directories"] or [] if make_directory(module, path)]
+        changed = [path for path in module.params["absent"] or [] if remove(module, path)]
+        changed += [path for path in module.params["directories"] or [] if make_directory(module, path)]
         diff = [
             {"before_header": path, "after_header": path, "before": read(path) or "", "after": text}
             for path, text in files
