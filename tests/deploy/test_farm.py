@@ -212,11 +212,14 @@ def test_jobs_end_while_cables_are_out_and_a_hosts_power_is_cut_meanwhile(farm: 
 
 
 def test_the_controller_comes_back_after_a_power_cut_with_what_was_queued(farm: DeployedFarm) -> None:
+    farm.submit("before", **SHORT)
+    farm.lab.wait(lambda: running(farm, "before"), 60, "a run to begin")
     farm.submit("queued")
+    assert farm.records("before") == []  # So what was submitted after it waits.
     farm.lab.cut("a")
     farm.lab.power("a")
     farm.lab.wait(lambda: ended(farm, "queued", 2), 240, "the records")
-    assert {r["outcome"] for r in farm.records("queued")} == {"ok"}
+    assert {r["outcome"] for name in ("before", "queued") for r in farm.records(name)} == {"ok"}
 
 
 def test_a_worker_that_is_stopped_ends_its_job_first(farm: DeployedFarm) -> None:
