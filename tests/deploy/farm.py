@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +36,24 @@ devices: [{devices}]
 """
 
 
+@dataclass(frozen=True)
+class Played:
+    """What a playbook did on each host, by the recap's words, and all that it said."""
+
+    hosts: dict[str, dict[str, int]]
+    said: str
+
+    def changed(self) -> dict[str, int]:
+        """How many tasks changed something on each of the lab's hosts."""
+        return {host: row["changed"] for host, row in self.hosts.items() if host.startswith("fx-")}
+
+
 class DeployedFarm:
     """The inventory of a lab, and what is asked of the farm on it."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.inventory = lab.directory / "inventory.yml"
-        self.last = ""
         #: The workers' own variables; a host that is not here is not in the inventory.
         self.workers: dict[str, dict[str, Any]] = {"b": {}}
         self.write_inventory()
@@ -73,8 +87,8 @@ class DeployedFarm:
         }  # fmt: skip
         self.inventory.write_text(yaml.safe_dump(content))
 
-    def play(self, name: str, *options: str) -> dict[str, dict[str, int]]:
-        """Run a playbook; what it did on each host.
+    def play(self, name: str, *options: str) -> Played:
+        """Run a playbook.
 
         Raises:
             AssertionError: it failed, with all that it said.
@@ -82,14 +96,13 @@ class DeployedFarm:
         done = self.try_play(name, *options)
         assert done.returncode == 0, f"{name}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
         keys = ("ok", "changed", "unreachable", "failed")
-        return {row[0]: dict(zip(keys, map(int, row[1:]), strict=True)) for row in _RECAP.findall(done.stdout)}
+        rows = {row[0]: dict(zip(keys, map(int, row[1:]), strict=True)) for row in _RECAP.findall(done.stdout)}
+        return Played(rows, done.stdout)
 
     def try_play(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
         """Run a playbook that may fail."""
         command = [shutil.which("ansible-playbook") or "ansible-playbook", "-i", str(self.inventory), str(PLAYS / name)]
-        done = self.lab.run(*command, *options, timeout=1200, env=self.environment(), cwd=PLAYS)
-        self.last = done.stdout
-        return done
+        return self.lab.run(*command, *options, timeout=1200, env=self.environment(), cwd=PLAYS)
 
     def environment(self) -> dict[str, str]:
         """No colours, so that the recap can be read, and a log with the time of each line."""
@@ -114,6 +127,20 @@ class DeployedFarm:
         text = SWEEP.format(name=name, devices=devices, latency_ms=latency_ms, iterations=iterations)
         self.lab.ssh("a", f"cat > /tmp/{name}.yaml <<'EOF'\n{text}EOF")
         self.farm(f"submit /tmp/{name}.yaml")
+
+    @contextlib.contextmanager
+    def held(self, host: str) -> Iterator[None]:
+        """Have the job that is measured on the host stand still: its process is stopped, those that watch it are not.
+
+        At the end it goes on, however long that took.
+        """
+        # A warm parent forks a supervisor, and that the measuring process: the one without a child.
+        each = "for pid in $(pgrep -u farm -f -- --warm); do pgrep -P $pid >/dev/null || kill -{} $pid; done"
+        self.lab.ssh(host, each.format("STOP"))
+        try:
+            yield
+        finally:
+            self.lab.ssh(host, each.format("CONT"))
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """The sweep's records."""

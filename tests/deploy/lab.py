@@ -133,6 +133,8 @@ class Lab:
         supervisor = self._supervisors.pop(name, None)
         if supervisor is None:
             return
+        if self._line(name).exists():
+            _try("ssh", "-o", f"ControlPath={self._line(name)}", "-O", "exit", self.hosts[name].address)
         # Killing nspawn itself would leave the host running.
         for pid in _children(supervisor.pid):
             with contextlib.suppress(ProcessLookupError):
@@ -159,7 +161,11 @@ class Lab:
 
     def ssh_words(self, name: str, command: str) -> list[str]:
         """An ssh call of a host; its host key is checked."""
-        options = [f"UserKnownHostsFile={self.directory / 'known_hosts'}", "BatchMode=yes", "ConnectTimeout=5"]
+        options = [
+            f"UserKnownHostsFile={self.directory / 'known_hosts'}", "BatchMode=yes", "ConnectTimeout=5",
+            # One connection for all calls; it ends with the lab.
+            f"ControlPath={self._line(name)}", "ControlMaster=auto", "ControlPersist=yes",
+        ]  # fmt: skip
         words = [word for option in options for word in ("-o", option)]
         return ["ssh", "-i", str(self.key), *words, f"root@{self.hosts[name].address}", command]
 
@@ -185,6 +191,9 @@ class Lab:
             assert time.monotonic() - begin < limit_s, f"waited {limit_s:g} s for {what}"
             time.sleep(0.3)
         return time.monotonic() - begin
+
+    def _line(self, name: str) -> Path:
+        return self.directory / f"{name}.ssh"
 
     def _wire(self, host: Host) -> None:
         _do("ip", "netns", "add", host.full_name)

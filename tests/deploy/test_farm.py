@@ -7,12 +7,13 @@ The tests go in this order: one lab is deployed, hurt, upgraded and removed.
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from farm import __version__
-from tests.deploy.farm import STORE, DeployedFarm
+from tests.deploy.farm import STORE, DeployedFarm, Played
 from tests.deploy.jetson import VARIABLES, pass_for_jetson
 
 pytestmark = [pytest.mark.long, pytest.mark.deploy, pytest.mark.timeout(1500)]
@@ -34,9 +35,9 @@ def ended(farm: DeployedFarm, name: str, count: int) -> bool:
     return len(farm.records(name)) >= count
 
 
-def journal(farm: DeployedFarm, host: str, words: str = "") -> str:
-    """What the host's worker said since it was started."""
-    return farm.lab.ssh(host, f"journalctl -u 'farm-worker@*' --no-pager {words}")
+def unit(farm: DeployedFarm, host: str) -> str:
+    """The state of the unit of the host's worker."""
+    return farm.lab.ssh(host, f"systemctl show -p ActiveState --value farm-worker@fx-{host}-cpu").strip()
 
 
 def secrets(farm: DeployedFarm) -> list[str]:
@@ -54,21 +55,28 @@ def test_a_machine_is_added_by_one_line_and_one_play(farm: DeployedFarm) -> None
     pass_for_jetson(farm.lab.hosts["c"])
     farm.workers["c"] = VARIABLES
     farm.write_inventory()
-    assert set(farm.play("site.yml", "--limit", "fx-a,fx-c")) & HOSTS == {"fx-a", "fx-c"}
+    assert set(farm.play("site.yml", "--limit", "fx-a,fx-c").changed()) == {"fx-a", "fx-c"}
     farm.lab.wait(lambda: len(farm.devices()) == 2, 30, "the new worker's device")
     assert states(farm) == dict.fromkeys(("fx-b-cpu", "fx-c-cpu"), (True, "ready", None))
 
 
-def test_a_second_run_changes_nothing_and_says_no_secret(farm: DeployedFarm) -> None:
-    done = farm.play("site.yml", "-vvv")
-    assert {host: row["changed"] for host, row in done.items() if host in HOSTS} == dict.fromkeys(HOSTS, 0)
+@pytest.fixture(scope="module")
+def once_more(farm: DeployedFarm) -> tuple[Played, Played]:
+    """The play on hosts that need nothing, for real and in check mode: at the same time, as neither changes any."""
+    with ThreadPoolExecutor() as pool:
+        real = pool.submit(farm.play, "site.yml", "-vvv")
+        check = pool.submit(farm.play, "site.yml", "--check", "--limit", "fx-a,fx-c")
+        return real.result(), check.result()
+
+
+def test_a_second_run_changes_nothing_and_says_no_secret(farm: DeployedFarm, once_more: tuple[Played, Played]) -> None:
+    assert once_more[0].changed() == dict.fromkeys(HOSTS, 0)
     assert len(secrets(farm)) >= 10
-    assert [word for word in secrets(farm) if word in farm.last] == []
+    assert [word for word in secrets(farm) if word in once_more[0].said] == []
 
 
-def test_check_mode_finds_nothing_to_do(farm: DeployedFarm) -> None:
-    done = farm.play("site.yml", "--check", "--limit", "fx-a,fx-c")
-    assert {host: row["changed"] for host, row in done.items() if host in HOSTS} == {"fx-a": 0, "fx-c": 0}
+def test_check_mode_finds_nothing_to_do(once_more: tuple[Played, Played]) -> None:
+    assert once_more[1].changed() == {"fx-a": 0, "fx-c": 0}
 
 
 def test_every_unit_runs_and_none_failed(farm: DeployedFarm) -> None:
@@ -203,17 +211,24 @@ def test_jobs_end_while_cables_are_out_and_a_hosts_power_is_cut_meanwhile(farm: 
 
 
 def test_the_controller_comes_back_after_a_power_cut_with_what_was_queued(farm: DeployedFarm) -> None:
+    farm.submit("before", **SHORT)
+    farm.lab.wait(lambda: running(farm, "before"), 60, "a run to begin")
     farm.submit("queued")
+    assert farm.records("before") == []  # So what was submitted after it waits.
     farm.lab.cut("a")
     farm.lab.power("a")
     farm.lab.wait(lambda: ended(farm, "queued", 2), 240, "the records")
-    assert {r["outcome"] for r in farm.records("queued")} == {"ok"}
+    assert {r["outcome"] for name in ("before", "queued") for r in farm.records(name)} == {"ok"}
 
 
 def test_a_worker_that_is_stopped_ends_its_job_first(farm: DeployedFarm) -> None:
-    farm.submit("drain", devices="{id: fx-b-cpu}", **LONG)
+    farm.submit("drain", devices="{id: fx-b-cpu}", **SHORT)
     farm.lab.wait(lambda: running(farm, "drain"), 60, "the run to begin")
-    farm.lab.ssh("b", "systemctl stop farm-worker@fx-b-cpu")
+    with farm.held("b"):
+        farm.lab.ssh("b", "systemctl stop --no-block farm-worker@fx-b-cpu")
+        farm.lab.wait(lambda: unit(farm, "b") == "deactivating", 30, "the stop to begin")
+        assert running(farm, "drain")
+    farm.lab.wait(lambda: unit(farm, "b") == "inactive", 120, "the worker's end")
     assert [r["outcome"] for r in farm.records("drain")] == ["ok"]
     assert "Result=success" in farm.lab.ssh("b", "systemctl show -p Result farm-worker@fx-b-cpu")
     farm.lab.ssh("b", "systemctl start farm-worker@fx-b-cpu")
@@ -223,8 +238,8 @@ def test_an_upgrade_stops_at_the_first_failure(farm: DeployedFarm) -> None:
     release = farm.lab.ssh("b", "cat /etc/inferfarm/worker.release")
     farm.workers["b"] = {"farm_python": "/opt/no/python3"}
     farm.write_inventory(farm_release_suffix="next")
-    assert farm.try_play("upgrade.yml").returncode != 0
-    assert "fx-b-cpu could not be upgraded" in farm.last
+    done = farm.try_play("upgrade.yml")
+    assert done.returncode != 0 and "fx-b-cpu could not be upgraded" in done.stdout
     # The one that failed runs as before and takes no jobs, the next one was not touched.
     assert [farm.lab.ssh(name, "cat /etc/inferfarm/worker.release") for name in ("b", "c")] == [release, release]
     farm.lab.ssh("b", "systemctl is-active farm-worker@fx-b-cpu")
@@ -239,14 +254,22 @@ def test_an_upgrade_waits_for_the_running_job_and_leaves_what_people_said(farm: 
     release = farm.lab.ssh("c", "cat /etc/inferfarm/worker.release").strip()
     # What a pip leaves that was killed is no release.
     farm.lab.ssh("c", f"d=/opt/inferfarm/releases/{release}next/bin; mkdir -p $d; touch $d/pip $d/farm")
-    farm.submit("upgrade", devices="{id: fx-c-cpu}", **LONG)
+    farm.lab.ssh("c", "mkdir -p /opt/inferfarm/releases/0.0.9/bin")
+    farm.submit("upgrade", devices="{id: fx-c-cpu}", **SHORT)
     farm.lab.wait(lambda: running(farm, "upgrade"), 60, "the run to begin")
-    farm.farm("devices drain fx-c-cpu --reason 'new fan'")
-    farm.play("upgrade.yml")
+    with ThreadPoolExecutor() as pool:
+        with farm.held("c"):
+            farm.farm("devices drain fx-c-cpu --reason 'new fan'")
+            upgrade = pool.submit(farm.play, "upgrade.yml")
+            farm.lab.wait(lambda: upgrade.done() or unit(farm, "c") == "deactivating", 600, "the job's host's turn")
+            assert unit(farm, "c") == "deactivating" and running(farm, "upgrade"), upgrade.result().said
+        upgrade.result()
     assert [r["outcome"] for r in farm.records("upgrade")] == ["ok"]
     for name in ("b", "c"):
         program = f"/proc/$(systemctl show -p MainPID --value farm-worker@fx-{name}-cpu)/cmdline"
         assert f"/opt/inferfarm/releases/{release}next/" in farm.lab.ssh(name, f"cat {program}")
+        # This one and the one before.
+        assert farm.lab.ssh(name, "ls /opt/inferfarm/releases").split() == [release, f"{release}next"]
     assert states(farm) == {"fx-b-cpu": (True, "ready", None), "fx-c-cpu": (True, "drained", "new fan")}
 
 
