@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from farm.settings import WarmPolicy
@@ -33,9 +35,7 @@ def test_a_run_s_processes_are_found(tmp_path: Path, policy: WarmPolicy) -> None
         path = tmp_path / "sweep.yaml"
         path.write_text(SWEEP.format(device=worker.device_id))
         farm.api.submit(path)
-        _wait(farm, lambda: worker.grandchild() is not None)
-        runner, supervisor, grandchild = worker.runner(), worker.supervisor(), worker.grandchild()
-        assert runner is not None and supervisor is not None and grandchild is not None
+        runner, supervisor, grandchild = _wait(farm, lambda: _measuring(farm))
         assert (grandchild.ppid(), runner.ppid()) == (runner.pid, supervisor.pid)
         pool, forked = worker.child(), policy == "always"
         assert pool is not None and (supervisor.ppid() == pool.pid) is not forked
@@ -43,9 +43,18 @@ def test_a_run_s_processes_are_found(tmp_path: Path, policy: WarmPolicy) -> None
         _wait(farm, lambda: not is_alive(grandchild.pid) and not is_alive(supervisor.pid))
 
 
-def _wait(farm: ChaosFarm, condition: Callable[[], bool]) -> None:
-    def look() -> bool:
+def _measuring(farm: ChaosFarm) -> tuple[psutil.Process, psutil.Process, psutil.Process] | None:
+    """Runner, supervisor and grandchild of the first worker's run, once it is the measuring one."""
+    if not any(line.event == "start" and line.run_id.endswith("-b1") for line in [*farm.lines, *farm.read_log()]):
+        return None
+    worker = farm.workers[0]
+    runner, supervisor, grandchild = worker.runner(), worker.supervisor(), worker.grandchild()
+    return (runner, supervisor, grandchild) if runner and supervisor and grandchild else None
+
+
+def _wait(farm: ChaosFarm, condition: Callable[[], object]) -> Any:
+    def look() -> object:
         farm.keep_alive()
         return condition()
 
-    wait_until(look, "the farm", 120)
+    return wait_until(look, "the farm", 120)
