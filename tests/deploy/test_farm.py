@@ -211,7 +211,7 @@ def test_jobs_end_while_cables_are_out_and_a_hosts_power_is_cut_meanwhile(farm: 
 
 
 def test_the_controller_comes_back_after_a_power_cut_with_what_was_queued(farm: DeployedFarm) -> None:
-    farm.submit("before", **SHORT)
+    farm.submit("before", latency_ms=100, iterations=300)
     farm.lab.wait(lambda: running(farm, "before"), 60, "a run to begin")
     farm.submit("queued")
     assert farm.records("before") == []  # So what was submitted after it waits.
