@@ -7,6 +7,7 @@ It shows that the workflow's own steps fit together. It proves nothing about Tor
 from __future__ import annotations
 
 import copy
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -83,6 +84,7 @@ def torch_tensorrt(seen: list[Any], limit: int, leave: bool) -> Any:
         return part if leave else _around(compiler.convert_module(part, inputs))
 
     module = ModuleType("torch_tensorrt")
+    module.__spec__ = ModuleSpec("torch_tensorrt", None)
     vars(module).update(
         __version__="2.2.0+stand-in",
         compile=compile_model,

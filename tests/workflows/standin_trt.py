@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from enum import Enum, IntEnum
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -336,6 +337,7 @@ class _Calibrator:
 def tensorrt(generation: int = 8) -> Any:
     """The module as a generation of TensorRT has it: 10 has strong typing, 11 nothing else."""
     module = ModuleType("tensorrt")
+    module.__spec__ = ModuleSpec("tensorrt", None)  # PyTorch's compiler looks for it with find_spec
     fields = {
         "__version__": VERSIONS[generation],
         "Builder": Builder,
