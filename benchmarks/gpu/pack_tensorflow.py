@@ -43,7 +43,9 @@ PACKAGES = (
     "nvidia-cusparse-cu11==11.7.5.86",
 )  # fmt: skip
 UNUSED = (
-    "nvidia/cudnn/lib/*adv_train*", "nvidia/cudnn/lib/*cnn_train*", "nvidia/cusolver/lib/libcusolverMg*", "nvidia/cuda_cupti/lib/libnvperf*",
+    # Not ops_train: TensorFlow's batch normalisation is in it.
+    "nvidia/cudnn/lib/*adv_train*", "nvidia/cudnn/lib/*cnn_train*",
+    "nvidia/cusolver/lib/libcusolverMg*", "nvidia/cuda_cupti/lib/libnvperf*",
     "nvidia/*/include", "tensorflow/include", "**/__pycache__", "**/*.a", "bin",
 )  # fmt: skip
 STDLIB_UNUSED = ("test", "idlelib", "tkinter", "turtledemo", "ensurepip", "site-packages", "__pycache__", "*.a")

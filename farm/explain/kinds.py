@@ -12,6 +12,22 @@ from farm.contract.layers import Layer, LayerTable
 #: An operator is one kind, whoever computes it in whatever type and layout: `QLinearConv`, `NhwcConv`, `Conv2d`.
 _PREFIX = re.compile(r"^(QLinear|Nhwc|Q)(?=[A-Z])")
 _DIMENSIONS = re.compile(r"(?<=[a-z])[123]d$")
+#: What ONNX calls the operators that TensorRT, OpenVINO and torch have other names for.
+_SYNONYMS = {
+    "AvgPool": "AveragePool",
+    "BatchNorm": "BatchNormalization",
+    "Convolution": "Conv",
+    "Deconvolution": "ConvTranspose",
+    "FullyConnected": "Gemm",
+    "LayerNorm": "LayerNormalization",
+    "Linear": "Gemm",
+    "MatrixMultiply": "MatMul",
+    "ReLU": "Relu",
+    "SoftMax": "Softmax",
+    "add": "Add",
+    "mul": "Mul",
+    "relu": "Relu",
+}
 #: What only changes the type of values computes in none.
 _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast")
 CONVERTING = "conversions"
@@ -34,8 +50,9 @@ class Kind:
 
 
 def kind_of(layer: Layer) -> str:
-    """`Conv` for `QLinearConv`; a row without a kind is one of its own."""
-    return _DIMENSIONS.sub("", _PREFIX.sub("", layer.kind)) or layer.name
+    """`Conv` for `QLinearConv`, `Conv2d` and `Convolution`; a row without a kind is one of its own."""
+    kind = _DIMENSIONS.sub("", _PREFIX.sub("", layer.kind)).rstrip("_")
+    return _SYNONYMS.get(kind, kind) or layer.name
 
 
 def by_kind(base: Sequence[Layer], new: Sequence[Layer]) -> list[Kind]:

@@ -128,8 +128,13 @@ def _between(low: float, high: float) -> str:
     """The range of a counter; bytes of memory in whole units."""
     for size, unit in ((1e9, "G"), (1e6, "M")):
         if high >= size:
-            return f"{low / size:.3g} to {high / size:.3g} {unit}"
-    return f"{low:.3g} to {high:.3g}"
+            return f"{_plain(low / size)} to {_plain(high / size)} {unit}"
+    return f"{_plain(low)} to {_plain(high)}"
+
+
+def _plain(value: float) -> str:
+    """Three significant digits without an exponent: 1980 MHz, not 1.98e+03."""
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def _time(us: float) -> str:
