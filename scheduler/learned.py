@@ -57,6 +57,8 @@ class Predictor:
             self._point_s(wanted, size) if job.pipeline is None else predict.ladder_point_s(job, 0.0)
             for size in job.batches.sizes
         )
+        if job.profile:
+            points += sum(predict.profiles_s(job, self._call_s(wanted, size)) for size in job.batches.sizes)
         largest = max(job.batches.sizes, default=1)
         input_s = self._call_s(wanted, largest) / largest
         return self._prepare_s(job, wanted) + points + predict.accuracy_s(job, input_s)

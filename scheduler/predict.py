@@ -21,11 +21,14 @@ CALL_S = 0.001
 STEADY_CALLS, STEADY_S = 40, 1.0
 #: A stop rule ends after some 600 calls: a noise of 5 % then gives the median to 0.5 %, and has settled.
 STOP_CALLS = 600
+#: A run under a profiler warms up for half a second, then takes three seconds' worth of inferences apart, 10 to 50, each
+#: some three times as slow (workers/runner/profiling.py; 1.2 to 4 times on an H200).
+PROFILE_WARM_UP_S, PROFILE_CALLS, PROFILE_S, PROFILE_SLOWER = 0.5, (10, 50), 3.0, 3.0
 
 
 def predicted_s(job: JobSpec) -> float:
     """Estimate the device-seconds of a job: its preparation, every point of its ladder, its accuracy."""
-    points = sum(ladder_point_s(job, call_s(size)) for size in job.batches.sizes)
+    points = sum(ladder_point_s(job, call_s(size)) + profiles_s(job, call_s(size)) for size in job.batches.sizes)
     return prepare_s(job) + points + accuracy_s(job, INFERENCE_S)
 
 
@@ -51,6 +54,15 @@ def ladder_point_s(job: JobSpec, call: float) -> float:
     if job.pipeline is None:
         return point_s(job.protocol, call)
     return PROCESS_S + job.pipeline.seconds
+
+
+def profiles_s(job: JobSpec, call: float) -> float:
+    """The runs under a profiler that follow a point whose call takes `call` seconds."""
+    if not job.profile:
+        return 0.0
+    least, most = PROFILE_CALLS
+    calls = max(least, min(most, int(PROFILE_S / max(call, 1e-9))))
+    return len(job.profile) * (PROCESS_S + max(PROFILE_WARM_UP_S, 5 * call) + calls * call * PROFILE_SLOWER)
 
 
 def point_s(protocol: Protocol, call: float) -> float:

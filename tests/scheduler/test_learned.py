@@ -21,7 +21,7 @@ from farm.store.durations import Took, durations
 from scheduler.choose import choose
 from scheduler.learn import learn
 from scheduler.learned import Predictor
-from scheduler.predict import point_s, predicted_s
+from scheduler.predict import PROCESS_S, point_s, predicted_s
 from tests.factories import make_job, make_record
 from tests.scheduler.conftest import announcement
 
@@ -52,6 +52,15 @@ def test_what_ran_is_predicted_as_it_was_point_by_point() -> None:
     # 4 s for the process that prepares, and the 6 s that its stages took.
     assert Predictor(rows).predicted_s(job) == pytest.approx(30 + 50 + 10)
     assert Predictor(rows).predicted_s(of(sizes=(16,))) == pytest.approx(900 + 10)
+
+
+def test_runs_under_a_profiler_come_on_top_of_what_was_measured() -> None:
+    plain, profiled = of(), of(profile=("layers", "timeline"))
+    assert Predictor().predicted_s(profiled) == pytest.approx(predicted_s(profiled))
+    known = Predictor([took(plain, 1, 30.0, call_ms=10.0)])
+    # Two processes, each with 0.5 s of warm-up and 50 inferences of 10 ms that are three times as slow.
+    extra = 2 * (PROCESS_S + 0.5 + 3 * 50 * 0.01)
+    assert known.predicted_s(profiled) - known.predicted_s(plain) == pytest.approx(extra)
 
 
 def test_a_device_by_name_is_of_its_class() -> None:
