@@ -21,8 +21,8 @@ CALL_S = 0.001
 STEADY_CALLS, STEADY_S = 40, 1.0
 #: A stop rule ends after some 600 calls: a noise of 5 % then gives the median to 0.5 %, and has settled.
 STOP_CALLS = 600
-#: A run under a profiler warms up for half a second, then takes three seconds' worth of inferences apart, 10 to 50, each
-#: some three times as slow (workers/runner/profiling.py; 1.2 to 4 times on an H200).
+#: A run under a profiler warms up for 0.5 s, then takes three seconds' worth of inferences apart, 10 to 50, all of
+#: them some three times as slow (workers/runner/profiling.py; 1.2 to 4 times on an H200).
 PROFILE_WARM_UP_S, PROFILE_CALLS, PROFILE_S, PROFILE_SLOWER = 0.5, (10, 50), 3.0, 3.0
 
 
