@@ -33,8 +33,9 @@ class Layer:
 
     `origins` are the names that it had in the model: of ONNX nodes, or of torch modules; several where they were fused.
     `kind` is the library's word for what it does, `place` who runs it (`tensorrt`, `cuda`, `cpu`, `pytorch` ...).
-    `precision` is the type it computes in; `tactic` the kernel or implementation chosen. None: the library does not
-    tell. `calls` and `time_ns` are for one inference, `share` is of all rows' time.
+    `precision` is the type it computes in; `tactic` the kernel or implementation chosen, of several kernels the one
+    that took longest. None: the library does not tell. `calls` and `time_ns` are for one inference, `share` is of all
+    rows' time.
     """
 
     name: str

@@ -249,9 +249,10 @@ def test_openvino_lists_the_names_that_a_node_was_made_from() -> None:
 # torch.profiler on a GPU: events of the shape that it gives, without a GPU.
 
 
-def event(name: str, *children: Any, kernels: tuple[tuple[str, float], ...] = ()) -> Any:
+def event(name: str, *children: Any, kernels: tuple[tuple[str, float], ...] = (), number: int = 0) -> Any:
     return SimpleNamespace(
         name=name,
+        id=number,
         cpu_children=list(children),
         kernels=[SimpleNamespace(name=kernel, duration=us) for kernel, us in kernels],
         device_type="DeviceType.CPU",

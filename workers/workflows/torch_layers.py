@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time per module or operator of a torch model, by torch.profiler.
 
-On a GPU a row's time is that of its kernels, each counted with the operator that launched it; on a CPU of its calls.
+On a GPU a row's time is that in which a kernel of it ran, each counted with the operator that launched it; on a CPU
+that of its calls.
 In eager execution each leaf module is a row, by a range around its forward, and so is what is called outside of any.
 """
 
@@ -12,6 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from farm.contract.layers import BETWEEN, TENSORRT
 from workers.workflows.layers import LayerProfiler, Observed, Rows, Step, kernel_type, nothing_seen
+from workers.workflows.torch_kernels import Kernel, busy_ns, longest, on_device, timed, told_apart
 
 _PREFIX = "inferfarm::"
 _ITERATION = _PREFIX + "iteration"
@@ -20,6 +22,9 @@ _MODULE = _PREFIX + "module::"
 _RUNTIME = re.compile("cu(da)?[A-Z]")
 #: Torch-TensorRT's operators that run an engine, of its C++ and its Python runtime.
 _ENGINES = ("tensorrt::execute_engine", "tensorrt::", "PythonTorchTensorRTModule:TensorRTRuntime")
+
+#: Kernels of each iteration by place and name of their row.
+_Seen = Dict[Tuple[str, str], List[List[Kernel]]]
 
 
 class TorchLayers(LayerProfiler):
@@ -49,10 +54,12 @@ class TorchLayers(LayerProfiler):
                         step()
             events = list(profile.events())
         rows, steps = Rows(count), [event for event in events if event.name == _ITERATION and _on_host(event)]
-        for iteration, event in enumerate(steps[:count]):
-            self._take(rows, iteration, event)
         if self.clock == "device":
+            self._take_device(rows, count, steps[:count], on_device(profile))
             self._take_unlinked(rows, count, events)
+        else:
+            for iteration, event in enumerate(steps[:count]):
+                self._take_host(rows, iteration, event)
         found = rows.list()
         if not any(row.place != BETWEEN for row in found):
             raise nothing_seen("torch.profiler")
@@ -91,11 +98,7 @@ class TorchLayers(LayerProfiler):
 
         return leave
 
-    def _take(self, rows: Rows, iteration: int, event: Any) -> None:
-        if self.clock == "device":
-            for child in event.cpu_children:
-                self._take_kernels(rows, iteration, child, None)
-            return
+    def _take_host(self, rows: Rows, iteration: int, event: Any) -> None:
         taken = sum(self._take_calls(rows, iteration, child) for child in event.cpu_children)
         between = Observed("(between operators)", "host", BETWEEN)
         rows.add(BETWEEN, iteration, max(_total_ns(event) - taken, 0.0), lambda: between)
@@ -108,22 +111,20 @@ class TorchLayers(LayerProfiler):
         rows.add(event.name, iteration, time_ns, lambda: self._row(event.name, _leaf(event)))
         return time_ns
 
-    def _take_kernels(self, rows: Rows, iteration: int, event: Any, owner: Optional[str]) -> None:
-        """Rows of a GPU: the kernels below each module, below each operator outside of any; others by name."""
-        if owner is None and (event.name.startswith(_MODULE) or is_operator(event.name)):
-            owner = event.name
-        for kernel in _launched(event):
-            inside = owner is not None and owner.startswith(_ENGINES)
-            key = kernel.name if owner is None or inside else owner
-            place = TENSORRT if inside else "pytorch"
-            rows.add(
-                (place, key),
-                iteration,
-                kernel.duration * 1e3,
-                lambda: self._row(key, kernel.name, place),  # noqa: B023
-            )
-        for child in event.cpu_children:
-            self._take_kernels(rows, iteration, child, owner)
+    def _take_device(self, rows: Rows, count: int, steps: List[Any], known: Dict[int, List[Kernel]]) -> None:
+        seen: _Seen = {}
+        for iteration, event in enumerate(steps):
+            for child in event.cpu_children:
+                for place, name, kernel in _kernels(child, None, known):
+                    seen.setdefault((place, name), [[] for _ in range(count)])[iteration].append(kernel)
+        for (place, name), runs in seen.items():
+            row = self._row(name, longest([kernel for kernels in runs for kernel in kernels]), place)
+            for iteration, kernels in enumerate(runs):
+                rows.add((place, name), iteration, busy_ns(kernels), lambda: row, len(kernels))  # noqa: B023
+        untold = sum(not all(map(told_apart, runs)) for runs in seen.values())
+        if untold:
+            said = "when the kernels of {} rows ran is not known: their time is the sum of the kernels' durations"
+            self.notes.append(said.format(untold))
 
     def _take_unlinked(self, rows: Rows, count: int, events: List[Any]) -> None:
         """Kernels that no operator launched (Triton's, from Python): shared out evenly, for nothing tells whose.
@@ -154,6 +155,17 @@ class TorchLayers(LayerProfiler):
         module = name[len(_MODULE) :]
         kind, precision = self._types.get(module, ("module", None))
         return Observed(module, kind, place, (module,), precision, tactic)
+
+
+def _kernels(event: Any, owner: Optional[str], known: Dict[int, List[Kernel]]) -> Iterator[Tuple[str, str, Kernel]]:
+    """Place, row and kernel: rows are modules, and operators outside of any; of what is neither each kernel by name."""
+    if owner is None and (event.name.startswith(_MODULE) or is_operator(event.name)):
+        owner = event.name
+    inside = owner is not None and owner.startswith(_ENGINES)
+    for kernel in timed(_launched(event), known.get(event.id, ())):
+        yield TENSORRT if inside else "pytorch", kernel.name if owner is None or inside else owner, kernel
+    for child in event.cpu_children:
+        yield from _kernels(child, owner, known)
 
 
 def _launched(event: Any) -> List[Any]:
