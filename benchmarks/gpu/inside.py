@@ -17,12 +17,11 @@ from paper import small
 
 from farm.contract.names import slug
 from farm.contract.record import Record
-from farm.report import drawing
 from farm.report.compose import compose
 from farm.report.document import Document, Section
 from farm.report.figures import Figure
 from farm.report.profiles import pictures_in
-from farm.report.render import to_markdown
+from farm.report.render import figure_file, to_markdown
 from farm.store import Store
 
 SECTIONS = ("concurrency", "pipeline", "profiles")
@@ -67,9 +66,7 @@ def write(document: Document, page: Path) -> None:
 
 def drawn(figure: Figure) -> bytes:
     """The file of a figure: a chart as a small PNG, a drawing as SVG."""
-    if figure.sheet:
-        return small(drawing.to_png(figure.sheet))
-    return drawing.stacked([panel.svg for panel in figure.panels])
+    return small(figure_file(figure)) if figure.sheet else figure_file(figure)
 
 
 if __name__ == "__main__":

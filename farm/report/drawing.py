@@ -8,6 +8,7 @@ serves light, dark and print. Series colours are Okabe and Ito's, safe for colou
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -131,8 +132,8 @@ def to_png(spec: dict[str, Any]) -> bytes:
     return bytes(png)
 
 
-def stacked(svgs: Sequence[str]) -> bytes:
-    """Our own drawings, one below the other, as an SVG file in the light palette."""
+def stacked(svgs: Sequence[str], legend: Sequence[tuple[str, str]] = ()) -> bytes:
+    """Our own drawings, one below the other, as an SVG file in the light palette; `legend`: words and their roles."""
     sizes = [re.search(r'viewBox="0 0 (\d+) (\d+)"', svg) for svg in svgs]
     width = max(int(size[1]) for size in sizes if size)
     parts, y = list[str](), 0
@@ -140,11 +141,33 @@ def stacked(svgs: Sequence[str]) -> bytes:
         height = int(size[2]) if size else 0
         parts.append(svg.replace("<svg ", f'<svg y="{y}" height="{height}" ', 1))
         y += height
+    if legend:
+        drawn, height = _legend(legend, y, width)
+        parts.append(drawn)
+        y += height
     text = "".join(parts)
     for role, (light, _) in PALETTE.items():
         text = text.replace(f"var(--fig-{role})", light)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" font-family="{FONT}">'
     return f'{head}<rect width="100%" height="100%" fill="{PALETTE["surface"][0]}"/>{text}</svg>'.encode()
+
+
+#: Of a legend in an SVG: a line's height, a square's side, and what a letter and the gap behind a word take.
+_LINE, _SQUARE, _LETTER, _GAP = 24, 14, 8.5, 24
+
+
+def _legend(legend: Sequence[tuple[str, str]], top: int, width: int) -> tuple[str, int]:
+    """Squares with their words, in lines below one another, and the height of all."""
+    parts, x, y = list[str](), 8.0, top + 8
+    for words, role in legend:
+        taken = _SQUARE + 6 + _LETTER * len(words) + _GAP
+        if x > 8 and x + taken > width:
+            x, y = 8.0, y + _LINE
+        parts.append(f'<rect x="{x:g}" y="{y}" width="{_SQUARE}" height="{_SQUARE}" fill="var(--fig-{role})"/>')
+        place = f'x="{x + _SQUARE + 6:g}" y="{y + _SQUARE - 1}"'
+        parts.append(f'<text {place} font-size="15" fill="var(--fig-ink)">{html.escape(words)}</text>')
+        x += taken
+    return "".join(parts), y + _LINE - top
 
 
 _LOCALE = {"decimal": ".", "thousands": "\u2009", "grouping": [3], "currency": ["", ""]}

@@ -141,13 +141,21 @@ def _drawings(figures: tuple[Figure, ...]) -> list[str]:
     return found
 
 
+def figure_file(figure: Figure) -> bytes:
+    """What the file of a figure holds: a chart as PNG, a drawing of our own as SVG, with its legend."""
+    if figure.sheet:
+        return drawing.to_png(figure.sheet)
+    return drawing.stacked(
+        [panel.svg for panel in figure.panels], [(words, style.role) for words, style in figure.legend]
+    )
+
+
 def _write_all(document: Document, out_dir: Path) -> ReportFiles:
     figures_dir = out_dir / "figures"
     figures_dir.mkdir(parents=True, exist_ok=True)
     written = []
     for figure in document.all_figures:
-        made = drawing.to_png(figure.sheet) if figure.sheet else drawing.stacked([p.svg for p in figure.panels])
-        written.append(_write(figures_dir / figure.file, made))
+        written.append(_write(figures_dir / figure.file, figure_file(figure)))
     for stale in set(FIGURE_NAMES) - {figure.key for figure in document.all_figures}:
         (figures_dir / f"{stale}.png").unlink(missing_ok=True)
     csv_path = parquet_path = None

@@ -120,6 +120,19 @@ def test_the_still_picture_is_well_formed_and_escapes_names() -> None:
     assert len(ElementTree.fromstring(whole)) == 3
 
 
+def test_a_file_of_drawings_has_its_legend_below_them_in_as_many_lines_as_it_needs() -> None:
+    drawing = stages_svg(picture(STAGES, PART, SAMPLES))
+    words = [(f"a kind of span & number {number}", "s1") for number in range(12)]
+    found = ElementTree.fromstring(stacked([drawing], words))
+    text = "{http://www.w3.org/2000/svg}text"
+    assert [each.text for each in found if each.tag == text] == [said for said, _ in words]
+    width, height = (float(size) for size in found.attrib["viewBox"].split()[2:])
+    lines = {float(each.attrib["y"]) for each in found if each.tag == text}
+    assert len(lines) > 1
+    assert max(lines) < height
+    assert all(float(each.attrib["x"]) + 8 * len(each.text or "") < width for each in found if each.tag == text)
+
+
 @pytest.mark.parametrize("told", [{}, {"inference_us": 0, "stages": []}])
 def test_without_anything_to_show_there_is_no_picture(told: dict[str, Any]) -> None:
     assert stages_svg(told) == inference_svg(told) == ""
