@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from redis.exceptions import ConnectionError as Cut
 
 from farm.broker.connection import connect
-from farm.broker.register import Register
+from farm.broker.register import DeviceEntry, Register
 from farm.cli.broker import broker
 from farm.errors import UnavailableError
 from farm.settings import Settings
@@ -46,12 +47,20 @@ def load_users(server: TlsServer, *words: str) -> None:
     connect(server.settings("admin")).acl_load()
 
 
+def asked(register: Register) -> list[DeviceEntry]:
+    """As workers ask, who ask again: a server that has read its users anew closes what a changed one had open."""
+    try:
+        return register.devices()
+    except Cut:
+        return register.devices()
+
+
 def test_a_worker_goes_on_while_its_password_is_renewed(server: TlsServer) -> None:
     at_work = Register(connect(server.settings("worker")))
     password = server.directory / "passwords/worker.password"
     old = password.read_text()
     load_users(server, "--renew", "worker")
-    assert at_work.devices() == [], "an open connection, and one that is made anew with the old password"
+    assert asked(at_work) == [], "an open connection, and one that is made anew with the old password"
     (server.directory / "old").write_text(old)
     still = server.settings("worker", broker_password_file=server.directory / "old")
     assert Register(connect(still)).devices() == []
