@@ -28,7 +28,7 @@ PROFILE_WARM_UP_S, PROFILE_CALLS, PROFILE_S, PROFILE_SLOWER = 0.5, (10, 50), 3.0
 
 def predicted_s(job: JobSpec) -> float:
     """Estimate the device-seconds of a job: its preparation, every point of its ladder, its accuracy."""
-    points = sum(ladder_point_s(job, call_s(size)) + profiles_s(job, call_s(size)) for size in job.batches.sizes)
+    points = sum(ladder_point_s(job, call_s(size)) for size in job.batches.sizes)
     return prepare_s(job) + points + accuracy_s(job, INFERENCE_S)
 
 
@@ -50,9 +50,9 @@ def accuracy_s(job: JobSpec, input_s: float) -> float:
 
 
 def ladder_point_s(job: JobSpec, call: float) -> float:
-    """One point of a job's ladder: an inference's processes, or the passes of a pipeline."""
+    """One point of a job's ladder: an inference's processes and runs under a profiler, or the passes of a pipeline."""
     if job.pipeline is None:
-        return point_s(job.protocol, call)
+        return point_s(job.protocol, call) + profiles_s(job, call)
     return PROCESS_S + job.pipeline.seconds
 
 
