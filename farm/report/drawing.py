@@ -132,6 +132,11 @@ def to_png(spec: dict[str, Any]) -> bytes:
     return bytes(png)
 
 
+def svg_text(x: float, y: float, words: str, role: str = "ink", anchor: str = "start") -> str:
+    """Words of a drawing of our own, escaped, in a colour of the palette."""
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="var(--fig-{role})">{html.escape(words)}</text>'
+
+
 def stacked(svgs: Sequence[str], legend: Sequence[tuple[str, str]] = ()) -> bytes:
     """Our own drawings, one below the other, as an SVG file in the light palette; `legend`: words and their roles."""
     sizes = [re.search(r'viewBox="0 0 (\d+) (\d+)"', svg) for svg in svgs]
@@ -148,7 +153,7 @@ def stacked(svgs: Sequence[str], legend: Sequence[tuple[str, str]] = ()) -> byte
     text = "".join(parts)
     for role, (light, _) in PALETTE.items():
         text = text.replace(f"var(--fig-{role})", light)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" font-family="{FONT}">'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" font-family="{FONT}" font-size="15">'
     return f'{head}<rect width="100%" height="100%" fill="{PALETTE["surface"][0]}"/>{text}</svg>'.encode()
 
 
@@ -164,8 +169,7 @@ def _legend(legend: Sequence[tuple[str, str]], top: int, width: int) -> tuple[st
         if x > 8 and x + taken > width:
             x, y = 8.0, y + _LINE
         parts.append(f'<rect x="{x:g}" y="{y}" width="{_SQUARE}" height="{_SQUARE}" fill="var(--fig-{role})"/>')
-        place = f'x="{x + _SQUARE + 6:g}" y="{y + _SQUARE - 1}"'
-        parts.append(f'<text {place} font-size="15" fill="var(--fig-ink)">{html.escape(words)}</text>')
+        parts.append(svg_text(x + _SQUARE + 6, y + _SQUARE - 1, words))
         x += taken
     return "".join(parts), y + _LINE - top
 

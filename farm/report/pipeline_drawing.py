@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
+from farm.report.drawing import svg_text
+
 #: The part of a pass that no stage has.
 BETWEEN = "between"
 #: Stages in their order, each with a colour far from its neighbours'.
@@ -25,14 +27,14 @@ def shares_svg(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]], words: M
     parts: list[str] = []
     for number, (name, shares) in enumerate(bars):
         y = number * _ROW
-        parts.append(_text(_LEFT, y + 18, name))
+        parts.append(svg_text(_LEFT, y + 18, name))
         parts += _bar(y + 25, shares, words)
     bottom = len(bars) * _ROW + 4
     for percent in range(0, 101, 20):
         x = _x(percent)
         anchor = "start" if percent == 0 else "end" if percent == 100 else "middle"
         parts.append(f'<path d="M{x},{bottom}v5" stroke="var(--fig-muted)"/>')
-        parts.append(_text(x, bottom + 27, f"{percent} %", "muted", anchor))
+        parts.append(svg_text(x, bottom + 27, f"{percent} %", "muted", anchor))
     opened = f'<svg focusable="false" viewBox="0 0 {_WIDTH} {bottom + 36}" width="{_WIDTH}" font-size="15">'
     return opened + "".join(parts) + "</svg>"
 
@@ -48,12 +50,8 @@ def _bar(y: int, shares: Sequence[tuple[str, float]], words: Mapping[str, str]) 
             f"<title>{escape(said)}</title></rect>"
         )
         if right - x > _LETTER * len(said) + 6:
-            yield _text(x + 5, y + 17, said, "ink" if stage == BETWEEN else "surface")
+            yield svg_text(x + 5, y + 17, said, "ink" if stage == BETWEEN else "surface")
 
 
 def _x(percent: float) -> float:
     return round(_LEFT + min(max(percent, 0.0), 100.0) / 100 * (_RIGHT - _LEFT), 1)
-
-
-def _text(x: float, y: float, words: str, role: str = "ink", anchor: str = "start") -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="var(--fig-{role})">{escape(words)}</text>'

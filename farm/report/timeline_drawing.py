@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from farm.report.drawing import svg_text
+
 #: In units of the drawing, which are pixels where the page has room for all of it.
 _WIDTH, _LEFT, _RIGHT = 1000, 190, 990
 _BAR, _LANE, _PLOT, _GAP = 26, 34, 58, 14
@@ -75,7 +77,7 @@ def by_depth(spans: Sequence[Span]) -> list[list[Span]]:
 
 
 def _lane(name: str, spans: Sequence[Span], end: float, y: int) -> Iterator[str]:
-    yield _text(4, y + 18, name)
+    yield svg_text(4, y + 18, name)
     order = list(dict.fromkeys(str(word) for word, *_ in spans))
     roles = {word: _ROLES[number % len(_ROLES)] for number, word in enumerate(order)}
     for word, start, length in spans:
@@ -88,7 +90,7 @@ def _lane(name: str, spans: Sequence[Span], end: float, y: int) -> Iterator[str]
         )
         shown = _fitting(str(word).removeprefix("aten::"), width - 8)
         if shown:
-            yield _text(x + 4, y + 18, shown, "surface")
+            yield svg_text(x + 4, y + 18, shown, "surface")
 
 
 def _fitting(word: str, width: float) -> str:
@@ -104,19 +106,19 @@ def _counter(name: str, points: Sequence[Sequence[float]], end: float, y: int) -
     low, high = min(values), max(values)
     room = (high - low) or 1.0
     path = " ".join(f"{_x(at, end)},{round(y + _PLOT - (_PLOT - 4) * (v - low) / room, 1)}" for at, v in points)
-    yield _text(4, y + 22, name.replace("_", " "))
-    yield _text(4, y + 42, _between(low, high), "muted")
+    yield svg_text(4, y + 22, name.replace("_", " "))
+    yield svg_text(4, y + 42, _between(low, high), "muted")
     yield f'<polyline points="{path}" fill="none" stroke="var(--fig-s1)" stroke-width="1.4"/>'
 
 
 def _axis(end: float, y: int) -> Iterator[str]:
     yield f'<path d="M{_LEFT},{y}H{_RIGHT}" stroke="var(--fig-grid)"/>'
-    yield _text(_LEFT, y + 20, "0", "muted")
+    yield svg_text(_LEFT, y + 20, "0", "muted")
     for tick in range(1, _TICKS + 1):
         at = end * tick / _TICKS
         anchor = "end" if tick == _TICKS else "middle"
         yield f'<path d="M{_x(at, end)},{y}v5" stroke="var(--fig-grid)"/>'
-        yield _text(_x(at, end), y + 20, _time(at), "muted", anchor=anchor)
+        yield svg_text(_x(at, end), y + 20, _time(at), "muted", anchor=anchor)
 
 
 def _x(at: float, end: float) -> float:
@@ -142,10 +144,6 @@ def _time(us: float) -> str:
         if us < limit:
             return f"{us / size:.4g} {unit}"
     return f"{us / 1e6:.4g} s"
-
-
-def _text(x: float, y: float, words: str, role: str = "ink", anchor: str = "start") -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="var(--fig-{role})">{escape(words)}</text>'
 
 
 def _svg(parts: Sequence[str], height: int) -> str:
