@@ -9,22 +9,21 @@ be named but what differs within one. Figures go beside the page, in a directory
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from paper import small
+from paper import write
 
 from farm.contract.names import slug
 from farm.contract.record import Record
-from farm.report.compose import compose
+from farm.report.concurrency import concurrency_section
 from farm.report.document import Document, Section
-from farm.report.figures import Figure
-from farm.report.profiles import pictures_in
-from farm.report.render import figure_file, to_markdown
+from farm.report.pipeline import pipeline_section
+from farm.report.profiles import pictures_in, profiles_section
+from farm.report.select import select
 from farm.store import Store
-
-SECTIONS = ("concurrency", "pipeline", "profiles")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,36 +36,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sections = tuple(section for path in options.stores for section in inside(Store(path)))
     if not sections:
         parser.error("no record of these stores is a study of concurrency or of a pipeline, or was profiled")
-    write(Document(options.title, "", (), (), sections, None), options.output)
+    command = f'python benchmarks/gpu/inside.py STORE... -o {options.output} --title "{options.title}"'
+    write(Document(options.title, "", (), (), sections, None), options.output, command)
 
 
 def inside(store: Store) -> Iterator[Section]:
     """The sections of each sweep of a store."""
-    records = [record for record in store.records.iterate() if isinstance(record, Record)]
-    for name in dict.fromkeys(record.job.sweep_name for record in records):
-        mine = [record for record in records if record.job.sweep_name == name]
-        document = compose(mine, title=name, pictures=pictures_in(store))
-        for section in document.sections:
-            if section.key in SECTIONS:
+    sweeps: dict[str, list[Record]] = defaultdict(list)
+    for record in store.records.iterate():
+        if isinstance(record, Record):
+            sweeps[record.job.sweep_name].append(record)
+    for name, records in sweeps.items():
+        selection = select(records)
+        for section in (
+            concurrency_section(selection.timed),
+            pipeline_section(selection),
+            profiles_section(selection, pictures_in(store)),
+        ):
+            if section is not None:
                 title = f"{name}: {section.title[0].lower()}{section.title[1:]}"
                 figures = tuple(replace(figure, key=f"{slug(name)}-{figure.key}") for figure in section.figures)
                 yield replace(section, title=title, figures=figures)
-
-
-def write(document: Document, page: Path) -> None:
-    """Write the page, which names the command that made it, and its figures."""
-    beside = page.with_suffix("")
-    beside.mkdir(parents=True, exist_ok=True)
-    for figure in document.all_figures:
-        (beside / figure.file).write_bytes(drawn(figure))
-    title, _, rest = to_markdown(document).partition("\n")
-    made = f"Made from the records by:\n\n    python benchmarks/gpu/inside.py STORE... -o {page}\n"
-    page.write_text(f"{title}\n\n{made}{rest}".replace("](figures/", f"]({beside.name}/"))
-
-
-def drawn(figure: Figure) -> bytes:
-    """The file of a figure: a chart as a small PNG, a drawing as SVG."""
-    return small(figure_file(figure)) if figure.sheet else figure_file(figure)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from farm.report import drawing
 from farm.report.document import Document
 from farm.report.papers import compose_paper, papers
 from farm.report.papers.published import paper
-from farm.report.render import to_markdown
+from farm.report.render import figure_file, to_markdown
 from farm.store import Store
 
 #: Left to the farm's own page: every record with its path.
@@ -48,7 +47,8 @@ def write(document: Document, page: Path, command: str) -> None:
     beside = page.with_suffix("")
     beside.mkdir(parents=True, exist_ok=True)
     for figure in kept.all_figures:
-        (beside / f"{figure.key}.png").write_bytes(small(drawing.to_png(figure.sheet)))
+        made = figure_file(figure)
+        (beside / figure.file).write_bytes(small(made) if figure.sheet else made)
     title, _, rest = to_markdown(kept).partition("\n")
     text = f"{title}\n\nMade from the records by:\n\n    {command}\n{rest}"
     page.write_text(text.replace("](figures/", f"]({beside.name}/").replace(", and so does results.csv", ""))
