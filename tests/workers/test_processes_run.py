@@ -8,7 +8,9 @@ import itertools
 import os
 import signal
 import statistics
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -90,15 +92,35 @@ def test_a_target_that_is_met_ends_the_point(measured: Callable[..., Record]) ->
     assert record.effective["processes_ended_by"] == "processes_half_width"
 
 
+@pytest.fixture
+def ever_slower(tmp_path: Path) -> Iterator[Path]:
+    """A pace that grows all the time, so that no two processes have the same median, which would meet any target."""
+    path, after, ended = tmp_path / "pace", tmp_path / "pace.new", threading.Event()
+    path.write_text("1")
+
+    def grow() -> None:
+        for pace in itertools.count(1.0, 0.01):
+            after.write_text(str(pace))
+            after.replace(path)
+            if ended.wait(0.02):
+                return
+
+    growing = threading.Thread(target=grow)
+    growing.start()
+    yield path
+    ended.set()
+    growing.join()
+
+
 def test_a_target_out_of_reach_ends_with_the_largest_number_or_the_budget(
-    bench: Bench, jobs: JobStore, claim: MakeClaim
+    bench: Bench, jobs: JobStore, claim: MakeClaim, ever_slower: Path
 ) -> None:
     aimed = {"processes": 2, "max_processes": 3, "processes_half_width": 1e-9}
     for name, switches, why in (
         ("most", aimed, "max_processes"),
         ("spent", aimed | {"processes_max_s": 0.1}, "processes_max_s"),
     ):
-        job = fake_job(name, bench.device.device_id, switches=switches)
+        job = fake_job(name, bench.device.device_id, switches=switches, pace_file=str(ever_slower))
         execute(bench, jobs, claim(job), boottime())
         (record,) = records(bench, job).values()
         assert record.effective["processes_ended_by"] == why
